@@ -1,0 +1,92 @@
+//! The limiter's arithmetic: a token bucket kept as one virtual clock.
+//!
+//! The clock is the instant up to which everything that passed has been paid for at the limit's rate. A packet
+//! passes while the clock is not ahead of now, and moves it on by what it costs, so that it may end ahead: the
+//! bucket goes into **debt**. Without debt a packet larger than the bucket would never pass, and kernels hand
+//! over packets of up to 128 KB at once. A clock that lags behind now by more than the burst is first set to
+//! `now - burst`: that is the bucket's capacity. This is the virtual scheduling form of the generic cell rate
+//! algorithm (ITU-T I.371, annex A) with the test on arrival instead of departure.
+//!
+//! One number instead of (tokens, time) is what makes it lock-free: the program adds the cost with one atomic
+//! addition, and whatever several CPUs let through at the same instant is still paid for by the next packets.
+
+use crate::layout::{LimitState, TokenBucket};
+
+/// Nanoseconds in a second.
+pub const NS_PER_SEC: u64 = 1_000_000_000;
+
+/// Longest time that one packet may cost. A rate so low that a packet costs more still gets one an hour; without
+/// a bound the clock could be carried past `u64::MAX` and wrap into an open gate.
+pub const MAX_COST_NS: u64 = 3600 * NS_PER_SEC;
+
+/// What is to be done with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It may not pass: the clock is ahead of now, or nothing may pass at all.
+    Over,
+    /// It may pass, and its cost is to be added to the clock.
+    Pass,
+    /// It may pass, but the clock lags behind by more than the burst: it is to be set to this value first.
+    PassFrom(u64),
+}
+
+/// Time that `bytes` take at `rate_bps` bytes a second, in nanoseconds, rounded up so that rounding never lets
+/// more through than the limit. At most [`MAX_COST_NS`]; a rate of 0 costs that for anything.
+#[inline(always)]
+#[must_use]
+pub const fn cost_ns(bytes: u64, rate_bps: u64) -> u64 {
+    if rate_bps == 0 {
+        return MAX_COST_NS;
+    }
+    // 18 GB in one packet would overflow the product. No packet is that large; a caller's mistake saturates.
+    // (`checked_mul` would need a 128-bit product, which BPF does not have.)
+    if bytes > u64::MAX / NS_PER_SEC {
+        return MAX_COST_NS;
+    }
+    let product = bytes * NS_PER_SEC;
+    let cost = product / rate_bps + if product % rate_bps == 0 { 0 } else { 1 };
+    if cost > MAX_COST_NS { MAX_COST_NS } else { cost }
+}
+
+/// Whether a packet may pass at `now_ns`, given the limit's clock.
+///
+/// A clock of the machine that goes backwards closes the gate for as long as it went back, and never opens it.
+#[inline(always)]
+#[must_use]
+pub const fn admit(rate_bps: u64, burst_ns: u64, clock_ns: u64, now_ns: u64) -> Admission {
+    if rate_bps == 0 || clock_ns > now_ns {
+        return Admission::Over;
+    }
+    let floor = now_ns.saturating_sub(burst_ns);
+    if clock_ns < floor { Admission::PassFrom(floor) } else { Admission::Pass }
+}
+
+impl LimitState {
+    /// The same decision and its effect in one step, for one thread: what the program does with atomics.
+    pub const fn offer(&mut self, bytes: u64, now_ns: u64) -> bool {
+        let rate_bps = self.config.rate_bps;
+        let from = match admit(rate_bps, self.burst_ns, self.clock_ns, now_ns) {
+            Admission::Over => return false,
+            Admission::Pass => self.clock_ns,
+            Admission::PassFrom(floor) => floor,
+        };
+        self.clock_ns = from.saturating_add(cost_ns(bytes, rate_bps));
+        true
+    }
+}
+
+impl TokenBucket {
+    /// The bucket that a limit's clock stands for at `now_ns`.
+    #[must_use]
+    pub fn from_clock(limit: &LimitState, now_ns: u64) -> Self {
+        let config = &limit.config;
+        let saved_ns = now_ns.saturating_sub(limit.clock_ns).min(limit.burst_ns);
+        let tokens = u128::from(saved_ns) * u128::from(config.rate_bps) / u128::from(NS_PER_SEC);
+        Self {
+            capacity: config.burst_size,
+            tokens: u64::try_from(tokens).unwrap_or(u64::MAX).min(config.burst_size),
+            last_update_ns: now_ns.max(limit.clock_ns),
+            rate_bps: config.rate_bps,
+        }
+    }
+}

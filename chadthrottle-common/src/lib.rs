@@ -1,0 +1,31 @@
+//! What crosses the BPF map boundary, and the rules that both sides of it share.
+//!
+//! Everything here compiles for the BPF target as well as for the host: no allocation, no floating point, no
+//! panics that the verifier would have to prove unreachable. The structures are `#[repr(C)]` without padding
+//! holes (asserted at compile time), because the kernel compares and copies them as bytes.
+//!
+//! - [`layout`]: the structures.
+//! - [`clock`]: the limiter's arithmetic.
+//! - [`wire`]: how many bytes a super-packet stands for.
+#![no_std]
+
+pub mod clock;
+pub mod layout;
+pub mod wire;
+
+pub use layout::{
+    CgroupThrottleConfig, ControlFlags, DIRECTION_DOWNLOAD, DIRECTION_UPLOAD, LimitKey, LimitState,
+    MEMBER_INHERITED_BY_CHILDREN, Membership, ProcessKey, ProcessRecord, TRAFFIC_TYPE_ALL,
+    TRAFFIC_TYPE_INTERNET, TRAFFIC_TYPE_LOCAL, ThrottleStats, TokenBucket, TrafficCounters,
+};
+
+/// The interface index of `lo`, the same in every network namespace (`LOOPBACK_IFINDEX`,
+/// include/net/flow.h in the kernel source).
+pub const LOOPBACK_IFINDEX: u32 = 1;
+
+/// Clock ticks a second in what /proc shows to userspace (`USER_HZ`, include/asm-generic/param.h): 100 on every
+/// architecture that this program supports.
+pub const USER_HZ: u64 = 100;
+
+/// Nanoseconds in a clock tick of /proc.
+pub const NS_PER_TICK: u64 = clock::NS_PER_SEC / USER_HZ;

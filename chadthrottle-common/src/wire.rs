@@ -1,0 +1,36 @@
+//! How many bytes travel for a packet that the kernel handles as one.
+//!
+//! With segmentation and receive offload the kernel passes super-packets up and down its stack: one header and
+//! the payload of many packets. What travels, and what an interface counts, has the header once a segment.
+
+/// IPv4 protocol and IPv6 next-header number of TCP.
+pub const IPPROTO_TCP: u8 = 6;
+/// IPv4 protocol and IPv6 next-header number of UDP.
+pub const IPPROTO_UDP: u8 = 17;
+
+/// Bytes of an IPv6 header without extensions (RFC 8200, section 3).
+pub const IPV6_HEADER_LEN: u32 = 40;
+/// Bytes of a UDP header (RFC 768).
+pub const UDP_HEADER_LEN: u32 = 8;
+
+/// IP bytes as they travel for a packet of `len` bytes (from the IP header on) that stands for `segments`
+/// packets, each with `header_len` bytes of IP and transport headers.
+#[inline(always)]
+#[must_use]
+pub const fn wire_len(len: u32, segments: u32, header_len: u32) -> u64 {
+    len as u64 + segments.saturating_sub(1) as u64 * header_len as u64
+}
+
+/// Bytes of an IPv4 header, from its first byte (version and header length, RFC 791, section 3.1).
+#[inline(always)]
+#[must_use]
+pub const fn ipv4_header_len(version_ihl: u8) -> u32 {
+    (version_ihl & 0x0f) as u32 * 4
+}
+
+/// Bytes of a TCP header, from its thirteenth byte (data offset, RFC 9293, section 3.1).
+#[inline(always)]
+#[must_use]
+pub const fn tcp_header_len(data_offset: u8) -> u32 {
+    (data_offset >> 4) as u32 * 4
+}

@@ -1,0 +1,89 @@
+//! The eBPF programs: who owns a socket, how much it carries, and whether the next packet may pass.
+//!
+//! Entry points only; each is a few lines over the modules. The programs attach at one cgroup v2 node and see the
+//! processes below it:
+//!
+//! | program | hook | does |
+//! | --- | --- | --- |
+//! | `socket_created` | `cgroup/sock_create` | writes the owner into the socket's own storage |
+//! | `process_forked` | `tp_btf/sched_process_fork` | makes children members of their parent's target |
+//! | `packet_leaves` | `cgroup_skb/egress` | counts for the owner, holds the target to its limit |
+//! | `packet_arrives` | `cgroup_skb/ingress` | the same for the other direction |
+//!
+//! For any other target than BPF this crate is an empty program, so that commands over the whole workspace work.
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(core_intrinsics))]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(internal_features, reason = "the only way to an atomic exchange on BPF")
+)]
+
+#[cfg(target_arch = "bpf")]
+mod account;
+#[cfg(target_arch = "bpf")]
+mod limit;
+#[cfg(target_arch = "bpf")]
+mod maps;
+#[cfg(target_arch = "bpf")]
+mod owner;
+#[cfg(target_arch = "bpf")]
+mod packet;
+
+#[cfg(target_arch = "bpf")]
+mod programs {
+    use aya_ebpf::{
+        macros::{btf_tracepoint, cgroup_skb, cgroup_sock},
+        programs::{BtfTracePointContext, SkBuffContext, SockContext},
+    };
+    use chadthrottle_common::{DIRECTION_DOWNLOAD, DIRECTION_UPLOAD};
+
+    use crate::{account, limit, owner, packet::Packet};
+
+    /// cgroup_skb: the packet passes (BPF_CGROUP_RUN_PROG_INET_EGRESS in include/linux/bpf-cgroup.h lists all).
+    const PASS: i32 = 1;
+    /// cgroup_skb ingress: the packet is dropped.
+    const DROP_INGRESS: i32 = 0;
+    /// cgroup_skb egress: the packet is dropped and TCP told of congestion. The other way to drop, 0, returns
+    /// EPERM to the sender, which programs take for a firewall.
+    const DROP_EGRESS_CONGESTED: i32 = 2;
+
+    #[cgroup_sock(sock_create)]
+    pub(crate) fn socket_created(ctx: SockContext) -> i32 {
+        owner::tag_new_socket(&ctx);
+        // Never a reason to refuse a socket.
+        1
+    }
+
+    #[btf_tracepoint(function = "sched_process_fork")]
+    pub(crate) fn process_forked(ctx: BtfTracePointContext) -> i32 {
+        owner::inherit_membership(&ctx);
+        0
+    }
+
+    #[cgroup_skb(egress)]
+    pub(crate) fn packet_leaves(ctx: SkBuffContext) -> i32 {
+        let Some(packet) = Packet::counted(&ctx) else { return PASS };
+        account::count(&packet, DIRECTION_UPLOAD);
+        if limit::admits(&ctx, &packet, DIRECTION_UPLOAD) { PASS } else { DROP_EGRESS_CONGESTED }
+    }
+
+    #[cgroup_skb(ingress)]
+    pub(crate) fn packet_arrives(ctx: SkBuffContext) -> i32 {
+        let Some(packet) = Packet::counted(&ctx) else { return PASS };
+        account::count(&packet, DIRECTION_DOWNLOAD);
+        if limit::admits(&ctx, &packet, DIRECTION_DOWNLOAD) { PASS } else { DROP_INGRESS }
+    }
+
+    /// The verifier has proved that nothing gets here; the language wants it all the same.
+    #[panic_handler]
+    fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+        loop {}
+    }
+
+    /// GPL-only helpers (`bpf_probe_read_kernel`) demand a licence that is compatible with the GPL.
+    #[unsafe(link_section = "license")]
+    #[unsafe(no_mangle)]
+    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}
