@@ -1,0 +1,136 @@
+//! What can watch and what can limit.
+//!
+//! Three traits (`MonitorBackend`, `UploadThrottleBackend`, `DownloadThrottleBackend`), one folder a mechanism,
+//! and one [`registry`] with a row for each backend. Nothing outside this folder knows a backend by type.
+
+#[cfg(feature = "ebpf")]
+pub mod ebpf;
+pub mod monitor;
+pub mod registry;
+pub mod throttle;
+
+use std::{fmt, path::PathBuf};
+
+use serde::Serialize;
+
+use crate::process::{ProcessError, ProcessId};
+
+/// How good a backend is at its work; the automatic choice takes the highest that is available.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendPriority {
+    /// Works, with limits that users notice.
+    Fallback = 1,
+    /// Solid.
+    Good = 2,
+    /// Modern and efficient.
+    Better = 3,
+    /// Nothing known is better.
+    Best = 4,
+}
+
+impl fmt::Display for BackendPriority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Fallback => "fallback",
+            Self::Good => "good",
+            Self::Better => "better",
+            Self::Best => "best",
+        })
+    }
+}
+
+/// What a backend covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "a list of independent answers, printed as such")]
+pub struct BackendCapabilities {
+    /// IPv4.
+    pub ipv4: bool,
+    /// IPv6.
+    pub ipv6: bool,
+    /// TCP.
+    pub tcp: bool,
+    /// UDP, and with it QUIC.
+    pub udp: bool,
+    /// Connections that were open before it was asked.
+    pub open_connections: bool,
+    /// It moves the process to another cgroup.
+    pub moves_process: bool,
+    /// It delays packets instead of dropping them.
+    pub shapes: bool,
+}
+
+/// Whether a backend can work here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Availability {
+    /// It can.
+    Available,
+    /// It cannot.
+    Unavailable(Obstacle),
+}
+
+/// Why a backend cannot work here.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Obstacle {
+    /// The process lacks a capability.
+    #[error("the capability {capability} is missing; run it with sudo")]
+    Privilege {
+        /// Its name, as in capabilities(7).
+        capability: &'static str,
+    },
+    /// The host lacks something.
+    #[error("{cause}; {remedy}")]
+    Host {
+        /// What is missing.
+        cause: String,
+        /// What would make it work.
+        remedy: String,
+    },
+}
+
+/// What every backend is told.
+#[derive(Clone, Debug, Default)]
+pub struct BackendOptions {
+    /// The cgroup that programs are attached to; the root of the cgroup v2 tree where it is not given.
+    pub cgroup_root: Option<PathBuf>,
+    /// Whether loopback traffic counts.
+    pub include_loopback: bool,
+    /// Whether the programs in the kernel send messages of their own to the log.
+    pub kernel_messages: bool,
+}
+
+/// A backend that could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// It cannot work here at all.
+    #[error("{backend} cannot work here: {obstacle}")]
+    Unavailable {
+        /// Its name.
+        backend: &'static str,
+        /// Why.
+        obstacle: Obstacle,
+    },
+    /// It cannot enforce the limit as asked.
+    #[error("{backend} cannot limit {process}: {reason}")]
+    Unenforceable {
+        /// Its name.
+        backend: &'static str,
+        /// Whom.
+        process: ProcessId,
+        /// Why, and what would help.
+        reason: String,
+    },
+    /// The process is not what was asked for (any more).
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// The kernel refused a step.
+    #[error("{backend}: cannot {step}: {cause:#}")]
+    Kernel {
+        /// Its name.
+        backend: &'static str,
+        /// What was tried.
+        step: String,
+        /// What came back.
+        cause: anyhow::Error,
+    },
+}

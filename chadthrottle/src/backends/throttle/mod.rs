@@ -1,0 +1,130 @@
+//! Limiting.
+
+#[cfg(feature = "throttle-ebpf-cgroup")]
+pub mod ebpf_cgroup;
+pub mod manager;
+
+pub use manager::ThrottleManager;
+
+use chadthrottle_common::ThrottleStats;
+
+use super::{Availability, BackendCapabilities, BackendError, BackendOptions, BackendPriority};
+use crate::process::ProcessId;
+
+/// Which processes one limit covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The process with all its threads.
+    Process,
+    /// The process and every process that it starts from now on, together.
+    Descendants,
+}
+
+/// Whom to limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The process.
+    pub id: ProcessId,
+    /// Its command name, for messages.
+    pub name: String,
+    /// How far the limit goes.
+    pub scope: Scope,
+}
+
+/// Holds what processes send to a limit.
+pub trait UploadThrottleBackend: Send {
+    /// Name on the command line.
+    fn name(&self) -> &'static str;
+    /// How good it is.
+    fn priority(&self) -> BackendPriority;
+    /// Whether it can work here. Changes nothing in the system.
+    fn probe(options: &BackendOptions) -> Availability
+    where
+        Self: Sized;
+    /// Whether it can work here, for who does not need the reason.
+    #[must_use]
+    fn is_available(options: &BackendOptions) -> bool
+    where
+        Self: Sized,
+    {
+        Self::probe(options) == Availability::Available
+    }
+    /// What it covers.
+    fn capabilities(&self) -> BackendCapabilities;
+    /// Makes ready; called once, before any limit.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    fn init(&mut self) -> Result<(), BackendError>;
+    /// Sets or changes a limit, in IP bytes a second; 0 blocks.
+    ///
+    /// # Errors
+    /// When the limit cannot be enforced as asked; then nothing has changed.
+    fn throttle_upload(&mut self, target: &Target, limit: u64) -> Result<(), BackendError>;
+    /// Takes a limit away. No limit is no error.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    fn remove_upload_throttle(&mut self, process: ProcessId) -> Result<(), BackendError>;
+    /// The limit in force, in IP bytes a second.
+    fn get_upload_throttle(&self, process: ProcessId) -> Option<u64>;
+    /// What the limit did so far, counted where it is enforced.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    fn upload_stats(&self, process: ProcessId) -> Result<ThrottleStats, BackendError>;
+    /// Takes everything back.
+    ///
+    /// # Errors
+    /// When something could not be taken back; everything else has been.
+    fn cleanup(&mut self) -> Result<(), BackendError>;
+}
+
+/// Holds what processes receive to a limit.
+pub trait DownloadThrottleBackend: Send {
+    /// Name on the command line.
+    fn name(&self) -> &'static str;
+    /// How good it is.
+    fn priority(&self) -> BackendPriority;
+    /// Whether it can work here. Changes nothing in the system.
+    fn probe(options: &BackendOptions) -> Availability
+    where
+        Self: Sized;
+    /// Whether it can work here, for who does not need the reason.
+    #[must_use]
+    fn is_available(options: &BackendOptions) -> bool
+    where
+        Self: Sized,
+    {
+        Self::probe(options) == Availability::Available
+    }
+    /// What it covers.
+    fn capabilities(&self) -> BackendCapabilities;
+    /// Makes ready; called once, before any limit.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    fn init(&mut self) -> Result<(), BackendError>;
+    /// Sets or changes a limit, in IP bytes a second; 0 blocks.
+    ///
+    /// # Errors
+    /// When the limit cannot be enforced as asked; then nothing has changed.
+    fn throttle_download(&mut self, target: &Target, limit: u64) -> Result<(), BackendError>;
+    /// Takes a limit away. No limit is no error.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    fn remove_download_throttle(&mut self, process: ProcessId) -> Result<(), BackendError>;
+    /// The limit in force, in IP bytes a second.
+    fn get_download_throttle(&self, process: ProcessId) -> Option<u64>;
+    /// What the limit did so far, counted where it is enforced.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    fn download_stats(&self, process: ProcessId) -> Result<ThrottleStats, BackendError>;
+    /// Takes everything back.
+    ///
+    /// # Errors
+    /// When something could not be taken back; everything else has been.
+    fn cleanup(&mut self) -> Result<(), BackendError>;
+}

@@ -1,0 +1,142 @@
+//! Who a process is.
+//!
+//! Identity is (pid, start time): a pid alone names somebody else once it has been used again.
+
+use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc};
+
+use nix::unistd::{Uid, User};
+use procfs::{ProcError, process::Process};
+use serde::Serialize;
+
+/// A process, told apart from every other one since boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct ProcessId {
+    /// Thread-group id, as in /proc.
+    pub pid: i32,
+    /// Start in clock ticks since boot: field 22 of /proc/PID/stat.
+    pub start_time: u64,
+}
+
+impl fmt::Display for ProcessId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.pid.fmt(f)
+    }
+}
+
+/// Why a pid could not be turned into a process.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// Nobody has that pid (any more).
+    #[error("there is no process {0}; `chadthrottle monitor --count 1` lists those that use the network")]
+    Absent(i32),
+    /// It is a thread of another process.
+    #[error("{thread} is a thread of process {process}; limits apply to whole processes, so give {process}")]
+    Thread {
+        /// What was asked for.
+        thread: i32,
+        /// The process that it belongs to.
+        process: i32,
+    },
+    /// /proc would not tell.
+    #[error("cannot read /proc/{pid}: {source}")]
+    Unreadable {
+        /// Whose.
+        pid: i32,
+        /// Why.
+        source: ProcError,
+    },
+}
+
+impl ProcessId {
+    /// The running process with this pid.
+    ///
+    /// # Errors
+    /// When there is none, when it is a thread, or when /proc cannot be read.
+    pub fn running(pid: i32) -> Result<Self, ProcessError> {
+        let unreadable = |source| match source {
+            ProcError::NotFound(_) => ProcessError::Absent(pid),
+            source => ProcessError::Unreadable { pid, source },
+        };
+        if pid <= 0 {
+            return Err(ProcessError::Absent(pid));
+        }
+        let process = Process::new(pid).map_err(unreadable)?;
+        // /proc/TID exists for threads as well; what differs is the thread-group id.
+        let status = process.status().map_err(unreadable)?;
+        if status.tgid != pid {
+            return Err(ProcessError::Thread { thread: pid, process: status.tgid });
+        }
+        let stat = process.stat().map_err(unreadable)?;
+        // A zombie has ended: it has no sockets to limit.
+        if stat.state == 'Z' {
+            return Err(ProcessError::Absent(pid));
+        }
+        Ok(Self { pid, start_time: stat.starttime })
+    }
+
+    /// Whether it still runs (and has not become a zombie).
+    #[must_use]
+    pub fn is_alive(self) -> bool {
+        Process::new(self.pid)
+            .and_then(|process| process.stat())
+            .is_ok_and(|stat| stat.starttime == self.start_time && stat.state != 'Z')
+    }
+}
+
+/// What people want to know of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessInfo {
+    /// Who it is.
+    pub id: ProcessId,
+    /// Command name, at most 15 bytes (`comm`).
+    pub name: String,
+    /// Path of the executable, where it could be read.
+    pub exe: Option<PathBuf>,
+    /// Name of the user it runs as, or the number where nobody has that number.
+    pub user: Option<String>,
+    /// Path in the cgroup v2 tree, from its root.
+    pub cgroup: Option<String>,
+}
+
+/// Names of users, each looked up once: a lookup may go as far as a directory server.
+#[derive(Debug, Default)]
+pub struct UserNames(HashMap<u32, Arc<str>>);
+
+impl UserNames {
+    /// The user's name, or its number where it has none.
+    pub fn name(&mut self, uid: u32) -> String {
+        self.0
+            .entry(uid)
+            .or_insert_with(|| match User::from_uid(Uid::from_raw(uid)) {
+                Ok(Some(user)) => user.name.into(),
+                Ok(None) | Err(_) => uid.to_string().into(),
+            })
+            .to_string()
+    }
+}
+
+impl ProcessInfo {
+    /// Reads /proc. `None` when the process has ended, or the pid is another's by now.
+    #[must_use]
+    pub fn read(id: ProcessId, users: &mut UserNames) -> Option<Self> {
+        let process = Process::new(id.pid).ok()?;
+        let stat = process.stat().ok()?;
+        if stat.starttime != id.start_time {
+            return None;
+        }
+        Some(Self {
+            id,
+            name: stat.comm,
+            exe: process.exe().ok(),
+            user: process.uid().ok().map(|uid| users.name(uid)),
+            cgroup: cgroup_path(&process),
+        })
+    }
+}
+
+/// The process's path in the cgroup v2 tree: the line of hierarchy 0 in /proc/PID/cgroup (cgroups(7)).
+#[must_use]
+pub fn cgroup_path(process: &Process) -> Option<String> {
+    let groups = process.cgroups().ok()?;
+    groups.into_iter().find(|group| group.hierarchy == 0).map(|group| group.pathname)
+}

@@ -1,0 +1,88 @@
+//! Signals as something to wait for, instead of something that interrupts.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::{SigSet, Signal},
+        signalfd::{SfdFlags, SignalFd},
+    },
+};
+
+/// Holds back the signals that end a program, so that it can clean up first, and hands them over when asked.
+///
+/// Made before any thread is, because threads inherit what is held back and any thread that did not would be
+/// killed by the signal, and the program with it.
+#[derive(Debug)]
+pub struct Signals {
+    fd: SignalFd,
+    held: SigSet,
+}
+
+impl Signals {
+    /// Holds back SIGINT, SIGTERM, SIGHUP and SIGQUIT, and SIGCHLD to learn when a child has ended.
+    ///
+    /// # Errors
+    /// When the kernel has no more file descriptors.
+    pub fn hold() -> io::Result<Self> {
+        let mut held = SigSet::empty();
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGCHLD] {
+            held.add(signal);
+        }
+        held.thread_block()?;
+        let fd = SignalFd::with_flags(&held, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        Ok(Self { fd, held })
+    }
+
+    /// Which signals are held back: a child has to let them through again before it becomes another program.
+    #[must_use]
+    pub const fn held(&self) -> SigSet {
+        self.held
+    }
+
+    /// Waits for the next signal, until `deadline` where there is one.
+    ///
+    /// # Errors
+    /// When the kernel does.
+    pub fn wait(&self, deadline: Option<Instant>) -> io::Result<Option<Signal>> {
+        loop {
+            if let Some(signal) = self.take()? {
+                return Ok(Some(signal));
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                return Ok(None);
+            }
+            // Rounded up: half a millisecond rounded down would poll in a busy loop. Long waits are taken in parts.
+            let timeout = left.map_or(PollTimeout::NONE, |left| {
+                PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
+            });
+            let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, timeout) {
+                Ok(_) | Err(nix::Error::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The next signal that has come already.
+    ///
+    /// # Errors
+    /// When the kernel does.
+    pub fn take(&self) -> io::Result<Option<Signal>> {
+        let Some(info) = self.fd.read_signal()? else { return Ok(None) };
+        let number = i32::try_from(info.ssi_signo).map_err(io::Error::other)?;
+        Ok(Some(Signal::try_from(number)?))
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
