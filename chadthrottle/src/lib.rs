@@ -1,1 +1,20 @@
-//! x
+//! Which process sends and receives how much, and holding it to a limit that the kernel keeps.
+//!
+//! Everything is one of two straight ways, and the modules follow them:
+//!
+//! ```text
+//! read:   kernel → MonitorBackend::update → stats → App → ui::draw
+//! write:  key or flag → Action → App::update → Effect → ThrottleManager → backend → kernel
+//! ```
+//!
+//! The commands without a screen (`headless`) take the same ways, with their flags in place of the keys and lines of
+//! text in place of the screen.
+
+pub mod backends;
+pub mod cli;
+pub mod failure;
+pub mod headless;
+pub mod process;
+pub mod rate;
+pub mod stats;
+pub mod sys;

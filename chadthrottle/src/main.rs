@@ -1,2 +1,75 @@
-//! x
-fn main() {}
+//! Parses the command line, sets up the log, and turns errors into exit statuses. Nothing else.
+
+use std::{
+    fs::File,
+    io::{self, IsTerminal},
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use chadthrottle::{
+    backends::registry::Backends,
+    cli::{Cli, Command, Common},
+    failure, headless,
+};
+use clap::Parser;
+use env_logger::Target;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => match failure::exit_status(&error) {
+            Some(status) => {
+                eprintln!("chadthrottle: {error:#}");
+                ExitCode::from(status)
+            }
+            None => ExitCode::SUCCESS,
+        },
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<u8> {
+    let has_screen = cli.command.is_none() && cli.limit.pid.is_none() && !cli.list_backends;
+    start_log(&cli.common, has_screen)?;
+    let backends = Backends::new(cli.common.backend_options());
+    let wanted = cli.common.wanted();
+    match cli.command {
+        Some(Command::Run { upload_limit, download_limit, command }) => {
+            let limits = chadthrottle::cli::limits(upload_limit, download_limit);
+            headless::command::run(&backends, &wanted, limits, &command)
+        }
+        Some(Command::Monitor { json, interval, count, pids }) => {
+            let options = headless::monitor::Options { json, interval, count, pids };
+            headless::monitor::run(&backends, &wanted, &options).map(|()| 0)
+        }
+        None if cli.list_backends => {
+            headless::list::run(&backends, &wanted, cli.json, &mut io::stdout().lock()).map(|()| 0)
+        }
+        None => match cli.limit.pid {
+            Some(pid) => {
+                let limits = chadthrottle::cli::limits(cli.limit.upload_limit, cli.limit.download_limit);
+                headless::limit::run(&backends, &wanted, pid, limits, cli.limit.duration).map(|()| 0)
+            }
+            None => anyhow::bail!("screen"),
+        },
+    }
+}
+
+/// The log goes to the file where there is one, else to stderr, except over the screen.
+fn start_log(common: &Common, has_screen: bool) -> anyhow::Result<()> {
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(common.log_level());
+    match &common.log_file {
+        Some(path) => {
+            let file = File::options().create(true).append(true).open(path);
+            let file = file.with_context(|| format!("cannot write the log file {}", path.display()))?;
+            builder.target(Target::Pipe(Box::new(file)));
+        }
+        // On a terminal stderr is the screen; elsewhere it is a file of the user's choice.
+        None if has_screen && io::stderr().is_terminal() => return Ok(()),
+        None => {}
+    }
+    builder.init();
+    Ok(())
+}

@@ -89,14 +89,20 @@ pub enum Obstacle {
 }
 
 /// What every backend is told.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct BackendOptions {
     /// The cgroup that programs are attached to; the root of the cgroup v2 tree where it is not given.
     pub cgroup_root: Option<PathBuf>,
     /// Whether loopback traffic counts.
     pub include_loopback: bool,
-    /// Whether the programs in the kernel send messages of their own to the log.
-    pub kernel_messages: bool,
+    /// Which messages of the programs in the kernel go to the log.
+    pub kernel_messages: log::LevelFilter,
+}
+
+impl Default for BackendOptions {
+    fn default() -> Self {
+        Self { cgroup_root: None, include_loopback: false, kernel_messages: log::LevelFilter::Off }
+    }
 }
 
 /// A backend that could not do what was asked.

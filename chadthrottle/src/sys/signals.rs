@@ -1,6 +1,7 @@
 //! Signals as something to wait for, instead of something that interrupts.
 
 use std::{
+    cell::Cell,
     io,
     os::fd::{AsFd, BorrowedFd},
     time::{Duration, Instant},
@@ -14,6 +15,9 @@ use nix::{
     },
 };
 
+/// `si_code` of a signal that the kernel itself sent (sigaction(2)).
+const SI_KERNEL: i32 = 0x80;
+
 /// Holds back the signals that end a program, so that it can clean up first, and hands them over when asked.
 ///
 /// Made before any thread is, because threads inherit what is held back and any thread that did not would be
@@ -22,6 +26,7 @@ use nix::{
 pub struct Signals {
     fd: SignalFd,
     held: SigSet,
+    last_was_typed: Cell<bool>,
 }
 
 impl Signals {
@@ -36,7 +41,7 @@ impl Signals {
         }
         held.thread_block()?;
         let fd = SignalFd::with_flags(&held, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-        Ok(Self { fd, held })
+        Ok(Self { fd, held, last_was_typed: Cell::new(false) })
     }
 
     /// Which signals are held back: a child has to let them through again before it becomes another program.
@@ -76,8 +81,18 @@ impl Signals {
     /// When the kernel does.
     pub fn take(&self) -> io::Result<Option<Signal>> {
         let Some(info) = self.fd.read_signal()? else { return Ok(None) };
+        self.last_was_typed.set(info.ssi_code == SI_KERNEL);
         let number = i32::try_from(info.ssi_signo).map_err(io::Error::other)?;
         Ok(Some(Signal::try_from(number)?))
+    }
+}
+
+impl Signals {
+    /// Whether the signal taken last came from the keyboard, that is, from the terminal driver, which sends it to
+    /// every process in the foreground, and not from `kill`.
+    #[must_use]
+    pub fn last_was_typed(&self) -> bool {
+        self.last_was_typed.get()
     }
 }
 

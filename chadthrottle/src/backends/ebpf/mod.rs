@@ -1,0 +1,80 @@
+//! What the eBPF monitor and the eBPF limiter share: one set of programs, attached once.
+//!
+//! - [`Engine`]: the loaded programs, their links, and the maps by type.
+//! - [`tagger`]: owners for the sockets that were open before.
+//! - [`targets`]: which processes are limited, and how.
+
+mod engine;
+mod tagger;
+pub mod targets;
+
+pub use engine::Engine;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Availability, BackendError, BackendOptions, Obstacle};
+use crate::sys::{
+    btf::KernelTypes,
+    capability::{self, BPF, NET_ADMIN, PERFMON, SYS_PTRACE},
+    cgroup::CgroupRoot,
+};
+
+/// The programs, loaded when the first backend needs them and shared by all: packets pay for one set. They are
+/// unloaded with the last backend that holds this.
+#[derive(Clone, Default)]
+pub struct SharedEngine(Arc<Mutex<Option<Engine>>>);
+
+impl SharedEngine {
+    /// The engine, loaded by now.
+    ///
+    /// # Errors
+    /// When it cannot be loaded.
+    pub fn with<T>(
+        &self,
+        backend: &'static str,
+        options: &BackendOptions,
+        work: impl FnOnce(&mut Engine) -> anyhow::Result<T>,
+    ) -> Result<T, BackendError> {
+        let failed = |step: &str| {
+            let step = step.to_owned();
+            move |cause| BackendError::Kernel { backend, step, cause }
+        };
+        let mut guard = self.lock();
+        let engine = match &mut *guard {
+            Some(engine) => engine,
+            none => none.insert(Engine::load(options).map_err(failed("load its programs"))?),
+        };
+        work(engine).map_err(failed("use its maps"))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Engine>> {
+        // The maps hold the state; a panic elsewhere leaves them as true as before.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the programs can be loaded here. Changes nothing.
+#[must_use]
+pub fn probe(options: &BackendOptions) -> Availability {
+    match obstacle(options) {
+        Some(obstacle) => Availability::Unavailable(obstacle),
+        None => Availability::Available,
+    }
+}
+
+fn obstacle(options: &BackendOptions) -> Option<Obstacle> {
+    if let Some(capability) = capability::first_missing(&[BPF, NET_ADMIN, PERFMON, SYS_PTRACE]) {
+        return Some(Obstacle::Privilege { capability: capability.name });
+    }
+    let host = |cause: String, remedy: &str| Some(Obstacle::Host { cause, remedy: remedy.to_owned() });
+    if let Err(error) = CgroupRoot::open(options.cgroup_root.as_deref()) {
+        return host(error.to_string(), "the programs are attached to a cgroup of that tree");
+    }
+    if let Err(error) = KernelTypes::running().and_then(|types| types.offset("task_struct", "tgid")) {
+        return host(error.to_string(), "use a kernel with BTF: every distribution's since about 2021");
+    }
+    if !std::path::Path::new("/proc/sys/kernel/unprivileged_bpf_disabled").exists() {
+        return host("this kernel was built without the bpf system call".into(), "use one with CONFIG_BPF_SYSCALL");
+    }
+    None
+}

@@ -1,0 +1,322 @@
+//! Every backend there is, one row each.
+
+use std::cmp::Reverse;
+
+use serde::Serialize;
+
+use super::{
+    Availability, BackendCapabilities, BackendOptions, BackendPriority, Obstacle,
+    monitor::MonitorBackend,
+    throttle::{DownloadThrottleBackend, UploadThrottleBackend},
+};
+
+/// What backends are made from: the options, and what they share with each other.
+#[derive(Clone, Default)]
+pub struct Backends {
+    options: BackendOptions,
+    #[cfg(feature = "ebpf")]
+    engine: super::ebpf::SharedEngine,
+}
+
+/// A backend before it is made.
+struct Row<B: ?Sized> {
+    name: &'static str,
+    priority: BackendPriority,
+    capabilities: BackendCapabilities,
+    probe: fn(&BackendOptions) -> Availability,
+    create: fn(&Backends) -> Box<B>,
+}
+
+/// Monitors.
+const MONITORS: &[Row<dyn MonitorBackend>] = &[
+    #[cfg(feature = "monitor-ebpf")]
+    {
+        use super::monitor::ebpf::{CAPABILITIES, EbpfMonitor, NAME, PRIORITY};
+        Row {
+            name: NAME,
+            priority: PRIORITY,
+            capabilities: CAPABILITIES,
+            probe: EbpfMonitor::probe,
+            create: |backends| Box::new(EbpfMonitor::new(&backends.options, &backends.engine)),
+        }
+    },
+];
+
+/// Upload limiters.
+const UPLOADS: &[Row<dyn UploadThrottleBackend>] = &[
+    #[cfg(feature = "throttle-ebpf-cgroup")]
+    {
+        use super::throttle::ebpf_cgroup::{CAPABILITIES, EbpfCgroupUpload, NAME, PRIORITY};
+        Row {
+            name: NAME,
+            priority: PRIORITY,
+            capabilities: CAPABILITIES,
+            probe: EbpfCgroupUpload::probe,
+            create: |backends| Box::new(EbpfCgroupUpload::new(&backends.options, &backends.engine)),
+        }
+    },
+];
+
+/// Download limiters.
+const DOWNLOADS: &[Row<dyn DownloadThrottleBackend>] = &[
+    #[cfg(feature = "throttle-ebpf-cgroup")]
+    {
+        use super::throttle::ebpf_cgroup::{CAPABILITIES, EbpfCgroupDownload, NAME, PRIORITY};
+        Row {
+            name: NAME,
+            priority: PRIORITY,
+            capabilities: CAPABILITIES,
+            probe: EbpfCgroupDownload::probe,
+            create: |backends| Box::new(EbpfCgroupDownload::new(&backends.options, &backends.engine)),
+        }
+    },
+];
+
+/// What is to be chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Who watches.
+    Monitor,
+    /// Who limits what is sent.
+    Upload,
+    /// Who limits what is received.
+    Download,
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Monitor => "monitor",
+            Self::Upload => "upload",
+            Self::Download => "download",
+        })
+    }
+}
+
+/// Why no backend was chosen.
+#[derive(Debug, thiserror::Error)]
+pub enum SelectError {
+    /// There is none of that name.
+    #[error("there is no {kind} backend {name:?}; there are: {}", known.join(", "))]
+    Unknown {
+        /// What was looked for.
+        kind: Kind,
+        /// What was typed.
+        name: String,
+        /// What could have been.
+        known: Vec<&'static str>,
+    },
+    /// The one that was asked for cannot work here.
+    #[error("the {kind} backend {name} cannot work here: {obstacle}")]
+    Unavailable {
+        /// What was looked for.
+        kind: Kind,
+        /// Which.
+        name: &'static str,
+        /// Why.
+        obstacle: Obstacle,
+    },
+    /// None can work here.
+    #[error("no {kind} backend can work here: {obstacle}")]
+    NoneAvailable {
+        /// What was looked for.
+        kind: Kind,
+        /// Why the best one cannot.
+        obstacle: Obstacle,
+    },
+    /// The program was built without any.
+    #[error("this program was built without any {kind} backend; build it with default features")]
+    NoneBuilt {
+        /// What was looked for.
+        kind: Kind,
+    },
+}
+
+/// One backend as `--list-backends` shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Listed {
+    /// Name on the command line.
+    pub name: &'static str,
+    /// How good it is.
+    pub priority: BackendPriority,
+    /// Whether it can work here.
+    pub available: bool,
+    /// Whether it is the one that would be used.
+    pub selected: bool,
+    /// Why it cannot work here.
+    pub reason: Option<String>,
+    /// What it covers.
+    pub capabilities: BackendCapabilities,
+}
+
+/// Every backend as `--list-backends` shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Listing {
+    /// Monitors.
+    pub monitor: Vec<Listed>,
+    /// Upload limiters.
+    pub upload: Vec<Listed>,
+    /// Download limiters.
+    pub download: Vec<Listed>,
+}
+
+/// Which backends were asked for by name; `None` is the best that works.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Monitor.
+    pub monitor: Option<String>,
+    /// Upload limiter.
+    pub upload: Option<String>,
+    /// Download limiter; [`NO_BACKEND`] for none.
+    pub download: Option<String>,
+}
+
+/// The name that stands for doing without, where that is possible.
+pub const NO_BACKEND: &str = "none";
+
+impl Backends {
+    /// Backends with these options.
+    #[must_use]
+    pub fn new(options: BackendOptions) -> Self {
+        Self { options, ..Self::default() }
+    }
+
+    /// The options that backends are made with.
+    #[must_use]
+    pub const fn options(&self) -> &BackendOptions {
+        &self.options
+    }
+
+    /// The monitor with this name, or the best that works here.
+    ///
+    /// # Errors
+    /// When there is none of that name, or none works here, with the reason.
+    pub fn select_monitor_backend(&self, name: Option<&str>) -> Result<Box<dyn MonitorBackend>, SelectError> {
+        self.select(MONITORS, Kind::Monitor, name)
+    }
+
+    /// The upload limiter with this name, or the best that works here.
+    ///
+    /// # Errors
+    /// When there is none of that name, or none works here, with the reason.
+    pub fn select_upload_backend(
+        &self,
+        name: Option<&str>,
+    ) -> Result<Box<dyn UploadThrottleBackend>, SelectError> {
+        self.select(UPLOADS, Kind::Upload, name)
+    }
+
+    /// The download limiter with this name, or the best that works here. None, where the name is `none` or no name
+    /// was given and none works: uploads can be limited all the same.
+    ///
+    /// # Errors
+    /// When there is none of that name, or it does not work here, with the reason.
+    pub fn select_download_backend(
+        &self,
+        name: Option<&str>,
+    ) -> Result<Option<Box<dyn DownloadThrottleBackend>>, SelectError> {
+        if name == Some(NO_BACKEND) {
+            return Ok(None);
+        }
+        match self.select(DOWNLOADS, Kind::Download, name) {
+            Ok(backend) => Ok(Some(backend)),
+            Err(SelectError::NoneAvailable { .. } | SelectError::NoneBuilt { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn select<B: ?Sized>(&self, rows: &[Row<B>], kind: Kind, name: Option<&str>) -> Result<Box<B>, SelectError> {
+        let row = choose(rows, kind, name, |row| (row.probe)(&self.options))?;
+        log::info!("{kind} backend: {}", row.name);
+        Ok((row.create)(self))
+    }
+
+    /// Every backend, whether it works here, and which would be used. Changes nothing in the system.
+    ///
+    /// # Errors
+    /// When a name in `wanted` does not exist.
+    pub fn list(&self, wanted: &Wanted) -> Result<Listing, SelectError> {
+        Ok(Listing {
+            monitor: self.list_kind(MONITORS, Kind::Monitor, wanted.monitor.as_deref())?,
+            upload: self.list_kind(UPLOADS, Kind::Upload, wanted.upload.as_deref())?,
+            download: self.list_kind(DOWNLOADS, Kind::Download, wanted.download.as_deref())?,
+        })
+    }
+
+    fn list_kind<B: ?Sized>(
+        &self,
+        rows: &[Row<B>],
+        kind: Kind,
+        name: Option<&str>,
+    ) -> Result<Vec<Listed>, SelectError> {
+        let selected = match choose(rows, kind, name, |row| (row.probe)(&self.options)) {
+            Ok(row) => Some(row.name),
+            Err(SelectError::Unknown { .. }) if kind == Kind::Download && name == Some(NO_BACKEND) => None,
+            Err(error @ SelectError::Unknown { .. }) => return Err(error),
+            Err(_) => None,
+        };
+        Ok(by_priority(rows)
+            .into_iter()
+            .map(|row| {
+                let reason = match (row.probe)(&self.options) {
+                    Availability::Available => None,
+                    Availability::Unavailable(obstacle) => Some(obstacle.to_string()),
+                };
+                Listed {
+                    name: row.name,
+                    priority: row.priority,
+                    available: reason.is_none(),
+                    selected: selected == Some(row.name),
+                    reason,
+                    capabilities: row.capabilities,
+                }
+            })
+            .collect())
+    }
+}
+
+/// Best first; rows of one priority in the order of the table.
+fn by_priority<B: ?Sized>(rows: &[Row<B>]) -> Vec<&Row<B>> {
+    let mut sorted: Vec<_> = rows.iter().collect();
+    sorted.sort_by_key(|row| Reverse(row.priority));
+    sorted
+}
+
+/// The row with this name, or the best one that is available.
+fn choose<'a, B: ?Sized>(
+    rows: &'a [Row<B>],
+    kind: Kind,
+    name: Option<&str>,
+    probe: impl Fn(&Row<B>) -> Availability,
+) -> Result<&'a Row<B>, SelectError> {
+    let sorted = by_priority(rows);
+    if let Some(name) = name {
+        let Some(row) = sorted.iter().find(|row| row.name == name) else {
+            let mut known = vec!["auto"];
+            if kind == Kind::Download {
+                known.push(NO_BACKEND);
+            }
+            known.extend(sorted.iter().map(|row| row.name));
+            return Err(SelectError::Unknown { kind, name: name.to_owned(), known });
+        };
+        return match probe(row) {
+            Availability::Available => Ok(row),
+            Availability::Unavailable(obstacle) => {
+                Err(SelectError::Unavailable { kind, name: row.name, obstacle })
+            }
+        };
+    }
+    let mut first_obstacle = None;
+    for row in sorted {
+        match probe(row) {
+            Availability::Available => return Ok(row),
+            Availability::Unavailable(obstacle) => {
+                first_obstacle.get_or_insert(obstacle);
+            }
+        }
+    }
+    Err(match first_obstacle {
+        Some(obstacle) => SelectError::NoneAvailable { kind, obstacle },
+        None => SelectError::NoneBuilt { kind },
+    })
+}

@@ -1,0 +1,230 @@
+//! The command line. Its contract is in README.md; scripts rely on it.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand};
+
+use crate::{
+    backends::{BackendOptions, registry::Wanted, throttle::manager::Limits},
+    rate::{ParseError, Rate, parse_time},
+};
+
+/// See which process sends and receives how much, and hold it to a limit.
+///
+/// Without options it opens the screen. Limits end with the program that set them.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, args_conflicts_with_subcommands = true)]
+#[command(after_help = "Exit status: 0 done; 1 failed while running; 2 usage; 3 not privileged enough; 4 the backend \
+                        asked for cannot work here; run: the command's own, or 128 + signal, 126 or 127 if it cannot \
+                        be started.")]
+pub struct Cli {
+    /// What to do, if not the screen.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the help shows the flattened options, not this line")]
+    pub limit: LimitProcess,
+
+    /// List the backends, whether they work here, and why not.
+    #[arg(long, conflicts_with = "pid")]
+    pub list_backends: bool,
+
+    /// With --list-backends: as JSON.
+    #[arg(long, requires = "list_backends")]
+    pub json: bool,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the help shows the flattened options, not this line")]
+    pub common: Common,
+}
+
+/// Limits for one running process.
+#[derive(Args, Debug)]
+#[command(group = ArgGroup::new("limits").args(["upload_limit", "download_limit"]).multiple(true).requires("pid"))]
+pub struct LimitProcess {
+    /// Limit this running process, in the foreground, until SIGINT, SIGTERM or --duration.
+    #[arg(long, value_name = "PID", value_parser = parse_pid, requires = "limits", allow_negative_numbers = true)]
+    pub pid: Option<i32>,
+
+    /// Most that it may send, in IP bytes a second: 250000, 500K, 1.5M, 2Mi, 10mbit; 0 blocks.
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
+    pub upload_limit: Option<Rate>,
+
+    /// Most that it may receive.
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
+    pub download_limit: Option<Rate>,
+
+    /// How long to hold the limit: 30 (seconds), 500ms, 5m, 1h30m.
+    #[arg(long, value_name = "TIME", value_parser = parse_time_argument, requires = "pid")]
+    #[arg(allow_negative_numbers = true)]
+    pub duration: Option<Duration>,
+}
+
+/// Commands without a screen.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a command that is limited from its first packet, with everything that it starts, and end with its exit
+    /// status.
+    #[command(group = ArgGroup::new("run_limits").args(["upload_limit", "download_limit"]).multiple(true).required(true))]
+    Run {
+        /// Most that it may send, in IP bytes a second: 250000, 500K, 1.5M, 2Mi, 10mbit; 0 blocks.
+        #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
+        upload_limit: Option<Rate>,
+        /// Most that it may receive.
+        #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
+        download_limit: Option<Rate>,
+        /// The command and its arguments, after `--`.
+        #[arg(last = true, required = true, value_name = "COMMAND")]
+        command: Vec<OsString>,
+    },
+    /// Print what every process sends and receives.
+    Monitor {
+        /// One JSON object a line, one line an interval.
+        #[arg(long)]
+        json: bool,
+        /// Time between two lines.
+        #[arg(long, value_name = "TIME", value_parser = parse_time_argument, default_value = "1s")]
+        #[arg(allow_negative_numbers = true)]
+        interval: Duration,
+        /// End after this many intervals.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        count: Option<u64>,
+        /// Only this process; may be given several times.
+        #[arg(long = "pid", value_name = "PID", value_parser = parse_pid, allow_negative_numbers = true)]
+        pids: Vec<i32>,
+    },
+}
+
+/// Options that every form takes.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Options for every form")]
+pub struct Common {
+    /// Who holds upload limits; --list-backends tells which there are.
+    #[arg(long, global = true, value_name = "NAME", default_value = "auto")]
+    pub upload_backend: String,
+
+    /// Who holds download limits; `none` does without.
+    #[arg(long, global = true, value_name = "NAME", default_value = "auto")]
+    pub download_backend: String,
+
+    /// Who counts.
+    #[arg(long, global = true, value_name = "NAME", default_value = "auto")]
+    pub monitor_backend: String,
+
+    /// Loopback traffic counts too.
+    #[arg(long, global = true)]
+    pub include_loopback: bool,
+
+    /// Where in the cgroup v2 tree programs are attached: only processes below are seen and limited.
+    #[arg(long, global = true, value_name = "PATH")]
+    pub cgroup_root: Option<PathBuf>,
+
+    /// Tell more on stderr; -vv with messages of the programs in the kernel, -vvv with one for every packet dropped.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+
+    /// Write the log to this file. The screen is never written to: with it open there is a log only here.
+    #[arg(long, global = true, value_name = "PATH")]
+    pub log_file: Option<PathBuf>,
+}
+
+impl Common {
+    /// How much to log.
+    #[must_use]
+    pub const fn log_level(&self) -> log::LevelFilter {
+        match self.verbose {
+            0 => log::LevelFilter::Warn,
+            1 => log::LevelFilter::Info,
+            2 => log::LevelFilter::Debug,
+            _ => log::LevelFilter::Trace,
+        }
+    }
+
+    /// What every backend is told.
+    #[must_use]
+    pub fn backend_options(&self) -> BackendOptions {
+        BackendOptions {
+            cgroup_root: self.cgroup_root.clone(),
+            include_loopback: self.include_loopback,
+            kernel_messages: if self.verbose < 2 { log::LevelFilter::Off } else { self.log_level() },
+        }
+    }
+
+    /// Which backends were asked for by name.
+    #[must_use]
+    pub fn wanted(&self) -> Wanted {
+        let named = |name: &str| (name != "auto").then(|| name.to_owned());
+        Wanted {
+            monitor: named(&self.monitor_backend),
+            upload: named(&self.upload_backend),
+            download: named(&self.download_backend),
+        }
+    }
+}
+
+/// Limits as typed.
+#[must_use]
+pub const fn limits(upload: Option<Rate>, download: Option<Rate>) -> Limits {
+    const fn bytes(rate: Option<Rate>) -> Option<u64> {
+        match rate {
+            Some(rate) => Some(rate.0),
+            None => None,
+        }
+    }
+    Limits { upload: bytes(upload), download: bytes(download) }
+}
+
+fn parse_pid(typed: &str) -> Result<i32, String> {
+    match typed.parse() {
+        Ok(pid) if pid > 0 => Ok(pid),
+        _ => Err(format!("{typed:?} is no process id; give a positive number, as `ps` shows it")),
+    }
+}
+
+fn parse_time_argument(typed: &str) -> Result<Duration, ParseError> {
+    parse_time(typed)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_limit_needs_a_process_and_a_process_a_limit() {
+        for line in [
+            &["chadthrottle", "--pid", "1"][..],
+            &["chadthrottle", "--upload-limit", "1M"],
+            &["chadthrottle", "--duration", "1s"],
+            &["chadthrottle", "run", "--", "true"],
+            &["chadthrottle", "run", "--upload-limit", "1M"],
+            &["chadthrottle", "--pid", "-1", "--upload-limit", "1M"],
+            &["chadthrottle", "--json"],
+        ] {
+            let error = Cli::try_parse_from(line).expect_err("usage error");
+            assert_eq!(error.exit_code(), 2, "{line:?}");
+        }
+        let line = ["chadthrottle", "--pid", "1", "--upload-limit", "1M", "--duration", "5m"];
+        let cli = Cli::try_parse_from(line).expect("complete");
+        assert_eq!(limits(cli.limit.upload_limit, cli.limit.download_limit).upload, Some(1_000_000));
+    }
+
+    #[test]
+    fn options_for_every_form_are_taken_on_either_side_of_the_command() {
+        for line in [
+            &["chadthrottle", "-v", "--cgroup-root", "/x", "run", "--upload-limit", "1M", "--", "true", "-v"][..],
+            &["chadthrottle", "run", "--upload-limit", "1M", "--cgroup-root", "/x", "-v", "--", "true", "-v"],
+        ] {
+            let cli = Cli::try_parse_from(line).expect("complete");
+            assert_eq!(cli.common.cgroup_root, Some(PathBuf::from("/x")));
+            assert_eq!(cli.common.verbose, 1);
+        }
+    }
+}

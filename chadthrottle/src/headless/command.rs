@@ -1,0 +1,92 @@
+//! `run`: a command that is limited from its first packet.
+
+use std::ffi::OsString;
+
+use nix::{
+    errno::Errno,
+    sys::{
+        signal::{Signal, kill},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::Pid,
+};
+
+use super::{in_words, manager};
+use crate::{
+    backends::{
+        registry::{Backends, Wanted},
+        throttle::{Scope, Target, manager::Limits},
+    },
+    failure::Failure,
+    process::{ProcessId, cgroup_path},
+    sys::{
+        cgroup::CgroupRoot,
+        signals::Signals,
+        spawn::{HeldChild, SpawnError, status_of_signal},
+    },
+};
+
+/// Runs `command` under `limits` and returns its exit status.
+///
+/// # Errors
+/// When the limits cannot be enforced (then the command is not started) or the command cannot be started.
+pub fn run(backends: &Backends, wanted: &Wanted, limits: Limits, command: &[OsString]) -> anyhow::Result<u8> {
+    let signals = Signals::hold()?;
+    let mut manager = manager(backends, wanted, limits)?;
+    let name = command[0].to_string_lossy().into_owned();
+    let root = CgroupRoot::open(backends.options().cgroup_root.as_deref())?;
+    let ours = procfs::process::Process::myself().ok().and_then(|process| cgroup_path(&process));
+    // Only processes below the root are limited. An own child that is about to start may start there.
+    let is_outside = !ours.as_deref().is_some_and(|path| root.contains(path));
+    let procs_file = is_outside.then(|| root.procs_file());
+    if is_outside {
+        let from = ours.as_deref().unwrap_or("?");
+        log::info!("{name} starts in the cgroup {}, because {from} is outside it", root.path.display());
+    }
+    let child = HeldChild::spawn(command, procs_file.as_deref(), signals.held()).map_err(not_started)?;
+    let pid = child.pid();
+
+    // Until it is released the child waits; if we fail before that, it ends by itself.
+    let target = Target { id: ProcessId::running(pid.as_raw())?, name, scope: Scope::Descendants };
+    manager.throttle_process(&target, limits)?;
+    if let Err(error) = child.release(&command[0]) {
+        waitpid(pid, None)?;
+        manager.cleanup()?;
+        return Err(not_started(error).into());
+    }
+    log::info!("{} ({}) is held to {}", target.name, target.id, in_words(limits));
+
+    let status = wait_for(pid, &signals)?;
+    manager.cleanup()?;
+    Ok(status)
+}
+
+/// Waits for the command, passing on signals that were meant to end it.
+fn wait_for(child: Pid, signals: &Signals) -> anyhow::Result<u8> {
+    loop {
+        match waitpid(child, Some(WaitPidFlag::WNOHANG))? {
+            WaitStatus::Exited(_, status) => return Ok(u8::try_from(status & 0xff)?),
+            WaitStatus::Signaled(_, signal, _) => return Ok(u8::try_from(status_of_signal(signal))?),
+            _ => {}
+        }
+        match signals.wait(None)? {
+            None | Some(Signal::SIGCHLD) => {}
+            // From the keyboard it went to the whole foreground group, the command included.
+            Some(Signal::SIGINT | Signal::SIGQUIT) if signals.last_was_typed() => {}
+            Some(signal) => match kill(child, signal) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(error) => return Err(error.into()),
+            },
+        }
+    }
+}
+
+/// The exit status that shells use for a command that cannot be started (POSIX, XCU 2.8.2).
+fn not_started(error: SpawnError) -> Failure {
+    let status = match error {
+        SpawnError::NotFound(_) => 127,
+        SpawnError::NotExecutable { .. } => 126,
+        SpawnError::Kernel { .. } => 1,
+    };
+    Failure::Command { status, message: error.to_string() }
+}

@@ -1,0 +1,68 @@
+//! `--pid`: limits for one running process, in the foreground.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::{in_words, manager};
+use crate::{
+    backends::{
+        registry::{Backends, Wanted},
+        throttle::{Scope, Target, manager::Limits},
+    },
+    process::{ProcessId, ProcessInfo, UserNames},
+    rate::scaled,
+    sys::signals::Signals,
+};
+
+/// How often to look whether the process still runs.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Holds the limits until a signal, the end of `duration`, or of the process.
+///
+/// # Errors
+/// When the limits cannot be enforced.
+pub fn run(
+    backends: &Backends,
+    wanted: &Wanted,
+    pid: i32,
+    limits: Limits,
+    duration: Option<Duration>,
+) -> anyhow::Result<()> {
+    let signals = Signals::hold()?;
+    let mut manager = manager(backends, wanted, limits)?;
+    let id = ProcessId::running(pid)?;
+    let name = ProcessInfo::read(id, &mut UserNames::default()).map_or_else(String::new, |info| info.name);
+    let target = Target { id, name, scope: Scope::Process };
+    manager.throttle_process(&target, limits)?;
+    eprintln!("chadthrottle: {} ({id}) is held to {}; Ctrl-C ends it", target.name, in_words(limits));
+
+    let end = duration.map(|duration| Instant::now() + duration);
+    let mut has_ended = false;
+    while !has_ended {
+        let next_look = Instant::now() + LOOK_EVERY;
+        match signals.wait(Some(end.map_or(next_look, |end| end.min(next_look))))? {
+            Some(Signal::SIGCHLD) => {}
+            Some(_) => break,
+            None if end.is_some_and(|end| Instant::now() >= end) => break,
+            None => has_ended = !id.is_alive(),
+        }
+    }
+    let report = manager.limited()?;
+    manager.cleanup()?;
+    let why = if has_ended { "ended" } else { "is free again" };
+    let mut sentence = format!("chadthrottle: {} ({id}) {why}", target.name);
+    for limited in report {
+        for (stats, verb, limit) in [
+            (limited.upload_stats, "send", limited.limits.upload),
+            (limited.download_stats, "receive", limited.limits.download),
+        ] {
+            if limit.is_some() {
+                let (total, dropped) = (stats.bytes_total, stats.bytes_dropped);
+                sentence += &format!("; of {}B to {verb}, {}B were dropped", scaled(total), scaled(dropped));
+            }
+        }
+    }
+    eprintln!("{sentence}");
+    Ok(())
+}

@@ -1,0 +1,46 @@
+//! The forms of the program without a screen.
+
+pub mod command;
+pub mod limit;
+pub mod list;
+pub mod monitor;
+
+use crate::backends::{
+    BackendError, Obstacle,
+    registry::{Backends, NO_BACKEND, Wanted},
+    throttle::{ThrottleManager, manager::Limits},
+};
+
+/// A manager that can hold these limits.
+///
+/// # Errors
+/// When no backend can, with the reason.
+fn manager(backends: &Backends, wanted: &Wanted, limits: Limits) -> anyhow::Result<ThrottleManager> {
+    let upload = backends.select_upload_backend(wanted.upload.as_deref())?;
+    let download = backends.select_download_backend(wanted.download.as_deref())?;
+    if limits.download.is_some() && download.is_none() {
+        let asked_for = wanted.download.as_deref() == Some(NO_BACKEND);
+        let cause = if asked_for { "--download-backend none was given" } else { "no download backend works here" };
+        return Err(BackendError::Unavailable {
+            backend: NO_BACKEND,
+            obstacle: Obstacle::Host {
+                cause: format!("a download limit needs a download backend, and {cause}"),
+                remedy: "--list-backends tells which there are and what they need".into(),
+            },
+        }
+        .into());
+    }
+    Ok(ThrottleManager::new(upload, download)?)
+}
+
+/// Limits in words: `1M up, 2M down`.
+fn in_words(limits: Limits) -> String {
+    let direction = |limit: Option<u64>, name: &str| {
+        limit.map(|limit| match limit {
+            0 => format!("nothing {name}"),
+            limit => format!("{}B/s {name}", crate::rate::scaled(limit)),
+        })
+    };
+    let both = [direction(limits.upload, "up"), direction(limits.download, "down")];
+    both.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,125 @@
+//! The cgroup v2 tree.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
+
+/// Why a cgroup could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// Nothing is mounted.
+    #[error("no cgroup v2 tree is mounted; mount one: mount -t cgroup2 none /sys/fs/cgroup/unified")]
+    NotMounted,
+    /// The path is something else.
+    #[error("{0:?} is not in a cgroup v2 tree; `mount -t cgroup2` lists where one is")]
+    NotCgroup2(PathBuf),
+    /// It cannot be opened.
+    #[error("cannot open the cgroup {path:?}: {source}")]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A cgroup that programs can be attached to.
+#[derive(Debug)]
+pub struct CgroupRoot {
+    /// The opened directory.
+    pub dir: File,
+    /// Its inode number, which is the cgroup's id (`cgroup_id()`, include/linux/cgroup.h).
+    pub id: u64,
+    /// Where it is in the file system.
+    pub path: PathBuf,
+    /// Its path from the root of the tree, as in /proc/PID/cgroup: `/` for the root itself.
+    pub in_tree: String,
+}
+
+impl CgroupRoot {
+    /// Opens the cgroup at `path`, or the root of the tree that is mounted.
+    ///
+    /// # Errors
+    /// When there is no tree, or `path` is not in one.
+    pub fn open(path: Option<&Path>) -> Result<Self, CgroupError> {
+        let mounts = mounts();
+        let path = match path {
+            Some(path) => path.to_owned(),
+            None => mounts.first().cloned().ok_or(CgroupError::NotMounted)?,
+        };
+        let unreadable = |source| CgroupError::Unreadable { path: path.clone(), source };
+        let dir = File::open(&path).map_err(unreadable)?;
+        let kind = fstatfs(&dir).map_err(|error| unreadable(error.into()))?.filesystem_type();
+        let metadata = dir.metadata().map_err(unreadable)?;
+        if kind != CGROUP2_SUPER_MAGIC || !metadata.is_dir() {
+            return Err(CgroupError::NotCgroup2(path));
+        }
+        let real = path.canonicalize().map_err(unreadable)?;
+        // The longest mount point wins: a tree may be mounted a second time below the first.
+        let below = mounts.iter().filter_map(|mount| real.strip_prefix(mount).ok());
+        let in_tree = below.min_by_key(|rest| rest.as_os_str().len()).map_or_else(String::new, |rest| {
+            rest.to_string_lossy().into_owned()
+        });
+        Ok(Self { dir, id: metadata.ino(), path, in_tree: format!("/{in_tree}") })
+    }
+
+    /// Whether a cgroup, by its path in the tree, is this one or below it.
+    #[must_use]
+    pub fn contains(&self, in_tree: &str) -> bool {
+        Path::new(in_tree).starts_with(&self.in_tree)
+    }
+
+    /// The file that a process writes "0" to, to move itself here.
+    #[must_use]
+    pub fn procs_file(&self) -> PathBuf {
+        self.path.join("cgroup.procs")
+    }
+}
+
+/// Where cgroup v2 is mounted.
+fn mounts() -> Vec<PathBuf> {
+    let text = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    mount_points(&text)
+}
+
+/// The mount points of type cgroup2 in the format of fstab(5), where blanks are written as `\040`.
+fn mount_points(mounts: &str) -> Vec<PathBuf> {
+    mounts
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(' ');
+            let (_, point, kind) = (fields.next()?, fields.next()?, fields.next()?);
+            (kind == "cgroup2").then(|| {
+                let point = point.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n");
+                PathBuf::from(point.replace("\\134", "\\"))
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points_are_found_among_others() {
+        let mounts = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\n\
+                      cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n\
+                      cgroup2 /sys/fs/cgroup/uni\\040fied cgroup2 rw 0 0\n\
+                      broken\n";
+        assert_eq!(mount_points(mounts), [PathBuf::from("/sys/fs/cgroup/uni fied")]);
+    }
+
+    #[test]
+    fn a_directory_elsewhere_is_refused() {
+        let error = CgroupRoot::open(Some(Path::new("/tmp"))).expect_err("no cgroup");
+        assert!(matches!(error, CgroupError::NotCgroup2(_)), "{error}");
+        let error = CgroupRoot::open(Some(Path::new("/no/such/place"))).expect_err("nothing there");
+        assert!(matches!(error, CgroupError::Unreadable { .. }), "{error}");
+    }
+}

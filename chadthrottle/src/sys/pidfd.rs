@@ -1,0 +1,89 @@
+//! Another process's open sockets.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
+};
+
+use nix::libc;
+
+/// A process, held so that its pid cannot become another's meanwhile (`pidfd_open(2)`).
+#[derive(Debug)]
+pub struct PidFd(OwnedFd);
+
+impl PidFd {
+    /// Takes hold of the process that has this pid now.
+    ///
+    /// # Errors
+    /// `ESRCH` when there is none.
+    pub fn open(pid: i32) -> io::Result<Self> {
+        // SAFETY: takes no pointers; a non-negative result is a new descriptor that nobody else owns.
+        unsafe {
+            let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0);
+            new_descriptor(fd).map(Self)
+        }
+    }
+
+    /// Duplicates one of the process's descriptors into this process (`pidfd_getfd(2)`).
+    ///
+    /// The duplicate keeps a connection open when its owner closes it: keep it for as short as possible.
+    ///
+    /// # Errors
+    /// `EPERM` without ptrace access to the process, `EBADF` when it has closed the descriptor.
+    pub fn duplicate(&self, fd: RawFd) -> io::Result<OwnedFd> {
+        // SAFETY: takes no pointers; a non-negative result is a new descriptor that nobody else owns.
+        unsafe {
+            let fd = libc::syscall(libc::SYS_pidfd_getfd, self.0.as_raw_fd(), fd, 0);
+            new_descriptor(fd)
+        }
+    }
+}
+
+/// Wraps what a system call returned.
+///
+/// # Safety
+/// A non-negative `result` is an open descriptor that nobody else owns.
+unsafe fn new_descriptor(result: libc::c_long) -> io::Result<OwnedFd> {
+    match RawFd::try_from(result) {
+        // SAFETY: as promised by the caller.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The descriptors of a process that are sockets of any family.
+///
+/// # Errors
+/// When the process has ended or /proc does not let us look.
+pub fn sockets(pid: i32) -> io::Result<Vec<RawFd>> {
+    let mut sockets = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let entry = entry?;
+        // A descriptor may be closed at any moment: what cannot be read any more is not there any more.
+        let Ok(link) = fs::read_link(entry.path()) else { continue };
+        if link.as_os_str().as_encoded_bytes().starts_with(b"socket:[")
+            && let Some(fd) = entry.file_name().to_str().and_then(|name| name.parse().ok())
+        {
+            sockets.push(fd);
+        }
+    }
+    Ok(sockets)
+}
+
+/// Whether a socket speaks IP.
+#[must_use]
+pub fn is_inet(socket: &impl AsFd) -> bool {
+    let mut domain: libc::c_int = 0;
+    let mut length = libc::socklen_t::try_from(size_of_val(&domain)).unwrap_or_default();
+    // SAFETY: the pointers are to a live integer and to its size.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_DOMAIN,
+            (&raw mut domain).cast(),
+            &raw mut length,
+        )
+    };
+    result == 0 && matches!(domain, libc::AF_INET | libc::AF_INET6)
+}
