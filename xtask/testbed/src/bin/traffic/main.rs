@@ -1,0 +1,85 @@
+//! Sends and receives over TCP and UDP, and counts every byte.
+//!
+//! Prints two lines of JSON: `{"ready":"ADDRESS"}` when its socket is open (the address is its own), and a report at
+//! the end: `bytes`, `seconds`, `datagrams`, `errors` by name, and of a receiver `buckets` of bytes.
+//! `testbed::traffic` documents the arguments.
+
+mod args;
+mod meter;
+mod pace;
+mod tcp;
+mod udp;
+
+use std::io::{self, BufRead};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+use args::Args;
+
+fn main() -> ExitCode {
+    match run(std::env::args().skip(1)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("traffic: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(mut words: impl Iterator<Item = String>) -> anyhow::Result<()> {
+    let mode = words.next().context("tell me what to do: tcp-sink, tcp-send, …")?;
+    let mut args = Args::parse(words)?;
+    let report = match mode.as_str() {
+        "tcp-sink" => {
+            let (listen, connections) = (args.required("listen")?, args.optional("connections")?);
+            args.finish()?;
+            tcp::sink(listen, connections.unwrap_or(1))?
+        }
+        "tcp-send" => {
+            let (to, sending) = (args.required("to")?, tcp::Sending::from_args(&mut args)?);
+            args.finish()?;
+            tcp::send_to(to, sending)?
+        }
+        "tcp-source" => {
+            let (listen, connections) = (args.required("listen")?, args.optional("connections")?);
+            let sending = tcp::Sending::from_args(&mut args)?;
+            args.finish()?;
+            tcp::source(listen, connections.unwrap_or(1), sending)?
+        }
+        "tcp-receive" => {
+            let from = args.required("from")?;
+            args.finish()?;
+            tcp::receive_from(from)?
+        }
+        "udp-sink" => {
+            let (listen, idle) = (args.required("listen")?, args.required("idle-exit")?);
+            let first = args.optional("first-wait")?.unwrap_or(10_000);
+            args.finish()?;
+            udp::sink(listen, Duration::from_millis(first), Duration::from_millis(idle))?
+        }
+        "udp-send" => {
+            let sending = udp::Sending::from_args(&mut args)?;
+            args.finish()?;
+            sending.run()?
+        }
+        other => bail!("I do not know how to {other}"),
+    };
+    println!("{report}");
+    Ok(())
+}
+
+/// Says that the socket is open, and where.
+fn announce(local: SocketAddr) {
+    println!("{}", serde_json::json!({ "ready": local.to_string() }));
+}
+
+/// Waits for a line on standard input.
+fn wait_for_stdin() -> anyhow::Result<()> {
+    if io::stdin().lock().read_line(&mut String::new())? == 0 {
+        bail!("standard input ended before the line that was to start me");
+    }
+    Ok(())
+}

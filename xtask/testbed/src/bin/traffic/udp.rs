@@ -1,0 +1,101 @@
+//! UDP: the receiver counts until nothing comes any more, the sender counts what the kernel took and what it refused.
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use anyhow::Context;
+use nix::sys::socket::{setsockopt, sockopt};
+use serde_json::Value;
+
+use crate::args::Args;
+use crate::meter::Meter;
+use crate::pace::Pace;
+use crate::{announce, wait_for_stdin};
+
+/// Bytes that may wait for the receiver, so that it loses none when it does not get the CPU for a while.
+const RECEIVE_BUFFER: usize = 64 << 20;
+/// The longest payload there is.
+const LONGEST: usize = 65_535;
+
+/// Receives until nothing has come for `idle`, or nothing at all for `first`.
+pub(crate) fn sink(listen: SocketAddr, first: Duration, idle: Duration) -> anyhow::Result<Value> {
+    let socket = UdpSocket::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
+    // By force: the ordinary option is bounded by net.core.rmem_max.
+    setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)
+        .context("cannot get a large receive buffer")?;
+    socket.set_read_timeout(Some(first))?;
+    announce(socket.local_addr()?);
+    let mut meter = Meter::default();
+    let mut buffer = vec![0; LONGEST];
+    loop {
+        match socket.recv(&mut buffer) {
+            Ok(length) => {
+                if meter.datagrams == 0 {
+                    socket.set_read_timeout(Some(idle))?;
+                }
+                meter.datagrams += 1;
+                meter.received(length);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) => meter.failed(&error),
+        }
+    }
+    Ok(meter.report(meter.elapsed()))
+}
+
+/// What a sender is to do.
+pub(crate) struct Sending {
+    to: SocketAddr,
+    rate: u64,
+    size: usize,
+    time: Duration,
+    unconnected: bool,
+    wait_stdin: bool,
+}
+
+impl Sending {
+    pub(crate) fn from_args(args: &mut Args) -> anyhow::Result<Self> {
+        Ok(Self {
+            to: args.required("to")?,
+            rate: args.required("rate")?,
+            size: args.required("size")?,
+            time: Duration::try_from_secs_f64(args.required("seconds")?)?,
+            unconnected: args.flag("unconnected"),
+            wait_stdin: args.flag("wait-stdin"),
+        })
+    }
+
+    /// Sends. A datagram that is refused is not sent again; it counts for the pace, since a program that is limited
+    /// goes on offering as much as before.
+    pub(crate) fn run(&self) -> anyhow::Result<Value> {
+        let any = if self.to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let socket = UdpSocket::bind(any)?;
+        if !self.unconnected {
+            socket.connect(self.to).with_context(|| format!("cannot connect to {}", self.to))?;
+        }
+        announce(socket.local_addr()?);
+        if self.wait_stdin {
+            wait_for_stdin()?;
+        }
+        let payload = vec![b'x'; self.size];
+        let mut meter = Meter::default();
+        let mut pace = Pace::new(Some(self.rate));
+        loop {
+            pace.wait();
+            if pace.elapsed() >= self.time {
+                return Ok(meter.report(pace.elapsed()));
+            }
+            let sent =
+                if self.unconnected { socket.send_to(&payload, self.to) } else { socket.send(&payload) };
+            match sent {
+                Ok(length) => {
+                    meter.datagrams += 1;
+                    meter.bytes += length as u64;
+                }
+                Err(error) => meter.failed(&error),
+            }
+            pace.offered(self.size);
+        }
+    }
+}
