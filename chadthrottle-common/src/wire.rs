@@ -34,3 +34,26 @@ pub const fn ipv4_header_len(version_ihl: u8) -> u32 {
 pub const fn tcp_header_len(data_offset: u8) -> u32 {
     (data_offset >> 4) as u32 * 4
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn header_lengths_are_those_of_the_formats() {
+        assert_eq!(ipv4_header_len(0x45), 20);
+        assert_eq!(ipv4_header_len(0x4f), 60);
+        assert_eq!(tcp_header_len(0x50), 20);
+        // With timestamps.
+        assert_eq!(tcp_header_len(0x80), 32);
+    }
+
+    #[test]
+    fn a_super_packet_stands_for_its_segments() {
+        // 10 segments of 1448 bytes of payload, 52 bytes of headers each.
+        assert_eq!(wire_len(14_480 + 52, 10, 52), 15_000);
+        assert_eq!(wire_len(1500, 1, 52), 1500);
+        // 0: the kernel did not segment at all.
+        assert_eq!(wire_len(1500, 0, 52), 1500);
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand};
+use clap::{ArgAction, ArgGroup, Args, CommandFactory, Parser, Subcommand};
 
 use crate::{
     backends::{BackendOptions, registry::Wanted, throttle::manager::Limits},
@@ -13,7 +13,7 @@ use crate::{
 ///
 /// Without options it opens the screen. Limits end with the program that set them.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100, args_conflicts_with_subcommands = true)]
+#[command(version, max_term_width = 100)]
 #[command(after_help = "Exit status: 0 done; 1 failed while running; 2 usage; 3 not privileged enough; 4 the backend \
                         asked for cannot work here; run: the command's own, or 128 + signal, 126 or 127 if it cannot \
                         be started.")]
@@ -129,6 +129,29 @@ pub struct Common {
     pub log_file: Option<PathBuf>,
 }
 
+impl Cli {
+    /// Parses the process's arguments; ends the process on wrong usage and on `--help`.
+    #[must_use]
+    pub fn from_arguments() -> Self {
+        Self::checked(std::env::args_os()).unwrap_or_else(|error| error.exit())
+    }
+
+    /// Parses `arguments`.
+    ///
+    /// # Errors
+    /// On wrong usage, and when help was asked for.
+    pub fn checked(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let cli = Self::try_parse_from(arguments)?;
+        // clap could refuse these by itself only together with the options for every form.
+        if cli.command.is_some() && (cli.limit.pid.is_some() || cli.list_backends) {
+            let option = if cli.list_backends { "--list-backends" } else { "--pid" };
+            let message = format!("{option} is a form of its own and cannot be used with a command\n");
+            return Err(Self::command().error(clap::error::ErrorKind::ArgumentConflict, message));
+        }
+        Ok(cli)
+    }
+}
+
 impl Common {
     /// How much to log.
     #[must_use]
@@ -188,9 +211,11 @@ fn parse_time_argument(typed: &str) -> Result<Duration, ParseError> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
+
+    fn parse(line: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::checked(line.iter().map(OsString::from))
+    }
 
     #[test]
     fn the_definition_is_consistent() {
@@ -207,12 +232,14 @@ mod tests {
             &["chadthrottle", "run", "--upload-limit", "1M"],
             &["chadthrottle", "--pid", "-1", "--upload-limit", "1M"],
             &["chadthrottle", "--json"],
+            &["chadthrottle", "--list-backends", "monitor"],
+            &["chadthrottle", "--pid", "1", "--upload-limit", "1M", "monitor"],
         ] {
-            let error = Cli::try_parse_from(line).expect_err("usage error");
+            let error = parse(line).expect_err("usage error");
             assert_eq!(error.exit_code(), 2, "{line:?}");
         }
         let line = ["chadthrottle", "--pid", "1", "--upload-limit", "1M", "--duration", "5m"];
-        let cli = Cli::try_parse_from(line).expect("complete");
+        let cli = parse(&line).expect("complete");
         assert_eq!(limits(cli.limit.upload_limit, cli.limit.download_limit).upload, Some(1_000_000));
     }
 
@@ -222,7 +249,7 @@ mod tests {
             &["chadthrottle", "-v", "--cgroup-root", "/x", "run", "--upload-limit", "1M", "--", "true", "-v"][..],
             &["chadthrottle", "run", "--upload-limit", "1M", "--cgroup-root", "/x", "-v", "--", "true", "-v"],
         ] {
-            let cli = Cli::try_parse_from(line).expect("complete");
+            let cli = parse(line).expect("complete");
             assert_eq!(cli.common.cgroup_root, Some(PathBuf::from("/x")));
             assert_eq!(cli.common.verbose, 1);
         }

@@ -12,11 +12,10 @@ use chadthrottle::{
     cli::{Cli, Command, Common},
     failure, headless,
 };
-use clap::Parser;
 use env_logger::Target;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::from_arguments();
     match run(cli) {
         Ok(status) => ExitCode::from(status),
         Err(error) => match failure::exit_status(&error) {

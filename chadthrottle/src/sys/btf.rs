@@ -193,7 +193,8 @@ mod tests {
                 data[..2].copy_from_slice(&MAGIC.to_ne_bytes());
                 data[4..8].copy_from_slice(&24_u32.to_ne_bytes());
                 data[8..12].copy_from_slice(&0_u32.to_ne_bytes());
-                data[12..16].copy_from_slice(&u32::try_from(data.len() - 24)?.to_ne_bytes());
+                let length = u32::try_from(data.len() - 24)?;
+                data[12..16].copy_from_slice(&length.to_ne_bytes());
                 data[16..20].copy_from_slice(&0_u32.to_ne_bytes());
             }
             if let Ok(types) = KernelTypes::parse(data) {

@@ -16,7 +16,10 @@ use chadthrottle_common::{
 };
 use log::{LevelFilter, Log};
 
-use super::{tagger, targets::Targets};
+use super::{
+    tagger::{self, Existing, Tables},
+    targets::Targets,
+};
 use crate::{
     backends::BackendOptions,
     process::ProcessId,
@@ -145,7 +148,8 @@ impl Engine {
 
     /// Gives every socket that has no owner yet, of every process, the process that has it open.
     pub fn adopt_everything(&mut self) {
-        tagger::adopt_everything(&mut self.owners, &self.cgroup);
+        let mut tables = Tables { owners: &mut self.owners, processes: &mut self.processes };
+        tagger::adopt_everything(&mut tables, &self.cgroup);
     }
 
     /// Makes a process the owner of every socket that it has open.
@@ -153,7 +157,8 @@ impl Engine {
     /// # Errors
     /// When it has ended, or does not let us.
     pub fn adopt(&mut self, process: ProcessId) -> std::io::Result<()> {
-        tagger::adopt(&mut self.owners, process, tagger::Existing::Replaced)
+        let mut tables = Tables { owners: &mut self.owners, processes: &mut self.processes };
+        tagger::adopt(&mut tables, process.pid, Existing::Replaced)
     }
 
     /// Counters of every process, added up over the CPUs.

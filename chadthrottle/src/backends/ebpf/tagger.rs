@@ -4,10 +4,11 @@
 //! one for a socket that another process has open. The duplicate is closed at once: while it is open, the
 //! connection would survive its owner's close.
 
-use std::{io, os::fd::AsFd};
+use std::{io, os::fd::AsRawFd};
 
-use aya::maps::{MapData, MapError, SkStorage};
-use chadthrottle_common::ProcessKey;
+use aya::maps::{HashMap, MapData, MapError, SkStorage};
+use chadthrottle_common::{ProcessKey, ProcessRecord};
+use procfs::{ProcError, process::Process};
 
 use crate::{
     process::{ProcessId, cgroup_path},
@@ -17,8 +18,17 @@ use crate::{
     },
 };
 
-/// The map of owners.
-type Owners = SkStorage<MapData, ProcessKey>;
+/// What an adoption writes.
+pub(super) struct Tables<'a> {
+    /// The owner of each socket.
+    pub(super) owners: &'a mut SkStorage<MapData, ProcessKey>,
+    /// What is known of each owner.
+    pub(super) processes: &'a mut HashMap<MapData, ProcessKey, ProcessRecord>,
+}
+
+/// Flags of `bpf_map_update_elem` (include/uapi/linux/bpf.h).
+const BPF_ANY: u64 = 0;
+const BPF_NOEXIST: u64 = 1;
 
 /// What to do with an owner that a socket has already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,11 +40,11 @@ pub(super) enum Existing {
 }
 
 impl Existing {
-    /// The flag for `bpf_map_update_elem`: `BPF_NOEXIST` or `BPF_ANY` (include/uapi/linux/bpf.h).
+    /// The flag for `bpf_map_update_elem`.
     const fn flag(self) -> u64 {
         match self {
-            Self::Kept => 1,
-            Self::Replaced => 0,
+            Self::Kept => BPF_NOEXIST,
+            Self::Replaced => BPF_ANY,
         }
     }
 }
@@ -43,7 +53,7 @@ impl Existing {
 ///
 /// Twice: a connection that a listener without an owner accepted during the first pass, with a descriptor number
 /// that the pass had gone by, is found in the second, and listeners hand on their owner by then.
-pub(super) fn adopt_everything(owners: &mut Owners, root: &CgroupRoot) {
+pub(super) fn adopt_everything(tables: &mut Tables<'_>, root: &CgroupRoot) {
     for _ in 0..2 {
         let processes = match procfs::process::all_processes() {
             Ok(processes) => processes,
@@ -57,25 +67,28 @@ pub(super) fn adopt_everything(owners: &mut Owners, root: &CgroupRoot) {
             if !cgroup_path(&process).is_some_and(|path| root.contains(&path)) {
                 continue;
             }
-            let Ok(stat) = process.stat() else { continue };
-            let id = ProcessId { pid: stat.pid, start_time: stat.starttime };
-            if let Err(error) = adopt(owners, id, Existing::Kept)
+            if let Err(error) = adopt(tables, process.pid, Existing::Kept)
                 && !has_ended(&error)
             {
-                log::debug!("sockets of {} ({id}) keep no owner: {error}", stat.comm);
+                log::debug!("sockets of process {} keep no owner: {error}", process.pid);
             }
         }
     }
 }
 
-/// Makes a process the owner of its open sockets.
-pub(super) fn adopt(owners: &mut Owners, process: ProcessId, existing: Existing) -> io::Result<()> {
-    let open = sockets(process.pid)?;
+/// Makes the process that has this pid now the owner of its open sockets.
+pub(super) fn adopt(tables: &mut Tables<'_>, pid: i32, existing: Existing) -> io::Result<()> {
+    // Held before it is looked at: from here on the pid cannot become another's.
+    let pidfd = PidFd::open(pid)?;
+    let open = sockets(pid)?;
     if open.is_empty() {
         return Ok(());
     }
-    let pidfd = PidFd::open(process.pid)?;
-    let key = key(process);
+    let (key, record) = identify(pid).map_err(|error| match error {
+        ProcError::NotFound(_) => io::Error::from_raw_os_error(nix::libc::ESRCH),
+        error => io::Error::other(error),
+    })?;
+    let mut is_known = false;
     for fd in open {
         let socket = match pidfd.duplicate(fd) {
             Ok(socket) => socket,
@@ -83,20 +96,37 @@ pub(super) fn adopt(owners: &mut Owners, process: ProcessId, existing: Existing)
             Err(error) if error.raw_os_error() == Some(nix::libc::EBADF) => continue,
             Err(error) => return Err(error),
         };
-        if is_inet(&socket) {
-            tag(owners, &socket, key, existing)?;
+        if !is_inet(&socket) {
+            continue;
         }
+        if !is_known {
+            // Before its first socket: who sees its bytes finds its name.
+            existing_is_fine(tables.processes.insert(key, record, BPF_NOEXIST))?;
+            is_known = true;
+        }
+        let fd = socket.as_raw_fd();
+        existing_is_fine(tables.owners.insert(&fd, key, existing.flag()))?;
     }
     Ok(())
 }
 
-fn tag(owners: &mut Owners, socket: &impl AsFd, key: ProcessKey, existing: Existing) -> io::Result<()> {
-    let fd = std::os::fd::AsRawFd::as_raw_fd(&socket.as_fd());
-    match owners.insert(&fd, key, existing.flag()) {
-        Ok(()) => Ok(()),
+fn existing_is_fine(result: Result<(), MapError>) -> io::Result<()> {
+    match result {
         Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(nix::libc::EEXIST) => Ok(()),
-        Err(error) => Err(io::Error::other(error)),
+        result => result.map_err(io::Error::other),
     }
+}
+
+/// What the programs note of a process that opens its first socket, for one that has done so before.
+fn identify(pid: i32) -> Result<(ProcessKey, ProcessRecord), ProcError> {
+    let process = Process::new(pid)?;
+    let stat = process.stat()?;
+    let mut record = ProcessRecord { uid: process.uid()?, ..ProcessRecord::default() };
+    // The last byte stays zero, as in the kernel.
+    let (name, space) = (stat.comm.as_bytes(), record.comm.len() - 1);
+    let length = name.len().min(space);
+    record.comm[..length].copy_from_slice(&name[..length]);
+    Ok((key(ProcessId { pid, start_time: stat.starttime }), record))
 }
 
 /// A process's key in the maps.

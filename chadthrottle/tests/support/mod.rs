@@ -1,0 +1,112 @@
+//! What every test through the binary needs.
+#![allow(dead_code, clippy::allow_attributes, reason = "each test binary uses its own part of it")]
+
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use serde_json::Value;
+use testbed::{Process, Testbed};
+
+/// Long enough for anything here on a slow machine, short enough for a hang to be noticed.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The program under test.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_chadthrottle");
+
+/// The program on the bed's client, with its programs attached to the bed's cgroup and nowhere else.
+pub fn chadthrottle(bed: &Testbed) -> Command {
+    let mut command = bed.client().command(BINARY);
+    command.arg("--cgroup-root").arg(bed.cgroup_root());
+    command
+}
+
+/// `chadthrottle run OPTION LIMIT -- COMMAND`.
+pub fn run_limited(bed: &Testbed, limit: [&str; 2], command: impl IntoIterator<Item = String>) -> Command {
+    let mut run = chadthrottle(bed);
+    run.arg("run").args(limit).arg("--").args(command);
+    run
+}
+
+/// Starts `chadthrottle --pid` and waits until the limit is in force.
+pub fn limit_pid(bed: &Testbed, pid: u32, options: &[&str]) -> anyhow::Result<Process> {
+    let mut command = chadthrottle(bed);
+    command.args(["--pid", &pid.to_string()]).args(options);
+    let limiter = Process::spawn(&mut command)?;
+    limiter.wait_for_line(|line| line.contains("is held to"), PATIENCE)?;
+    Ok(limiter)
+}
+
+/// `chadthrottle monitor --json`, with its first line already printed: it counts.
+pub struct Monitor(Process);
+
+impl Monitor {
+    pub fn start(bed: &Testbed, options: &[&str]) -> anyhow::Result<Self> {
+        let mut command = chadthrottle(bed);
+        command.args(["monitor", "--json", "--interval", "100ms"]).args(options);
+        let process = Process::spawn(&mut command)?;
+        process.wait_for_line(|line| line.starts_with('{'), PATIENCE)?;
+        Ok(Self(process))
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.0.pid()
+    }
+
+    /// The last line so far.
+    pub fn last(&self) -> anyhow::Result<Value> {
+        let text = self.0.stdout();
+        let complete = text.rfind('\n').map_or("", |end| &text[..end]);
+        Ok(serde_json::from_str(complete.lines().last().context("no line yet")?)?)
+    }
+
+    /// The first line from now on that `wanted` takes something from.
+    pub fn until<T>(&self, what: &str, wanted: impl Fn(&Value) -> Option<T>) -> anyhow::Result<T> {
+        let line = || self.last().ok();
+        testbed::until(what, PATIENCE, || Ok(line().and_then(|line| wanted(&line))))
+            .with_context(|| format!("the last line is {:?}", line().map(|line| line.to_string())))
+    }
+}
+
+/// The line of a process in a line of the monitor.
+pub fn process(line: &Value, pid: u32) -> Option<&Value> {
+    line["processes"].as_array()?.iter().find(|process| process["pid"] == pid)
+}
+
+/// A number in it.
+pub fn number(process: &Value, field: &str) -> u64 {
+    process[field].as_u64().unwrap_or_else(|| panic!("no {field} in {process}"))
+}
+
+/// How fast a sink on the bed receives right now: bytes that an interface of a host has sent, over `window`.
+///
+/// Read from the kernel's own counters, and so independent of the program under test.
+pub fn interface_rate(
+    host: &testbed::Host,
+    interface: &str,
+    direction: &str,
+    window: Duration,
+) -> anyhow::Result<f64> {
+    let before = (Instant::now(), interface_bytes(host, interface, direction)?);
+    std::thread::sleep(window);
+    let bytes = interface_bytes(host, interface, direction)? - before.1;
+    #[expect(clippy::cast_precision_loss, reason = "exact up to 8 petabytes")]
+    let bytes = bytes as f64;
+    Ok(bytes / before.0.elapsed().as_secs_f64())
+}
+
+/// What an interface has sent (`tx`) or received (`rx`) in bytes, by /proc/net/dev.
+pub fn interface_bytes(host: &testbed::Host, interface: &str, direction: &str) -> anyhow::Result<u64> {
+    let table = host.run(|| Ok(std::fs::read_to_string(Path::new("/proc/thread-self/net/dev"))?))?;
+    let line = table.lines().find_map(|line| line.trim().strip_prefix(&format!("{interface}:")));
+    let field = match direction {
+        "rx" => 0,
+        "tx" => 8,
+        other => anyhow::bail!("{other:?} is neither rx nor tx"),
+    };
+    let fields: Vec<_> = line.context("no such interface")?.split_ascii_whitespace().collect();
+    Ok(fields.get(field).context("short line")?.parse()?)
+}
