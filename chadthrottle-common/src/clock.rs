@@ -44,7 +44,7 @@ pub const fn cost_ns(bytes: u64, rate_bps: u64) -> u64 {
         return MAX_COST_NS;
     }
     let product = bytes * NS_PER_SEC;
-    let cost = product / rate_bps + if product % rate_bps == 0 { 0 } else { 1 };
+    let cost = product.div_ceil(rate_bps);
     if cost > MAX_COST_NS { MAX_COST_NS } else { cost }
 }
 

@@ -8,6 +8,10 @@
 //! - [`clock`]: the limiter's arithmetic.
 //! - [`wire`]: how many bytes a super-packet stands for.
 #![no_std]
+#![expect(
+    clippy::inline_always,
+    reason = "a call between BPF functions costs registers and verification; these are a few instructions each"
+)]
 
 pub mod clock;
 pub mod layout;

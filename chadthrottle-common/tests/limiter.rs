@@ -195,7 +195,10 @@ fn a_bucket_in_debt_says_when_it_will_be_paid() {
     assert!(state.offer(500_000, NS_PER_SEC));
     let bucket = TokenBucket::from_clock(&state, NS_PER_SEC);
     let debt_is_paid = NS_PER_SEC + NS_PER_SEC / 2;
-    assert_eq!(bucket, TokenBucket { capacity: 200_000, tokens: 0, last_update_ns: debt_is_paid, rate_bps: 1_000_000 });
+    assert_eq!(
+        bucket,
+        TokenBucket { capacity: 200_000, tokens: 0, last_update_ns: debt_is_paid, rate_bps: 1_000_000 }
+    );
     let later = TokenBucket::from_clock(&state, debt_is_paid + NS_PER_SEC / 10);
     assert_eq!(later.tokens, 100_000);
 }

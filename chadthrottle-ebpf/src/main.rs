@@ -14,7 +14,8 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(core_intrinsics))]
 #![cfg_attr(
     target_arch = "bpf",
-    expect(internal_features, reason = "the only way to an atomic exchange on BPF")
+    expect(internal_features, reason = "the only way to an atomic exchange on BPF"),
+    expect(clippy::inline_always, reason = "a call between BPF functions costs registers and verification")
 )]
 
 #[cfg(target_arch = "bpf")]
@@ -29,6 +30,7 @@ mod owner;
 mod packet;
 
 #[cfg(target_arch = "bpf")]
+#[expect(clippy::needless_pass_by_value, reason = "contexts are handed over by what the macros make")]
 mod programs {
     use aya_ebpf::{
         macros::{btf_tracepoint, cgroup_skb, cgroup_sock},
@@ -38,13 +40,15 @@ mod programs {
 
     use crate::{account, limit, owner, packet::Packet};
 
-    /// cgroup_skb: the packet passes (BPF_CGROUP_RUN_PROG_INET_EGRESS in include/linux/bpf-cgroup.h lists all).
+    /// The packet passes. (What the numbers mean on egress is at `BPF_PROG_CGROUP_INET_EGRESS_RUN_ARRAY`,
+    /// include/linux/bpf-cgroup.h.)
     const PASS: i32 = 1;
-    /// cgroup_skb ingress: the packet is dropped.
+    /// Ingress: the packet is dropped.
     const DROP_INGRESS: i32 = 0;
-    /// cgroup_skb egress: the packet is dropped and TCP told of congestion. The other way to drop, 0, returns
-    /// EPERM to the sender, which programs take for a firewall.
-    const DROP_EGRESS_CONGESTED: i32 = 2;
+    /// Egress: the packet is dropped as by a full queue (`NET_XMIT_DROP`). TCP keeps the segment, slows down and tries
+    /// again (`tcp_write_xmit`), so that nothing is lost; UDP sees success, unless the program
+    /// asked to be told (`IP_RECVERR`). The other way to drop, 0, returns EPERM, which programs take for a firewall.
+    const DROP_EGRESS: i32 = 2;
 
     #[cgroup_sock(sock_create)]
     pub(crate) fn socket_created(ctx: SockContext) -> i32 {
@@ -63,7 +67,7 @@ mod programs {
     pub(crate) fn packet_leaves(ctx: SkBuffContext) -> i32 {
         let Some(packet) = Packet::counted(&ctx) else { return PASS };
         account::count(&packet, DIRECTION_UPLOAD);
-        if limit::admits(&ctx, &packet, DIRECTION_UPLOAD) { PASS } else { DROP_EGRESS_CONGESTED }
+        if limit::admits(&ctx, &packet, DIRECTION_UPLOAD) { PASS } else { DROP_EGRESS }
     }
 
     #[cgroup_skb(ingress)]

@@ -6,6 +6,7 @@
 use core::ptr;
 
 use aya_ebpf::{
+    Global,
     bindings::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE},
     btf_maps::{Array, HashMap, PerCpuArray, PerCpuHashMap},
     macros::btf_map,
@@ -94,33 +95,30 @@ pub(crate) static CONTROL: Array<ControlFlags, 1> = Array::new();
 /// Offset of `group_leader` in `struct task_struct`, in bytes: set from the running kernel's BTF, because no
 /// relocations come from Rust.
 #[unsafe(no_mangle)]
-static TASK_GROUP_LEADER: u32 = 0;
+static TASK_GROUP_LEADER: Global<u32> = Global::new(0);
 /// Offset of `tgid` in `struct task_struct`, in bytes.
 #[unsafe(no_mangle)]
-static TASK_TGID: u32 = 0;
+static TASK_TGID: Global<u32> = Global::new(0);
 /// Offset of `start_boottime` in `struct task_struct`, in bytes.
 #[unsafe(no_mangle)]
-static TASK_START_BOOTTIME: u32 = 0;
+static TASK_START_BOOTTIME: Global<u32> = Global::new(0);
 
 /// Offsets into `struct task_struct`.
 #[derive(Clone, Copy)]
 pub(crate) struct TaskOffsets {
-    pub(crate) group_leader: usize,
-    pub(crate) tgid: usize,
-    pub(crate) start_boottime: usize,
+    pub(crate) group_leader: u64,
+    pub(crate) tgid: u64,
+    pub(crate) start_boottime: u64,
 }
 
 impl TaskOffsets {
-    /// Reads what the loader wrote. Volatile, because the compiler believes that the statics are 0.
+    /// Reads what the loader wrote.
     #[inline(always)]
     pub(crate) fn load() -> Self {
-        // SAFETY: reads of initialized statics that nobody writes after the programs are loaded.
-        unsafe {
-            Self {
-                group_leader: ptr::read_volatile(&raw const TASK_GROUP_LEADER) as usize,
-                tgid: ptr::read_volatile(&raw const TASK_TGID) as usize,
-                start_boottime: ptr::read_volatile(&raw const TASK_START_BOOTTIME) as usize,
-            }
+        Self {
+            group_leader: TASK_GROUP_LEADER.load().into(),
+            tgid: TASK_TGID.load().into(),
+            start_boottime: TASK_START_BOOTTIME.load().into(),
         }
     }
 }

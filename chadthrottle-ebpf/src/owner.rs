@@ -22,7 +22,7 @@ use crate::maps::{MEMBERS, OWNERS, PROCESSES, TaskOffsets, count_lost};
 #[inline(always)]
 pub(crate) fn tag_new_socket(ctx: &SockContext) {
     // SAFETY: the helper returns the current task, valid for the program's run.
-    let Some(mut owner) = identify(unsafe { bpf_get_current_task() } as usize) else {
+    let Some(mut owner) = identify(unsafe { bpf_get_current_task() }) else {
         count_lost();
         return;
     };
@@ -45,7 +45,7 @@ pub(crate) fn tag_new_socket(ctx: &SockContext) {
     if unsafe { PROCESSES.get(owner) }.is_none() {
         let record = ProcessRecord {
             comm: bpf_get_current_comm().unwrap_or_default(),
-            uid: bpf_get_current_uid_gid() as u32,
+            uid: lower_half(bpf_get_current_uid_gid()),
             _padding: 0,
         };
         // A race with another thread of the process (EEXIST) writes the same, so only a full table counts.
@@ -58,8 +58,7 @@ pub(crate) fn tag_new_socket(ctx: &SockContext) {
 /// Makes the child a member where its parent is one and children inherit it.
 #[inline(always)]
 pub(crate) fn inherit_membership(ctx: &BtfTracePointContext) {
-    let parent: usize = ctx.arg::<*const u8>(0) as usize;
-    let child: usize = ctx.arg::<*const u8>(1) as usize;
+    let (parent, child): (u64, u64) = (ctx.arg(0), ctx.arg(1));
     let (Some(parent), Some(child)) = (identify(parent), identify(child)) else {
         count_lost();
         return;
@@ -95,13 +94,19 @@ pub(crate) fn of_socket(sk: *mut bpf_sock) -> Option<ProcessKey> {
 
 /// Who the task at `task` belongs to: the thread group, and when its leader started.
 #[inline(always)]
-fn identify(task: usize) -> Option<ProcessKey> {
+fn identify(task: u64) -> Option<ProcessKey> {
     let offsets = TaskOffsets::load();
     // SAFETY: the helper checks the address; a wrong one is an error, not a fault.
     unsafe {
-        let leader: usize = bpf_probe_read_kernel((task + offsets.group_leader) as *const usize).ok()?;
+        let leader: u64 = bpf_probe_read_kernel((task + offsets.group_leader) as *const u64).ok()?;
         let tgid: u32 = bpf_probe_read_kernel((task + offsets.tgid) as *const u32).ok()?;
         let start_ns: u64 = bpf_probe_read_kernel((leader + offsets.start_boottime) as *const u64).ok()?;
         Some(ProcessKey { tgid, _padding: 0, start_time: start_ns / NS_PER_TICK })
     }
+}
+
+/// The helper returns two numbers of 32 bits in one: the user id is the lower one.
+#[inline(always)]
+const fn lower_half(both: u64) -> u32 {
+    (both & 0xffff_ffff) as u32
 }

@@ -58,7 +58,8 @@ fn socket_owner(ctx: &SkBuffContext) -> Option<ProcessKey> {
     }
 }
 
-/// Bytes of IP and transport header at the start of a super-packet. Data starts at the IP header in cgroup_skb.
+/// Bytes of IP and transport header at the start of a super-packet. Data starts at the IP header in
+/// `cgroup_skb`.
 ///
 /// The kernel makes super-packets of TCP and UDP without extension headers alone (`inet_gro_receive`,
 /// `ipv6_gro_receive`; `dev_gro_receive` flushes the others), apart from the hop-by-hop header of BIG TCP, which

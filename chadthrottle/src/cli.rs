@@ -14,9 +14,11 @@ use crate::{
 /// Without options it opens the screen. Limits end with the program that set them.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
-#[command(after_help = "Exit status: 0 done; 1 failed while running; 2 usage; 3 not privileged enough; 4 the backend \
+#[command(
+    after_help = "Exit status: 0 done; 1 failed while running; 2 usage; 3 not privileged enough; 4 the backend \
                         asked for cannot work here; run: the command's own, or 128 + signal, 126 or 127 if it cannot \
-                        be started.")]
+                        be started."
+)]
 pub struct Cli {
     /// What to do, if not the screen.
     #[command(subcommand)]
@@ -246,7 +248,8 @@ mod tests {
     #[test]
     fn options_for_every_form_are_taken_on_either_side_of_the_command() {
         for line in [
-            &["chadthrottle", "-v", "--cgroup-root", "/x", "run", "--upload-limit", "1M", "--", "true", "-v"][..],
+            &["chadthrottle", "-v", "--cgroup-root", "/x", "run", "--upload-limit", "1M", "--", "true", "-v"]
+                [..],
             &["chadthrottle", "run", "--upload-limit", "1M", "--cgroup-root", "/x", "-v", "--", "true", "-v"],
         ] {
             let cli = parse(line).expect("complete");

@@ -129,7 +129,7 @@ pub fn parse_time(typed: &str) -> Result<Duration, ParseError> {
         return Err(error("not a time"));
     }
     match Duration::try_from_secs_f64(seconds) {
-        Ok(time) if time > Duration::from_secs(366 * 86400 * 10) => Err(error("longer than ten years")),
+        Ok(time) if time > Duration::from_hours(10 * 366 * 24) => Err(error("longer than ten years")),
         Ok(time) if time.is_zero() => Err(error("no time at all")),
         Ok(time) => Ok(time),
         Err(_) => Err(error("longer than ten years")),
@@ -186,9 +186,21 @@ mod tests {
 
     #[test]
     fn what_is_no_rate_is_refused_with_what_was_typed_and_the_forms() {
-        for text in
-            ["abc", "-5", "1e400", "", "M", ".", "1.2.3", "inf", "NaN", "1e3", "5 apples", "99999999999G", "0.1"]
-        {
+        for text in [
+            "abc",
+            "-5",
+            "1e400",
+            "",
+            "M",
+            ".",
+            "1.2.3",
+            "inf",
+            "NaN",
+            "1e3",
+            "5 apples",
+            "99999999999G",
+            "0.1",
+        ] {
             let error = text.parse::<Rate>().expect_err(text).to_string();
             assert!(error.contains(&format!("{text:?}")), "{error}");
             assert!(error.contains("1.5M"), "{error}");
@@ -197,9 +209,14 @@ mod tests {
 
     #[test]
     fn times() {
-        for (text, milliseconds) in
-            [("30", 30_000), ("500ms", 500), ("30s", 30_000), ("5m", 300_000), ("1h30m", 5_400_000), ("0.5", 500)]
-        {
+        for (text, milliseconds) in [
+            ("30", 30_000),
+            ("500ms", 500),
+            ("30s", 30_000),
+            ("5m", 300_000),
+            ("1h30m", 5_400_000),
+            ("0.5", 500),
+        ] {
             assert_eq!(parse_time(text).map(|time| time.as_millis()), Ok(milliseconds), "{text}");
         }
         for text in ["", "0", "-1", "abc", "1h30", "5x", "99999999999999h", "1e9"] {

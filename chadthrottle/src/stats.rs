@@ -116,12 +116,14 @@ struct Previous {
 impl Stats {
     /// The interval that ends with this sample, taken at `now` (since any fixed instant).
     pub fn advance(&mut self, now: Duration, sample: &Sample) -> Snapshot {
-        let interval = self.previous.as_ref().map_or(Duration::ZERO, |previous| now.saturating_sub(previous.at));
+        let interval =
+            self.previous.as_ref().map_or(Duration::ZERO, |previous| now.saturating_sub(previous.at));
         let rate = |total: Traffic, earlier: Option<Traffic>| {
             // Without an interval there is no rate; with one, a process that was not there before began at 0.
             total.since(earlier.unwrap_or_default()).per_second(interval)
         };
-        let earlier = |id: &ProcessId| self.previous.as_ref().and_then(|previous| previous.totals.get(id).copied());
+        let earlier =
+            |id: &ProcessId| self.previous.as_ref().and_then(|previous| previous.totals.get(id).copied());
         let processes: Vec<ProcessRow> = sample
             .processes
             .iter()

@@ -70,11 +70,8 @@ fn takes_hold_and_lets_go(reverse: bool, end: End) -> anyhow::Result<()> {
     let bed = Testbed::new("pid")?;
     let _server = Iperf3Server::start(bed.server(), PORT)?;
     let client = Iperf3::client(bed.server(), Family::V4, PORT).seconds(12);
-    let (client, direction, option) = if reverse {
-        (client.reverse(), "rx", "--download-limit")
-    } else {
-        (client, "tx", "--upload-limit")
-    };
+    let (client, direction, option) =
+        if reverse { (client.reverse(), "rx", "--download-limit") } else { (client, "tx", "--upload-limit") };
     let iperf3 = Process::spawn(&mut client.command(bed.client())?)?;
     // At the far side of the router: what was dropped on the way in has passed the client's own interface.
     let (host, interface, direction) = match direction {
@@ -148,7 +145,8 @@ fn a_udp_sender_at_three_times_its_limit_gets_no_error_and_is_held() -> anyhow::
         if unconnected {
             sender.push("--unconnected".into());
         }
-        let sent = Process::spawn(&mut run_limited(&bed, ["--upload-limit", "2M"], sender))?.success(PATIENCE)?;
+        let sent =
+            Process::spawn(&mut run_limited(&bed, ["--upload-limit", "2M"], sender))?.success(PATIENCE)?;
         let sent = traffic::Report::parse(&sent)?;
         assert!(sent.errors.is_empty(), "unconnected {unconnected}: {:?}", sent.errors);
         let received = traffic::Report::parse(&sink.success(PATIENCE)?)?;

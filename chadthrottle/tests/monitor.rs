@@ -48,9 +48,10 @@ fn iperf3_is_named_and_counted_in_both_directions() -> anyhow::Result<()> {
             })?;
             let row = process(&line, pid).expect("still listed");
             assert_eq!(row["name"], "iperf3");
-            let (field, other) = match reverse {
-                false => ("upload_bytes_total", "download_bytes_total"),
-                true => ("download_bytes_total", "upload_bytes_total"),
+            let (field, other) = if reverse {
+                ("download_bytes_total", "upload_bytes_total")
+            } else {
+                ("upload_bytes_total", "download_bytes_total")
             };
             let expected = tcp_ip_bytes(report.received_bytes, family);
             assert_close(number(row, field), expected, &format!("{family:?} {field}"));
@@ -75,8 +76,9 @@ fn a_connection_that_was_open_before_has_its_owner() -> anyhow::Result<()> {
     sender.send_line("go")?;
     assert!(sender.wait_timeout(PATIENCE)?.success());
     let pid = sender.pid();
-    let line = monitor
-        .until("the sender has ended", |line| (process(line, pid)?["alive"] == false).then(|| line.clone()))?;
+    let line = monitor.until("the sender has ended", |line| {
+        (process(line, pid)?["alive"] == false).then(|| line.clone())
+    })?;
     let row = process(&line, pid).expect("still listed");
     assert_close(number(row, "upload_bytes_total"), tcp_ip_bytes(30_000_000, Family::V4), "upload");
     assert_eq!(row["name"], "traffic");
@@ -98,8 +100,9 @@ fn an_accepted_connection_belongs_to_who_listens() -> anyhow::Result<()> {
     assert_eq!(traffic::Report::parse(&received)?.bytes, 20_000_000);
     assert!(source.wait_timeout(PATIENCE)?.success());
     let pid = source.pid();
-    let row = monitor
-        .until("the source has ended", |line| process(line, pid).filter(|row| row["alive"] == false).cloned())?;
+    let row = monitor.until("the source has ended", |line| {
+        process(line, pid).filter(|row| row["alive"] == false).cloned()
+    })?;
     assert_close(number(&row, "upload_bytes_total"), tcp_ip_bytes(20_000_000, Family::V6), "upload");
     Ok(())
 }
@@ -121,7 +124,7 @@ fn udp_is_counted_to_the_byte() -> anyhow::Result<()> {
         let mut sender = Process::spawn(traffic::command(bed.client())?.args(send))?;
         let pid = sender.pid();
         assert!(sender.wait_timeout(PATIENCE)?.success());
-        let sent = traffic::Report::parse(&sender.stdout())?;
+        let report = traffic::Report::parse(&sender.stdout())?;
         drop(sender);
         let headers = match family {
             Family::V4 => 28,
@@ -130,7 +133,7 @@ fn udp_is_counted_to_the_byte() -> anyhow::Result<()> {
         let row = monitor.until("the sender has ended", |line| {
             process(line, pid).filter(|row| row["alive"] == false).cloned()
         })?;
-        assert_eq!(number(&row, "upload_bytes_total"), sent.datagrams * (500 + headers));
+        assert_eq!(number(&row, "upload_bytes_total"), report.datagrams * (500 + headers));
         drop(sink);
     }
     Ok(())
@@ -143,12 +146,7 @@ fn a_process_that_is_gone_before_anybody_looks_keeps_its_name_and_bytes() -> any
     let mut command = support::chadthrottle(&bed);
     command.args(["monitor", "--json", "--interval", "3s", "--count", "1", "-v"]);
     let monitor = Process::spawn(&mut command)?;
-    testbed::until("the programs are attached", PATIENCE, || {
-        let links = bed.cgroup_root().join("cgroup.procs");
-        let _ = links;
-        Ok(monitor.stderr().contains("monitor backend: ebpf").then_some(()))
-    })?;
-    std::thread::sleep(Duration::from_millis(500));
+    monitor.wait_for_line(|line| line.contains("is counting"), PATIENCE)?;
     let listen = bed.server().socket_address(Family::V4, 0).to_string();
     let sink = ["udp-sink", "--listen", &listen, "--idle-exit", "300"];
     let sink = Process::spawn(traffic::command(bed.server())?.args(sink))?;
@@ -157,14 +155,14 @@ fn a_process_that_is_gone_before_anybody_looks_keeps_its_name_and_bytes() -> any
     let mut sender = Process::spawn(traffic::command(bed.client())?.args(send))?;
     assert!(sender.wait_timeout(PATIENCE)?.success());
     let pid = sender.pid();
-    let sent = traffic::Report::parse(&sender.stdout())?;
+    let report = traffic::Report::parse(&sender.stdout())?;
     drop(sender);
     let stdout = monitor.success(PATIENCE)?;
     let line: serde_json::Value = serde_json::from_str(stdout.trim())?;
     let row = process(&line, pid).expect("listed although it is gone");
     assert_eq!(row["alive"], false);
     assert_eq!(row["name"], "traffic");
-    assert_eq!(number(row, "upload_bytes_total"), sent.datagrams * 528);
+    assert_eq!(number(row, "upload_bytes_total"), report.datagrams * 528);
     Ok(())
 }
 

@@ -225,7 +225,12 @@ impl Backends {
         }
     }
 
-    fn select<B: ?Sized>(&self, rows: &[Row<B>], kind: Kind, name: Option<&str>) -> Result<Box<B>, SelectError> {
+    fn select<B: ?Sized>(
+        &self,
+        rows: &[Row<B>],
+        kind: Kind,
+        name: Option<&str>,
+    ) -> Result<Box<B>, SelectError> {
         let row = choose(rows, kind, name, |row| (row.probe)(&self.options))?;
         log::info!("{kind} backend: {}", row.name);
         Ok((row.create)(self))

@@ -11,11 +11,11 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{in_words, manager};
+use super::{in_words, select_throttles};
 use crate::{
     backends::{
         registry::{Backends, Wanted},
-        throttle::{Scope, Target, manager::Limits},
+        throttle::{Scope, Target, ThrottleManager, manager::Limits},
     },
     failure::Failure,
     process::{ProcessId, cgroup_path},
@@ -32,7 +32,8 @@ use crate::{
 /// When the limits cannot be enforced (then the command is not started) or the command cannot be started.
 pub fn run(backends: &Backends, wanted: &Wanted, limits: Limits, command: &[OsString]) -> anyhow::Result<u8> {
     let signals = Signals::hold()?;
-    let mut manager = manager(backends, wanted, limits)?;
+    let (upload, download) = select_throttles(backends, wanted, limits)?;
+    let mut manager = ThrottleManager::new(upload, download)?;
     let name = command[0].to_string_lossy().into_owned();
     let root = CgroupRoot::open(backends.options().cgroup_root.as_deref())?;
     let ours = procfs::process::Process::myself().ok().and_then(|process| cgroup_path(&process));
@@ -43,7 +44,8 @@ pub fn run(backends: &Backends, wanted: &Wanted, limits: Limits, command: &[OsSt
         let from = ours.as_deref().unwrap_or("?");
         log::info!("{name} starts in the cgroup {}, because {from} is outside it", root.path.display());
     }
-    let child = HeldChild::spawn(command, procs_file.as_deref(), signals.held()).map_err(not_started)?;
+    let child = HeldChild::spawn(command, procs_file.as_deref(), signals.held())
+        .map_err(|error| not_started(&error))?;
     let pid = child.pid();
 
     // Until it is released the child waits; if we fail before that, it ends by itself.
@@ -52,7 +54,7 @@ pub fn run(backends: &Backends, wanted: &Wanted, limits: Limits, command: &[OsSt
     if let Err(error) = child.release(&command[0]) {
         waitpid(pid, None)?;
         manager.cleanup()?;
-        return Err(not_started(error).into());
+        return Err(not_started(&error).into());
     }
     log::info!("{} ({}) is held to {}", target.name, target.id, in_words(limits));
 
@@ -82,7 +84,7 @@ fn wait_for(child: Pid, signals: &Signals) -> anyhow::Result<u8> {
 }
 
 /// The exit status that shells use for a command that cannot be started (POSIX, XCU 2.8.2).
-fn not_started(error: SpawnError) -> Failure {
+fn not_started(error: &SpawnError) -> Failure {
     let status = match error {
         SpawnError::NotFound(_) => 127,
         SpawnError::NotExecutable { .. } => 126,

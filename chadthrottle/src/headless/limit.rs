@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use chadthrottle_common::ThrottleStats;
 use nix::sys::signal::Signal;
 
-use super::{in_words, manager};
+use super::{in_words, select_throttles};
 use crate::{
     backends::{
         registry::{Backends, Wanted},
-        throttle::{Scope, Target, manager::Limits},
+        throttle::{Scope, Target, ThrottleManager, manager::Limits},
     },
     process::{ProcessId, ProcessInfo, UserNames},
     rate::scaled,
@@ -30,8 +31,9 @@ pub fn run(
     duration: Option<Duration>,
 ) -> anyhow::Result<()> {
     let signals = Signals::hold()?;
-    let mut manager = manager(backends, wanted, limits)?;
+    let (upload, download) = select_throttles(backends, wanted, limits)?;
     let id = ProcessId::running(pid)?;
+    let mut manager = ThrottleManager::new(upload, download)?;
     let name = ProcessInfo::read(id, &mut UserNames::default()).map_or_else(String::new, |info| info.name);
     let target = Target { id, name, scope: Scope::Process };
     manager.throttle_process(&target, limits)?;
@@ -51,18 +53,17 @@ pub fn run(
     let report = manager.limited()?;
     manager.cleanup()?;
     let why = if has_ended { "ended" } else { "is free again" };
-    let mut sentence = format!("chadthrottle: {} ({id}) {why}", target.name);
-    for limited in report {
-        for (stats, verb, limit) in [
-            (limited.upload_stats, "send", limited.limits.upload),
-            (limited.download_stats, "receive", limited.limits.download),
-        ] {
-            if limit.is_some() {
-                let (total, dropped) = (stats.bytes_total, stats.bytes_dropped);
-                sentence += &format!("; of {}B to {verb}, {}B were dropped", scaled(total), scaled(dropped));
-            }
-        }
-    }
-    eprintln!("{sentence}");
+    let outcomes = report.iter().flat_map(|limited| {
+        let up = limited.limits.upload.map(|_| outcome("send", limited.upload_stats));
+        let down = limited.limits.download.map(|_| outcome("receive", limited.download_stats));
+        up.into_iter().chain(down)
+    });
+    let outcomes: String = outcomes.collect();
+    eprintln!("chadthrottle: {} ({id}) {why}{outcomes}", target.name);
     Ok(())
+}
+
+/// What became of one direction, to be added to a sentence.
+fn outcome(verb: &str, stats: ThrottleStats) -> String {
+    format!("; of {}B to {verb}, {}B were held back", scaled(stats.bytes_total), scaled(stats.bytes_dropped))
 }

@@ -8,19 +8,17 @@ pub mod monitor;
 use crate::backends::{
     BackendError, Obstacle,
     registry::{Backends, NO_BACKEND, Wanted},
-    throttle::{ThrottleManager, manager::Limits},
+    throttle::{DownloadThrottleBackend, UploadThrottleBackend, manager::Limits},
 };
 
-/// A manager that can hold these limits.
-///
-/// # Errors
-/// When no backend can, with the reason.
-fn manager(backends: &Backends, wanted: &Wanted, limits: Limits) -> anyhow::Result<ThrottleManager> {
+/// The backends that would hold these limits, chosen but not made ready: nothing in the kernel has changed.
+fn select_throttles(backends: &Backends, wanted: &Wanted, limits: Limits) -> anyhow::Result<Throttles> {
     let upload = backends.select_upload_backend(wanted.upload.as_deref())?;
     let download = backends.select_download_backend(wanted.download.as_deref())?;
     if limits.download.is_some() && download.is_none() {
         let asked_for = wanted.download.as_deref() == Some(NO_BACKEND);
-        let cause = if asked_for { "--download-backend none was given" } else { "no download backend works here" };
+        let cause =
+            if asked_for { "--download-backend none was given" } else { "no download backend works here" };
         return Err(BackendError::Unavailable {
             backend: NO_BACKEND,
             obstacle: Obstacle::Host {
@@ -30,8 +28,11 @@ fn manager(backends: &Backends, wanted: &Wanted, limits: Limits) -> anyhow::Resu
         }
         .into());
     }
-    Ok(ThrottleManager::new(upload, download)?)
+    Ok((upload, download))
 }
+
+/// An upload backend and, where there is one, a download backend.
+type Throttles = (Box<dyn UploadThrottleBackend>, Option<Box<dyn DownloadThrottleBackend>>);
 
 /// Limits in words: `1M up, 2M down`.
 fn in_words(limits: Limits) -> String {

@@ -40,6 +40,7 @@ pub fn run(backends: &Backends, wanted: &Wanted, options: &Options) -> anyhow::R
     let start = Instant::now();
     let mut stats = Stats::default();
     stats.advance(Duration::ZERO, &monitor.update()?);
+    log::info!("{} is counting", monitor.name());
     let mut deadline = start;
     let mut printed = 0;
     while options.count.is_none_or(|count| printed < count) {
@@ -156,7 +157,8 @@ fn wanted<'a>(snapshot: &'a Snapshot, pids: &[i32]) -> impl Iterator<Item = &'a 
 
 /// The snapshot for people: busiest first, and only who did something in this interval.
 fn print_table(snapshot: &Snapshot, pids: &[i32], out: &mut impl Write) -> io::Result<()> {
-    let mut rows: Vec<_> = wanted(snapshot, pids).filter(|row| row.rate.sum() > 0 || !pids.is_empty()).collect();
+    let mut rows: Vec<_> =
+        wanted(snapshot, pids).filter(|row| row.rate.sum() > 0 || !pids.is_empty()).collect();
     rows.sort_by_key(|row| std::cmp::Reverse((row.rate.sum(), row.total.sum())));
     writeln!(out, "{:>8} {:<16} {:>8} {:>8} {:>8} {:>8}", "PID", "NAME", "UP/s", "DOWN/s", "UP", "DOWN")?;
     for row in rows {
@@ -172,7 +174,13 @@ fn print_table(snapshot: &Snapshot, pids: &[i32], out: &mut impl Write) -> io::R
         )?;
     }
     let (unowned, lost) = (snapshot.unattributed, snapshot.lost_events);
-    writeln!(out, "{:>8} of no process: {} up, {} down", "", scaled(unowned.upload), scaled(unowned.download))?;
+    writeln!(
+        out,
+        "{:>8} of no process: {} up, {} down",
+        "",
+        scaled(unowned.upload),
+        scaled(unowned.download)
+    )?;
     if lost > 0 {
         writeln!(out, "{:>8} {lost} events could not be recorded", "")?;
     }

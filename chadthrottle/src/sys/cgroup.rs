@@ -62,9 +62,9 @@ impl CgroupRoot {
         let real = path.canonicalize().map_err(unreadable)?;
         // The longest mount point wins: a tree may be mounted a second time below the first.
         let below = mounts.iter().filter_map(|mount| real.strip_prefix(mount).ok());
-        let in_tree = below.min_by_key(|rest| rest.as_os_str().len()).map_or_else(String::new, |rest| {
-            rest.to_string_lossy().into_owned()
-        });
+        let in_tree = below
+            .min_by_key(|rest| rest.as_os_str().len())
+            .map_or_else(String::new, |rest| rest.to_string_lossy().into_owned());
         Ok(Self { dir, id: metadata.ino(), path, in_tree: format!("/{in_tree}") })
     }
 

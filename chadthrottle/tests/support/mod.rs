@@ -1,5 +1,11 @@
 //! What every test through the binary needs.
-#![allow(dead_code, clippy::allow_attributes, reason = "each test binary uses its own part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    clippy::allow_attributes,
+    reason = "each test binary has a copy of its own and uses a part of it"
+)]
 
 use std::{
     path::Path,

@@ -6,9 +6,7 @@ use anyhow::{Context, anyhow};
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuHashMap, SkStorage},
-    programs::{
-        BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock,
-    },
+    programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock},
 };
 use aya_log::EbpfLogger;
 use chadthrottle_common::{
@@ -47,7 +45,7 @@ pub struct Engine {
     targets: Targets,
     logger: Option<EbpfLogger<&'static dyn Log>>,
     /// Last, because the programs go with it.
-    _programs: Ebpf,
+    programs: Ebpf,
 }
 
 impl Engine {
@@ -75,8 +73,7 @@ impl Engine {
             .override_global(aya_log::LEVEL, &log_level, true)
             .load(OBJECT)
             .context("the kernel refused the programs")?;
-        let logger =
-            if has_messages { Some(EbpfLogger::init(&mut programs)?) } else { None };
+        let logger = if has_messages { Some(EbpfLogger::init(&mut programs)?) } else { None };
 
         let mut control: Array<_, ControlFlags> = take(&mut programs, "CHAD_CONTROL")?;
         let control_flags =
@@ -96,7 +93,7 @@ impl Engine {
             targets: Targets::default(),
             logger,
             cgroup,
-            _programs: programs,
+            programs,
         };
         engine.attach(&btf)?;
         Ok(engine)
@@ -108,18 +105,18 @@ impl Engine {
         // `Single` although several may be attached: with links that is the kernel's default, and the flag for it
         // is refused (cgroup_bpf_link_attach, kernel/bpf/cgroup.c).
         let mode = CgroupAttachMode::Single;
-        let fork: &mut BtfTracePoint = program(&mut self._programs, "process_forked")?;
+        let fork: &mut BtfTracePoint = program(&mut self.programs, "process_forked")?;
         fork.load("sched_process_fork", btf).context("loading process_forked")?;
         fork.attach().context("attaching process_forked")?;
 
-        let create: &mut CgroupSock = program(&mut self._programs, "socket_created")?;
+        let create: &mut CgroupSock = program(&mut self.programs, "socket_created")?;
         create.load().context("loading socket_created")?;
         create.attach(cgroup, mode).context("attaching socket_created")?;
 
         for (name, hook) in
             [("packet_leaves", CgroupSkbAttachType::Egress), ("packet_arrives", CgroupSkbAttachType::Ingress)]
         {
-            let skb: &mut CgroupSkb = program(&mut self._programs, name)?;
+            let skb: &mut CgroupSkb = program(&mut self.programs, name)?;
             skb.load().with_context(|| format!("loading {name}"))?;
             skb.attach(cgroup, hook, mode).with_context(|| format!("attaching {name}"))?;
         }

@@ -74,7 +74,10 @@ fn obstacle(options: &BackendOptions) -> Option<Obstacle> {
         return host(error.to_string(), "use a kernel with BTF: every distribution's since about 2021");
     }
     if !std::path::Path::new("/proc/sys/kernel/unprivileged_bpf_disabled").exists() {
-        return host("this kernel was built without the bpf system call".into(), "use one with CONFIG_BPF_SYSCALL");
+        return host(
+            "this kernel was built without the bpf system call".into(),
+            "use one with CONFIG_BPF_SYSCALL",
+        );
     }
     None
 }

@@ -112,7 +112,9 @@ pub(super) fn adopt(tables: &mut Tables<'_>, pid: i32, existing: Existing) -> io
 
 fn existing_is_fine(result: Result<(), MapError>) -> io::Result<()> {
     match result {
-        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(nix::libc::EEXIST) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(nix::libc::EEXIST) => {
+            Ok(())
+        }
         result => result.map_err(io::Error::other),
     }
 }

@@ -87,10 +87,11 @@ impl Targets {
         let key = LimitKey { target: number, direction: direction.number() };
         let state = limit_state(engine, target.id, rate_bps, key)?;
         engine.limits.insert(key, state, 0).context("too many limits, or no memory for one")?;
-        let entry = self
-            .by_process
-            .entry(target.id)
-            .or_insert_with(|| Entry { number, scope: target.scope, limits: BTreeMap::new() });
+        let entry = self.by_process.entry(target.id).or_insert_with(|| Entry {
+            number,
+            scope: target.scope,
+            limits: BTreeMap::new(),
+        });
         self.last_number = self.last_number.max(number);
         entry.scope = target.scope;
         entry.limits.insert(direction, rate_bps);
@@ -110,7 +111,12 @@ impl Targets {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn remove(&mut self, engine: &mut Engine, process: ProcessId, direction: Direction) -> anyhow::Result<()> {
+    pub fn remove(
+        &mut self,
+        engine: &mut Engine,
+        process: ProcessId,
+        direction: Direction,
+    ) -> anyhow::Result<()> {
         let Some(entry) = self.by_process.get_mut(&process) else { return Ok(()) };
         if entry.limits.remove(&direction).is_none() {
             return Ok(());
@@ -141,7 +147,12 @@ impl Targets {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn stats(&self, engine: &Engine, process: ProcessId, direction: Direction) -> anyhow::Result<ThrottleStats> {
+    pub fn stats(
+        &self,
+        engine: &Engine,
+        process: ProcessId,
+        direction: Direction,
+    ) -> anyhow::Result<ThrottleStats> {
         let Some(entry) = self.by_process.get(&process) else { return Ok(ThrottleStats::default()) };
         let key = LimitKey { target: entry.number, direction: direction.number() };
         let per_cpu = match engine.stats.get(&key, 0) {
@@ -225,8 +236,13 @@ fn join(engine: &mut Engine, target: &Target, number: u32) -> anyhow::Result<()>
 
 /// Ends every membership of a target.
 fn leave(engine: &mut Engine, number: u32) -> anyhow::Result<()> {
-    let members: Vec<_> =
-        engine.members.iter().flatten().filter(|(_, member)| member.target == number).map(|(key, _)| key).collect();
+    let members: Vec<_> = engine
+        .members
+        .iter()
+        .flatten()
+        .filter(|(_, member)| member.target == number)
+        .map(|(key, _)| key)
+        .collect();
     for key in members {
         absent_is_fine(engine.members.remove(&key))?;
     }
@@ -236,7 +252,9 @@ fn leave(engine: &mut Engine, number: u32) -> anyhow::Result<()> {
 fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Err(MapError::KeyNotFound) => Ok(()),
-        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(nix::libc::ENOENT) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(nix::libc::ENOENT) => {
+            Ok(())
+        }
         result => result,
     }
 }

@@ -73,7 +73,9 @@ impl Limiter {
 
     fn remove(&self, process: ProcessId) -> Result<(), BackendError> {
         let direction = self.direction;
-        self.engine(|engine| engine.with_targets(|targets, engine| targets.remove(engine, process, direction)))
+        self.engine(|engine| {
+            engine.with_targets(|targets, engine| targets.remove(engine, process, direction))
+        })
     }
 
     fn limit(&self, process: ProcessId) -> Option<u64> {

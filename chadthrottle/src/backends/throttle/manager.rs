@@ -108,7 +108,8 @@ impl ThrottleManager {
                 backend: "none",
                 obstacle: Obstacle::Host {
                     cause: "no download backend is in use".into(),
-                    remedy: "choose one with --download-backend; --list-backends tells which work here".into(),
+                    remedy: "choose one with --download-backend; --list-backends tells which work here"
+                        .into(),
                 },
             }),
         }
