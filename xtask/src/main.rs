@@ -1,2 +1,47 @@
-//! Repository tasks.
-fn main() {}
+//! Everything about this repository that is more than one cargo command: `cargo xtask --help`.
+
+mod bench;
+mod ci;
+mod ebpf;
+mod process;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Repository tasks", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build the eBPF programs and install the object that `chadthrottle` embeds
+    Ebpf(ebpf::Options),
+    /// Run every test of the workspace, in the kernel too (needs root)
+    Test(test::Options),
+    /// Measure, and print tables (needs root)
+    #[command(subcommand)]
+    Bench(bench::Bench),
+    /// Run what CI runs, all of it or the steps named
+    Ci(ci::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().task {
+        Task::Ebpf(options) => ebpf::run(&options),
+        Task::Test(options) => test::run(&options),
+        Task::Bench(bench) => bench.run(),
+        Task::Ci(options) => ci::run(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

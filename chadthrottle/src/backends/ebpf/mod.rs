@@ -1,7 +1,7 @@
 //! What the eBPF monitor and the eBPF limiter share: one set of programs, attached once.
 //!
 //! - [`Engine`]: the loaded programs, their links, and the maps by type.
-//! - [`tagger`]: owners for the sockets that were open before.
+//! - `tagger`: owners for the sockets that were open before.
 //! - [`targets`]: which processes are limited, and how.
 
 mod engine;

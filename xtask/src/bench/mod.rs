@@ -1,0 +1,54 @@
+//! `cargo xtask bench …`: figures, in tables. Tests only check that things hold roughly; what "roughly" is worth on a
+//! machine is measured here.
+
+mod limits;
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use crate::process;
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// How exactly limits hold: TCP by iperf3 through a router, over every combination asked for.
+    Limits(limits::Options),
+}
+
+impl Bench {
+    /// Measures, and prints a table.
+    ///
+    /// # Errors
+    /// When something could not be run.
+    pub(crate) fn run(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Limits(options) => limits::run(options),
+        }
+    }
+}
+
+/// The program, built as users build it.
+fn program() -> anyhow::Result<PathBuf> {
+    let root = process::root()?;
+    process::run(process::host_cargo(&root).args(["build", "--release", "--package", "chadthrottle"]))?;
+    Ok(process::target_dir(&root).join("release/chadthrottle"))
+}
+
+/// The one in the middle; of an even number, the lower one of the two.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians() {
+        for (values, expected) in [(vec![3.0, 1.0, 2.0], 2.0), (vec![4.0, 1.0], 1.0), (vec![7.0], 7.0)] {
+            assert!((median(values) - expected).abs() < f64::EPSILON);
+        }
+    }
+}
