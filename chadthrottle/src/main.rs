@@ -13,6 +13,7 @@ use chadthrottle::{
     failure, headless,
 };
 use env_logger::Target;
+use log::LevelFilter;
 
 fn main() -> ExitCode {
     let cli = Cli::from_arguments();
@@ -59,6 +60,8 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
 fn start_log(common: &Common, has_screen: bool) -> anyhow::Result<()> {
     let mut builder = env_logger::Builder::new();
     builder.filter_level(common.log_level());
+    // How the loader relocates each instruction is its authors' concern.
+    builder.filter_module("aya", LevelFilter::Warn).filter_module("aya_obj", LevelFilter::Warn);
     match &common.log_file {
         Some(path) => {
             let file = File::options().create(true).append(true).open(path);

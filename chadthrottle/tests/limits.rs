@@ -232,3 +232,44 @@ fn a_limit_of_nothing_blocks() -> anyhow::Result<()> {
     assert_eq!(traffic::Report::parse(&sink.success(PATIENCE)?)?.datagrams, 0);
     Ok(())
 }
+
+#[test]
+fn a_command_started_from_outside_the_cgroup_root_starts_inside() -> anyhow::Result<()> {
+    let bed = Testbed::new("outside")?;
+    // The server's programs stay in the cgroup of the test.
+    let mut run = bed.server().command(support::BINARY);
+    run.arg("--cgroup-root").arg(bed.cgroup_root()).args(["run", "--upload-limit", "1M", "--"]);
+    let cgroups = Process::spawn(run.args(["cat", "/proc/self/cgroup"]))?.success(PATIENCE)?;
+    let name = bed.cgroup_root().file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    assert!(cgroups.lines().any(|line| line == format!("0::/{name}")), "{cgroups}");
+    Ok(())
+}
+
+#[test]
+fn the_programs_in_the_kernel_speak_when_asked() -> anyhow::Result<()> {
+    let bed = Testbed::new("messages")?;
+    let sender = [
+        traffic::traffic_binary()?.to_str().unwrap_or_default(),
+        "udp-send",
+        "--to",
+        &bed.server().socket_address(Family::V4, 9).to_string(),
+        "--rate",
+        "100000",
+        "--size",
+        "100",
+        "--seconds",
+        "0.2",
+    ]
+    .map(str::to_owned);
+    for (options, expected) in
+        [(&[][..], [false, false]), (&["-vv"], [true, false]), (&["-vvv"], [true, true])]
+    {
+        let mut command = support::chadthrottle(&bed);
+        command.args(options).args(["run", "--upload-limit", "1K", "--"]).args(&sender);
+        let mut run = Process::spawn(&mut command)?;
+        assert!(run.wait_timeout(PATIENCE)?.success(), "{}", run.stderr());
+        let said = ["socket made by", "over the limit"].map(|words| run.stderr().contains(words));
+        assert_eq!(said, expected, "{options:?}: {}", run.stderr());
+    }
+    Ok(())
+}

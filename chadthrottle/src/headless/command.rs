@@ -1,6 +1,6 @@
 //! `run`: a command that is limited from its first packet.
 
-use std::ffi::OsString;
+use std::{ffi::OsString, time::Instant};
 
 use nix::{
     errno::Errno,
@@ -15,7 +15,10 @@ use super::{in_words, select_throttles};
 use crate::{
     backends::{
         registry::{Backends, Wanted},
-        throttle::{Scope, Target, ThrottleManager, manager::Limits},
+        throttle::{
+            Scope, Target, ThrottleManager,
+            manager::{Limits, MAINTENANCE_INTERVAL},
+        },
     },
     failure::Failure,
     process::{ProcessId, cgroup_path},
@@ -58,21 +61,26 @@ pub fn run(backends: &Backends, wanted: &Wanted, limits: Limits, command: &[OsSt
     }
     log::info!("{} ({}) is held to {}", target.name, target.id, in_words(limits));
 
-    let status = wait_for(pid, &signals)?;
+    let status = wait_for(pid, &signals, &mut manager)?;
     manager.cleanup()?;
     Ok(status)
 }
 
-/// Waits for the command, passing on signals that were meant to end it.
-fn wait_for(child: Pid, signals: &Signals) -> anyhow::Result<u8> {
+/// Waits for the command and looks after its limits, passing on signals that were meant to end it.
+fn wait_for(child: Pid, signals: &Signals, manager: &mut ThrottleManager) -> anyhow::Result<u8> {
+    let mut maintenance = Instant::now() + MAINTENANCE_INTERVAL;
     loop {
         match waitpid(child, Some(WaitPidFlag::WNOHANG))? {
             WaitStatus::Exited(_, status) => return Ok(u8::try_from(status & 0xff)?),
             WaitStatus::Signaled(_, signal, _) => return Ok(u8::try_from(status_of_signal(signal))?),
             _ => {}
         }
-        match signals.wait(None)? {
-            None | Some(Signal::SIGCHLD) => {}
+        match signals.wait(Some(maintenance))? {
+            None => {
+                maintenance = Instant::now() + MAINTENANCE_INTERVAL;
+                manager.maintain()?;
+            }
+            Some(Signal::SIGCHLD) => {}
             // From the keyboard it went to the whole foreground group, the command included.
             Some(Signal::SIGINT | Signal::SIGQUIT) if signals.last_was_typed() => {}
             Some(signal) => match kill(child, signal) {

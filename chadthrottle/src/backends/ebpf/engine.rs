@@ -8,13 +8,13 @@ use aya::{
     maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuHashMap, SkStorage},
     programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock},
 };
-use aya_log::EbpfLogger;
 use chadthrottle_common::{
     ControlFlags, LimitKey, LimitState, Membership, ProcessKey, ProcessRecord, ThrottleStats, TrafficCounters,
 };
-use log::{LevelFilter, Log};
+use log::LevelFilter;
 
 use super::{
+    messages::Messages,
     tagger::{self, Existing, Tables},
     targets::Targets,
 };
@@ -43,7 +43,7 @@ pub struct Engine {
     control: Array<MapData, ControlFlags>,
     control_flags: ControlFlags,
     targets: Targets,
-    logger: Option<EbpfLogger<&'static dyn Log>>,
+    _messages: Option<Messages>,
     /// Last, because the programs go with it.
     programs: Ebpf,
 }
@@ -73,7 +73,7 @@ impl Engine {
             .override_global(aya_log::LEVEL, &log_level, true)
             .load(OBJECT)
             .context("the kernel refused the programs")?;
-        let logger = if has_messages { Some(EbpfLogger::init(&mut programs)?) } else { None };
+        let messages = if has_messages { Some(Messages::pass_on(&mut programs)?) } else { None };
 
         let mut control: Array<_, ControlFlags> = take(&mut programs, "CHAD_CONTROL")?;
         let control_flags =
@@ -91,7 +91,7 @@ impl Engine {
             control,
             control_flags,
             targets: Targets::default(),
-            logger,
+            _messages: messages,
             cgroup,
             programs,
         };
@@ -200,13 +200,6 @@ impl Engine {
         // What is not there need not be removed; there is no other error that matters here.
         let _ = self.traffic.remove(process);
         let _ = self.processes.remove(process);
-    }
-
-    /// Passes the programs' messages on to the log.
-    pub fn flush_messages(&mut self) {
-        if let Some(logger) = &mut self.logger {
-            logger.flush();
-        }
     }
 
     /// Tells the packet path whether to look for limits at all.

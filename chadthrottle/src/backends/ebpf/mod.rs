@@ -5,6 +5,7 @@
 //! - [`targets`]: which processes are limited, and how.
 
 mod engine;
+mod messages;
 mod tagger;
 pub mod targets;
 

@@ -3,20 +3,23 @@
 //! A target is a number. Processes are its members, at most one target each; limits belong to the target, one a
 //! direction, so that members share them.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Instant,
+};
 
 use anyhow::Context;
 use aya::maps::MapError;
 use chadthrottle_common::{
     CgroupThrottleConfig, DIRECTION_DOWNLOAD, DIRECTION_UPLOAD, LimitKey, LimitState,
-    MEMBER_INHERITED_BY_CHILDREN, Membership, TRAFFIC_TYPE_ALL, ThrottleStats,
+    MEMBER_INHERITED_BY_CHILDREN, Membership, ProcessKey, TRAFFIC_TYPE_ALL, ThrottleStats,
     clock::{NS_PER_SEC, cost_ns},
 };
 use nix::time::{ClockId, clock_gettime};
 
 use super::{Engine, tagger};
 use crate::{
-    backends::throttle::{Scope, Target},
+    backends::throttle::{Scope, Target, manager::MAINTENANCE_INTERVAL},
     process::ProcessId,
 };
 
@@ -37,8 +40,6 @@ pub enum Direction {
 }
 
 impl Direction {
-    const BOTH: [Self; 2] = [Self::Upload, Self::Download];
-
     const fn number(self) -> u32 {
         match self {
             Self::Upload => DIRECTION_UPLOAD,
@@ -61,6 +62,9 @@ struct Entry {
 pub struct Targets {
     by_process: BTreeMap<ProcessId, Entry>,
     last_number: u32,
+    /// Members that had ended when it was last looked at.
+    ended_members: HashSet<ProcessKey>,
+    last_look: Option<Instant>,
 }
 
 impl Targets {
@@ -172,22 +176,29 @@ impl Targets {
         }))
     }
 
-    /// Forgets members that have ended, so that a target whose processes come and go does not fill the table.
-    /// A target itself stays until its limits are taken away.
-    pub fn forget_ended_members(&self, engine: &mut Engine) {
-        let ended: Vec<_> = engine
+    /// Forgets members that had ended already when this was called last, so that a target whose processes come and go
+    /// does not fill the table. Not at once: what stands in the queues of a process that has ended is still its own.
+    /// The process that a target is named for stays until its limits are taken away.
+    pub fn forget_ended_members(&mut self, engine: &mut Engine) {
+        // Both directions ask for it.
+        if self.last_look.is_some_and(|last| last.elapsed() < MAINTENANCE_INTERVAL / 2) {
+            return;
+        }
+        self.last_look = Some(Instant::now());
+        let ended: HashSet<_> = engine
             .members
             .keys()
             .flatten()
             .filter(|key| {
                 let process = ProcessId { pid: key.tgid.cast_signed(), start_time: key.start_time };
-                !process.is_alive() && !self.by_process.contains_key(&process)
+                !self.by_process.contains_key(&process) && !process.is_alive()
             })
             .collect();
-        for key in ended {
+        for key in ended.intersection(&self.ended_members) {
             // Gone already is as good.
-            let _ = engine.members.remove(&key);
+            let _ = engine.members.remove(key);
         }
+        self.ended_members = ended;
     }
 }
 
@@ -263,12 +274,4 @@ fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
 fn now_ns() -> anyhow::Result<u64> {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
     Ok(u64::try_from(now.tv_sec())? * NS_PER_SEC + u64::try_from(now.tv_nsec())?)
-}
-
-impl Targets {
-    /// Whether a process is limited in any direction.
-    #[must_use]
-    pub fn is_limited(&self, process: ProcessId) -> bool {
-        Direction::BOTH.iter().any(|&direction| self.limit(process, direction).is_some())
-    }
 }

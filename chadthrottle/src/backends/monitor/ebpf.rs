@@ -29,9 +29,6 @@ pub const CAPABILITIES: BackendCapabilities = BackendCapabilities {
     shapes: false,
 };
 
-/// How many updates lie between two looks for members of targets that have ended.
-const UPDATES_BETWEEN_SWEEPS: u32 = 30;
-
 /// The monitor.
 pub struct EbpfMonitor {
     engine: SharedEngine,
@@ -39,7 +36,6 @@ pub struct EbpfMonitor {
     users: UserNames,
     /// What has been read so far, of processes that run and of those that have ended.
     seen: HashMap<ProcessId, Seen>,
-    updates: u32,
 }
 
 struct Seen {
@@ -62,12 +58,10 @@ impl EbpfMonitor {
             options: options.clone(),
             users: UserNames::default(),
             seen: HashMap::new(),
-            updates: 0,
         }
     }
 
     fn read(&mut self, engine: &mut Engine) -> anyhow::Result<Sample> {
-        engine.flush_messages();
         for (key, counters) in engine.traffic()? {
             let id = ProcessId { pid: key.tgid.cast_signed(), start_time: key.start_time };
             let counted = Traffic { upload: counters.upload_bytes, download: counters.download_bytes };
@@ -85,10 +79,6 @@ impl EbpfMonitor {
                 seen.removed = seen.total();
                 seen.counted = Traffic::default();
             }
-        }
-        self.updates = self.updates.wrapping_add(1);
-        if self.updates.is_multiple_of(UPDATES_BETWEEN_SWEEPS) {
-            engine.with_targets(|targets, engine| targets.forget_ended_members(engine));
         }
         let processes: ProcessMap = self.seen.iter().map(|(id, seen)| (*id, seen.to_traffic())).collect();
         Ok(Sample { processes, unattributed: engine.unowned()?, lost_events: engine.lost()? })

@@ -9,7 +9,10 @@ use super::{DownloadThrottleBackend, Scope, Target, UploadThrottleBackend};
 use crate::{
     backends::{
         Availability, BackendCapabilities, BackendError, BackendOptions, BackendPriority,
-        ebpf::{self, Engine, SharedEngine, targets::Direction},
+        ebpf::{
+            self, Engine, SharedEngine,
+            targets::{Direction, Targets},
+        },
     },
     process::{ProcessError, ProcessId, cgroup_path},
 };
@@ -86,6 +89,13 @@ impl Limiter {
         self.engine(|engine| engine.targets().stats(engine, process, self.direction))
     }
 
+    fn maintain(&self) -> Result<(), BackendError> {
+        self.engine(|engine| {
+            engine.with_targets(Targets::forget_ended_members);
+            Ok(())
+        })
+    }
+
     fn cleanup(&self) -> Result<(), BackendError> {
         let direction = self.direction;
         self.engine(|engine| engine.with_targets(|targets, engine| targets.remove_all(engine, direction)))
@@ -141,6 +151,10 @@ impl UploadThrottleBackend for EbpfCgroupUpload {
         self.0.stats(process)
     }
 
+    fn maintain(&mut self) -> Result<(), BackendError> {
+        self.0.maintain()
+    }
+
     fn cleanup(&mut self) -> Result<(), BackendError> {
         self.0.cleanup()
     }
@@ -193,6 +207,10 @@ impl DownloadThrottleBackend for EbpfCgroupDownload {
 
     fn download_stats(&self, process: ProcessId) -> Result<ThrottleStats, BackendError> {
         self.0.stats(process)
+    }
+
+    fn maintain(&mut self) -> Result<(), BackendError> {
+        self.0.maintain()
     }
 
     fn cleanup(&mut self) -> Result<(), BackendError> {

@@ -1,6 +1,6 @@
 //! One place that knows every limit in force.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use chadthrottle_common::ThrottleStats;
 
@@ -9,6 +9,9 @@ use crate::{
     backends::{BackendError, Obstacle},
     process::ProcessId,
 };
+
+/// How often limits want looking after.
+pub const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Limits for one process, in IP bytes a second. `None` is no limit, 0 blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -157,6 +160,16 @@ impl ThrottleManager {
                 })
             })
             .collect()
+    }
+
+    /// Lets the backends look after their limits. To be called every [`MAINTENANCE_INTERVAL`].
+    ///
+    /// # Errors
+    /// When the host refuses.
+    pub fn maintain(&mut self) -> Result<(), BackendError> {
+        let upload = self.upload.maintain();
+        let download = self.download.as_mut().map_or(Ok(()), |download| download.maintain());
+        upload.and(download)
     }
 
     /// Takes every limit away.

@@ -73,6 +73,14 @@ pub trait UploadThrottleBackend: Send {
     /// # Errors
     /// When the host refuses.
     fn upload_stats(&self, process: ProcessId) -> Result<ThrottleStats, BackendError>;
+    /// Looks after limits in force, such as forgetting processes that have ended; called every
+    /// [`manager::MAINTENANCE_INTERVAL`].
+    ///
+    /// # Errors
+    /// When the host refuses.
+    fn maintain(&mut self) -> Result<(), BackendError> {
+        Ok(())
+    }
     /// Takes everything back.
     ///
     /// # Errors
@@ -122,6 +130,14 @@ pub trait DownloadThrottleBackend: Send {
     /// # Errors
     /// When the host refuses.
     fn download_stats(&self, process: ProcessId) -> Result<ThrottleStats, BackendError>;
+    /// Looks after limits in force, such as forgetting processes that have ended; called every
+    /// [`manager::MAINTENANCE_INTERVAL`].
+    ///
+    /// # Errors
+    /// When the host refuses.
+    fn maintain(&mut self) -> Result<(), BackendError> {
+        Ok(())
+    }
     /// Takes everything back.
     ///
     /// # Errors
