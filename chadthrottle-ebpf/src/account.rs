@@ -1,4 +1,6 @@
 //! How much does it carry?
+//!
+//! What a limit drops is not counted here: it was neither sent nor received. It is in the limit's own figures.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use chadthrottle_common::{DIRECTION_UPLOAD, TrafficCounters};

@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | `socket_created` | `cgroup/sock_create` | writes the owner into the socket's own storage |
 //! | `process_forked` | `tp_btf/sched_process_fork` | makes children members of their parent's target |
-//! | `packet_leaves` | `cgroup_skb/egress` | counts for the owner, holds the target to its limit |
+//! | `packet_leaves` | `cgroup_skb/egress` | holds the target to its limit, counts what passes for the owner |
 //! | `packet_arrives` | `cgroup_skb/ingress` | the same for the other direction |
 //!
 //! For any other target than BPF this crate is an empty program, so that commands over the whole workspace work.
@@ -66,15 +66,21 @@ mod programs {
     #[cgroup_skb(egress)]
     pub(crate) fn packet_leaves(ctx: SkBuffContext) -> i32 {
         let Some(packet) = Packet::counted(&ctx) else { return PASS };
+        if !limit::admits(&ctx, &packet, DIRECTION_UPLOAD) {
+            return DROP_EGRESS;
+        }
         account::count(&packet, DIRECTION_UPLOAD);
-        if limit::admits(&ctx, &packet, DIRECTION_UPLOAD) { PASS } else { DROP_EGRESS }
+        PASS
     }
 
     #[cgroup_skb(ingress)]
     pub(crate) fn packet_arrives(ctx: SkBuffContext) -> i32 {
         let Some(packet) = Packet::counted(&ctx) else { return PASS };
+        if !limit::admits(&ctx, &packet, DIRECTION_DOWNLOAD) {
+            return DROP_INGRESS;
+        }
         account::count(&packet, DIRECTION_DOWNLOAD);
-        if limit::admits(&ctx, &packet, DIRECTION_DOWNLOAD) { PASS } else { DROP_INGRESS }
+        PASS
     }
 
     /// The verifier has proved that nothing gets here; the language wants it all the same.
