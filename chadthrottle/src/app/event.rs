@@ -1,0 +1,99 @@
+//! What comes in and what goes out.
+
+use crossterm::event::KeyEvent;
+use ratatui::layout::Size;
+
+use super::Message;
+use crate::{
+    backends::throttle::{
+        Target,
+        manager::{LimitedProcess, Limits},
+    },
+    rate::scaled,
+    stats::Snapshot,
+};
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A key was pressed.
+    Key(KeyEvent),
+    /// Text was pasted.
+    Paste(String),
+    /// The window has this size now.
+    Resize(Size),
+    /// An interval has passed.
+    Snapshot(Snapshot),
+    /// These limits are in force.
+    Limits(Vec<LimitedProcess>),
+    /// A limit was set or removed, or was not.
+    LimitResult(LimitOutcome),
+    /// The engine could not read what it should; in words.
+    EngineFailed(String),
+    /// The program was told to end.
+    Signal,
+}
+
+/// What became of a limit that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitOutcome {
+    /// For whom.
+    pub target: Target,
+    /// What was asked for; nothing is removal.
+    pub limits: Limits,
+    /// Why it was refused, in words.
+    pub result: Result<(), String>,
+}
+
+/// Something to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Hold a process to just these limits.
+    SetLimits {
+        /// Whom.
+        target: Target,
+        /// To what.
+        limits: Limits,
+    },
+    /// Take all limits of a process away.
+    RemoveLimits {
+        /// Whose.
+        target: Target,
+    },
+    /// End.
+    Quit,
+}
+
+impl LimitOutcome {
+    /// What a person reads about it.
+    #[must_use]
+    pub fn message(self) -> Message {
+        let LimitOutcome { target, limits, result } = self;
+        let who = format!("{} ({})", target.name, target.id);
+        let direction = |name: &str, limit: Option<u64>| match limit {
+            Some(0) => Some(format!("{name} blocked")),
+            Some(limit) => Some(format!("{name} limited to {} a second", scaled(limit))),
+            None => None,
+        };
+        match result {
+            Err(reason) if limits.is_empty() => {
+                Message { text: format!("The limits of {who} could not be removed: {reason}"), error: true }
+            }
+            Err(reason) => Message { text: format!("{who} could not be limited: {reason}"), error: true },
+            Ok(()) if limits.is_empty() => {
+                Message { text: format!("{who} has no limit any more."), error: false }
+            }
+            Ok(()) => {
+                let parts: Vec<String> =
+                    [direction("upload", limits.upload), direction("download", limits.download)]
+                        .into_iter()
+                        .flatten()
+                        .collect();
+                Message {
+                    text: format!("{who}: {}, until chadthrottle ends.", parts.join(", ")),
+                    error: false,
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Draws the application. Only reads it.
+
+mod dialog;
+mod facts;
+mod flow;
+mod footer;
+mod header;
+mod input;
+mod table;
+mod theme;
+
+use ratatui::{
+    Frame,
+    layout::{Constraint, Layout, Rect},
+    text::Line,
+};
+
+use self::theme::Theme;
+use crate::app::{
+    App, layout,
+    text::{width, wrap},
+};
+
+/// Draws everything, whatever the size of the window.
+pub fn draw(frame: &mut Frame, app: &App) {
+    let area = frame.area();
+    if layout::too_small(area.as_size()) {
+        return draw_too_small(frame, area);
+    }
+    let theme = Theme::of(app.palette());
+    let size = area.as_size();
+    // The table keeps its headings and one row.
+    let filter = u16::from(app.filter_input().is_some());
+    let spare = layout::body(size).saturating_sub(layout::HEADINGS + 1 + filter);
+    let messages = footer::messages(app, area.width, spare);
+    let said = u16::try_from(messages.len()).unwrap_or(spare);
+    let [header, body, said, filter, keys] = Layout::vertical([
+        Constraint::Length(layout::header(size)),
+        Constraint::Fill(1),
+        Constraint::Length(said),
+        Constraint::Length(filter),
+        Constraint::Length(layout::footer(size)),
+    ])
+    .areas(area);
+    header::draw(frame, app, header);
+    match app.help(area.width).or_else(|| app.details(area.width)) {
+        Some((columns, scroll)) => facts::draw(frame, &columns, scroll, theme, body),
+        None => table::draw(frame, app, body),
+    }
+    for (line, row) in messages.into_iter().zip(said.rows()) {
+        frame.render_widget(line, row);
+    }
+    footer::draw_filter(frame, app, filter);
+    footer::draw_keys(frame, app, keys);
+    if let Some(dialog) = app.dialog() {
+        // Over everything but the keys.
+        let room = Rect { height: area.height.saturating_sub(keys.height), ..area };
+        dialog::draw(frame, dialog, theme, room);
+    }
+}
+
+/// Says so in the longest form that fits whole.
+fn draw_too_small(frame: &mut Frame, area: Rect) {
+    let smallest = layout::SMALLEST;
+    let full = format!("The window is too small: {}x{} is needed. q quits.", smallest.width, smallest.height);
+    let (columns, rows) = (usize::from(area.width), usize::from(area.height));
+    let fits = |words: &&str| {
+        let lines = wrap(words, columns);
+        lines.len() <= rows && words.split(' ').all(|word| width(word) <= columns)
+    };
+    let forms = [full.as_str(), "Window too small. q quits.", "window too small", "too small", "small", "!"];
+    let words = forms.iter().find(|words| fits(words)).copied().unwrap_or_default();
+    for (line, row) in wrap(words, columns).into_iter().zip(area.rows()) {
+        frame.render_widget(Line::raw(line), row);
+    }
+}
