@@ -1,0 +1,175 @@
+//! The one place with threads, time and channels.
+//!
+//! The main thread owns the application and the terminal, and waits for messages. Three others send them: the
+//! engine (which owns the backends and carries out what the application wants done), the one that reads keys,
+//! and the one that waits for signals. Whatever takes its time in the kernel does so in the engine, and never
+//! holds up a key.
+
+mod engine;
+mod screen;
+mod session;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io::{self, IsTerminal},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, Sender},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use crossterm::event::{self, Event as Input};
+use nix::sys::signal::Signal;
+use ratatui::Terminal;
+
+use self::{engine::Engine, screen::Screen, session::Session};
+use crate::{
+    app::{App, BackendNames, Event, Palette},
+    backends::{monitor::MonitorBackend, throttle::ThrottleManager},
+    sys::signals::Signals,
+};
+
+/// How the screen is to be run.
+#[derive(Clone, Copy, Debug)]
+pub struct RunOptions {
+    /// How often figures are read.
+    pub interval: Duration,
+    /// Whether there are colours.
+    pub palette: Palette,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(1), palette: Palette::default() }
+    }
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// A key was pressed.
+    ByUser,
+    /// A signal came.
+    BySignal(Signal),
+}
+
+/// What the other threads tell the main one.
+#[derive(Debug)]
+enum Message {
+    /// Something for the application.
+    Event(Event),
+    /// A signal that ends the program.
+    Signal(Signal),
+    /// The window may have another size.
+    Resized,
+    /// The engine has ended, of itself.
+    EngineEnded,
+    /// Keys or signals can no longer be read; in words.
+    Deaf(String),
+}
+
+/// How long the thread that reads keys goes without looking whether it is still wanted.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Whether there is a terminal to draw on and to read keys from. Better asked before backends are made ready.
+///
+/// # Errors
+/// When there is none.
+pub fn require_terminal() -> anyhow::Result<()> {
+    if io::stdin().is_terminal() && io::stdout().is_terminal() {
+        return Ok(());
+    }
+    bail!("chadthrottle needs a terminal; for scripts there is `chadthrottle monitor --json`")
+}
+
+/// Shows the screen until it is ended by a key or a signal. The monitor has been initialised. However this
+/// returns, the terminal is as it was and everything that the backends did has been taken back, as far as that
+/// was possible.
+///
+/// # Errors
+/// When there is no terminal, when it fails, and when something could not be taken back.
+pub fn run(
+    mut monitor: Box<dyn MonitorBackend>,
+    mut manager: ThrottleManager,
+    options: RunOptions,
+    signals: Signals,
+) -> anyhow::Result<Ended> {
+    if let Err(error) = require_terminal() {
+        engine::take_back(monitor.as_mut(), &mut manager).map_err(anyhow::Error::msg)?;
+        return Err(error);
+    }
+    let backends = BackendNames {
+        monitor: monitor.name(),
+        upload: manager.upload_backend(),
+        download: manager.download_backend(),
+    };
+    let (send, messages) = mpsc::channel();
+    let engine = Engine::start(monitor, manager, options.interval, send.clone())?;
+    spawn("signals", {
+        let send = send.clone();
+        move || watch_signals(&signals, &send)
+    })?;
+
+    let screen = Screen::enter().context("cannot take over the terminal")?;
+    let wanted = Arc::new(AtomicBool::new(true));
+    spawn("input", {
+        let wanted = Arc::clone(&wanted);
+        move || read_input(&wanted, &send)
+    })?;
+    let terminal = Terminal::new(screen::backend()).context("cannot draw on the terminal")?;
+    let size = terminal.size().context("cannot tell the size of the terminal")?;
+    let app = App::new(backends, options.palette, size);
+    let mut session = Session::new(app, terminal, engine, messages);
+    let ended = session.run();
+
+    // The terminal first: taking limits back may take its time, and is no reason to leave it unusable.
+    wanted.store(false, Ordering::Relaxed);
+    drop(screen);
+    let taken_back = session.end();
+    let ended = ended?;
+    taken_back.map_err(anyhow::Error::msg)?;
+    Ok(ended)
+}
+
+/// Starts a thread that nobody waits for: it may be blocked for good when the program ends.
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
+    thread::Builder::new().name(name.into()).spawn(work).context("cannot start a thread")?;
+    Ok(())
+}
+
+/// Waits for the first signal that ends the program. Nobody listens to a failed send: then it is ending anyway.
+fn watch_signals(signals: &Signals, send: &Sender<Message>) {
+    loop {
+        let message = match signals.wait(None) {
+            Ok(None | Some(Signal::SIGCHLD)) => continue,
+            Ok(Some(signal)) => Message::Signal(signal),
+            Err(error) => Message::Deaf(format!("cannot wait for signals: {error}")),
+        };
+        let _ = send.send(message);
+        return;
+    }
+}
+
+/// Hands on what is typed, for as long as that is wanted.
+fn read_input(wanted: &AtomicBool, send: &Sender<Message>) {
+    while wanted.load(Ordering::Relaxed) {
+        let message = match event::poll(PATIENCE).and_then(|ready| ready.then(event::read).transpose()) {
+            Ok(Some(Input::Key(key))) => Message::Event(Event::Key(key)),
+            Ok(Some(Input::Paste(text))) => Message::Event(Event::Paste(text)),
+            Ok(Some(Input::Resize(..))) => Message::Resized,
+            Ok(None | Some(_)) => continue,
+            Err(error) => {
+                let _ = send.send(Message::Deaf(format!("cannot read keys: {error}")));
+                return;
+            }
+        };
+        if send.send(message).is_err() {
+            return;
+        }
+    }
+}

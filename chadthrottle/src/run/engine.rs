@@ -1,0 +1,208 @@
+//! The thread that owns the backends.
+
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+
+use super::Message;
+use crate::{
+    app::{Event, LimitOutcome},
+    backends::{
+        monitor::MonitorBackend,
+        throttle::{Target, ThrottleManager, manager::Limits},
+    },
+    stats::Stats,
+};
+
+/// After this long, somebody who waits for the end is told why.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Something to be done between two ticks.
+#[derive(Debug)]
+pub(super) struct Command {
+    /// Whom to limit.
+    pub(super) target: Target,
+    /// To what; nothing is removal.
+    pub(super) limits: Limits,
+}
+
+/// The engine as others see it: commands go in, and at the end one result comes out.
+pub(super) struct Engine {
+    commands: Option<Sender<Command>>,
+    result: Receiver<Result<(), String>>,
+}
+
+impl Engine {
+    /// Starts it. Figures come as messages, at once and then every `interval`.
+    pub(super) fn start(
+        monitor: Box<dyn MonitorBackend>,
+        manager: ThrottleManager,
+        interval: Duration,
+        send: Sender<Message>,
+    ) -> anyhow::Result<Self> {
+        let (commands, orders) = mpsc::channel();
+        let (report, result) = mpsc::channel();
+        let work = move || {
+            let mut work = Work { monitor, manager, stats: Stats::default(), send };
+            // A panic must not keep the limits from being taken back.
+            let worked = catch_unwind(AssertUnwindSafe(|| work.until_told(interval, &orders)));
+            let worked = worked.map_err(|panic| format!("the engine failed: {}", words(panic.as_ref())));
+            let taken_back = take_back(work.monitor.as_mut(), &mut work.manager);
+            // A failed send means that nobody waits for it.
+            let _ = report.send(worked.and(taken_back));
+            let _ = work.send.send(Message::EngineEnded);
+        };
+        thread::Builder::new().name("engine".into()).spawn(work).context("cannot start a thread")?;
+        Ok(Self { commands: Some(commands), result })
+    }
+
+    /// Orders a change. It is made as soon as the engine is done with what it is at.
+    pub(super) fn order(&self, command: Command) {
+        // An engine that has ended has said so: the message is on its way.
+        let _ = self.commands.as_ref().map(|commands| commands.send(command));
+    }
+
+    /// Ends it, and waits until everything has been taken back.
+    pub(super) fn stop(&mut self) -> Result<(), String> {
+        if self.commands.take().is_none() {
+            return Ok(());
+        }
+        let result = match self.result.recv_timeout(PATIENCE) {
+            Err(RecvTimeoutError::Timeout) => {
+                eprintln!("chadthrottle: taking the limits back…");
+                self.result.recv().map_err(|_| ())
+            }
+            result => result.map_err(|_| ()),
+        };
+        result.unwrap_or_else(|()| Err("the engine ended without taking anything back".into()))
+    }
+}
+
+impl Drop for Engine {
+    /// A panic in the main thread must not keep the limits from being taken back.
+    fn drop(&mut self) {
+        if let Err(error) = self.stop() {
+            log::error!("{error}");
+        }
+    }
+}
+
+/// Takes back everything that the backends did, one after the other whatever fails.
+pub(super) fn take_back(
+    monitor: &mut dyn MonitorBackend,
+    manager: &mut ThrottleManager,
+) -> Result<(), String> {
+    let manager = catch_unwind(AssertUnwindSafe(|| manager.cleanup()));
+    let monitor = catch_unwind(AssertUnwindSafe(|| monitor.cleanup()));
+    let problems: Vec<String> = [manager, monitor]
+        .into_iter()
+        .filter_map(|result| match result {
+            Ok(result) => result.err().map(|error| error.to_string()),
+            Err(panic) => Some(words(panic.as_ref())),
+        })
+        .collect();
+    if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
+}
+
+/// What a panic said.
+fn words(panic: &(dyn Any + Send)) -> String {
+    let said = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
+    said.unwrap_or("a panic without words").to_owned()
+}
+
+/// What the thread owns.
+struct Work {
+    monitor: Box<dyn MonitorBackend>,
+    manager: ThrottleManager,
+    stats: Stats,
+    send: Sender<Message>,
+}
+
+impl Work {
+    /// Ticks and carries out orders until nobody gives any.
+    fn until_told(&mut self, interval: Duration, orders: &Receiver<Command>) {
+        let start = Instant::now();
+        let mut due = Duration::ZERO;
+        loop {
+            let now = start.elapsed();
+            if now >= due {
+                self.tick(now);
+                due = next_tick(due, interval, start.elapsed());
+            }
+            match orders.recv_timeout(due.saturating_sub(start.elapsed())) {
+                Ok(command) => self.carry_out(command),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn tick(&mut self, now: Duration) {
+        let figures = match self.monitor.update() {
+            Ok(sample) => Event::Snapshot(self.stats.advance(now, &sample)),
+            Err(error) => Event::EngineFailed(error.to_string()),
+        };
+        // Both at once: they are drawn together.
+        let limits = self.limits();
+        self.tell(figures);
+        self.tell(limits);
+    }
+
+    fn carry_out(&mut self, Command { target, limits }: Command) {
+        let result = if limits.is_empty() {
+            self.manager.remove_throttle(target.id)
+        } else {
+            self.manager.throttle_process(&target, limits)
+        };
+        let result = result.map_err(|error| error.to_string());
+        self.tell(Event::LimitResult(LimitOutcome { target, limits, result }));
+        self.tell(self.limits());
+    }
+
+    fn limits(&self) -> Event {
+        match self.manager.limited() {
+            Ok(limited) => Event::Limits(limited),
+            Err(error) => Event::EngineFailed(error.to_string()),
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        // Nobody listens any more: the next wait for orders ends it.
+        let _ = self.send.send(Message::Event(event));
+    }
+}
+
+/// When to tick next. Ticks stand at multiples of the interval after the first, so that being late once does not
+/// make all later ones late; those that were missed are left out.
+fn next_tick(due: Duration, interval: Duration, now: Duration) -> Duration {
+    let interval = interval.max(Duration::from_millis(1));
+    let late = now.saturating_sub(due).as_nanos() / interval.as_nanos();
+    let steps = u32::try_from(late).unwrap_or(u32::MAX).saturating_add(1);
+    due.saturating_add(interval.saturating_mul(steps))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_do_not_drift() {
+        let next = |due: u64, now: u64| {
+            let next =
+                next_tick(Duration::from_millis(due), Duration::from_secs(1), Duration::from_millis(now));
+            next.as_millis()
+        };
+        assert_eq!(next(0, 0), 1000);
+        assert_eq!(next(1000, 1030), 2000);
+        assert_eq!(next(1000, 1999), 2000);
+        assert_eq!(next(1000, 2000), 3000);
+        assert_eq!(next(1000, 4200), 5000);
+        assert!(next_tick(Duration::ZERO, Duration::ZERO, Duration::from_secs(5)) > Duration::from_secs(5));
+    }
+}

@@ -1,0 +1,108 @@
+//! Taking over the terminal, and giving it back whatever happens.
+
+use std::{
+    cell::Cell,
+    io::{self, BufWriter, Stdout},
+    panic,
+    sync::{
+        Mutex, Once, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use crossterm::{
+    cursor::Show,
+    event::{DisableBracketedPaste, EnableBracketedPaste},
+    execute,
+    terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
+};
+use ratatui::backend::CrosstermBackend;
+
+/// Whether there is something to give back.
+static ENTERED: AtomicBool = AtomicBool::new(false);
+/// Whether a thread has panicked: then its words are on the screen, and nothing is drawn over them.
+static PANICKED: AtomicBool = AtomicBool::new(false);
+/// Held while something is drawn, so that a panic elsewhere is not told in the middle of it.
+static DRAWING: Mutex<()> = Mutex::new(());
+
+thread_local! {
+    /// Whether this very thread holds [`DRAWING`].
+    static DRAWS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// More than a screenful of changes, so that one frame goes out in one piece.
+const BUFFER: usize = 64 * 1024;
+
+/// The terminal, while it is ours.
+#[derive(Debug)]
+pub(super) struct Screen(());
+
+impl Screen {
+    /// Takes it over. Pasted text comes as one event: letters of it must not be taken for commands.
+    pub(super) fn enter() -> io::Result<Self> {
+        install_hook();
+        enable_raw_mode()?;
+        ENTERED.store(true, Ordering::SeqCst);
+        // From here on dropping it gives the terminal back.
+        let screen = Self(());
+        execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste)?;
+        Ok(screen)
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        leave();
+    }
+}
+
+/// What is drawn on.
+pub(super) fn backend() -> CrosstermBackend<BufWriter<Stdout>> {
+    CrosstermBackend::new(BufWriter::with_capacity(BUFFER, io::stdout()))
+}
+
+/// Draws, unless a thread has panicked.
+pub(super) fn draw<T>(draw: impl FnOnce() -> T) -> Option<T> {
+    /// Also when `draw` panics: by then the panic has been told.
+    struct Draws;
+    impl Drop for Draws {
+        fn drop(&mut self) {
+            DRAWS.set(false);
+        }
+    }
+
+    let _drawing = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
+    if PANICKED.load(Ordering::SeqCst) {
+        return None;
+    }
+    DRAWS.set(true);
+    let _draws = Draws;
+    Some(draw())
+}
+
+/// Gives the terminal back, once. Each step is tried whatever becomes of the others, and a terminal that is gone
+/// needs nothing.
+fn leave() {
+    if ENTERED.swap(false, Ordering::SeqCst) {
+        let _ = execute!(io::stdout(), DisableBracketedPaste, LeaveAlternateScreen, Show);
+        let _ = disable_raw_mode();
+    }
+}
+
+/// Gives the terminal back before the words of a panic are printed, or they would be gone with the screen.
+fn install_hook() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            {
+                let _drawing = (!DRAWS.get()).then(|| DRAWING.lock().unwrap_or_else(PoisonError::into_inner));
+                if ENTERED.load(Ordering::SeqCst) {
+                    PANICKED.store(true, Ordering::SeqCst);
+                }
+                leave();
+            }
+            before(info);
+        }));
+    });
+}
