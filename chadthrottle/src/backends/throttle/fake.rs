@@ -1,0 +1,148 @@
+//! A backend for both directions that remembers instead of limiting.
+
+use std::collections::BTreeMap;
+
+use chadthrottle_common::ThrottleStats;
+
+use super::{DownloadThrottleBackend, Target, UploadThrottleBackend};
+use crate::{
+    backends::{
+        Availability, BackendCapabilities, BackendError, BackendOptions, BackendPriority,
+        monitor::fake::Journal,
+    },
+    process::ProcessId,
+};
+
+/// It can do anything.
+pub(crate) const CAPABILITIES: BackendCapabilities = BackendCapabilities {
+    ipv4: true,
+    ipv6: true,
+    tcp: true,
+    udp: true,
+    open_connections: true,
+    moves_process: false,
+    shapes: true,
+};
+
+/// Remembers limits, and refuses those of one byte a second.
+#[derive(Debug)]
+pub(crate) struct FakeThrottle {
+    limits: BTreeMap<ProcessId, u64>,
+    journal: Journal,
+}
+
+impl FakeThrottle {
+    /// A backend without limits.
+    pub(crate) const fn new(journal: Journal) -> Self {
+        Self { limits: BTreeMap::new(), journal }
+    }
+
+    fn set(&mut self, direction: &str, target: &Target, limit: u64) -> Result<(), BackendError> {
+        if limit == 1 {
+            let reason = "one byte a second is no limit but an insult".to_owned();
+            return Err(BackendError::Unenforceable { backend: "fake", process: target.id, reason });
+        }
+        self.journal.write(format!("{direction} {} {limit}", target.id));
+        self.limits.insert(target.id, limit);
+        Ok(())
+    }
+
+    fn remove(&mut self, direction: &str, process: ProcessId) {
+        if self.limits.remove(&process).is_some() {
+            self.journal.write(format!("{direction} {process} none"));
+        }
+    }
+
+    fn stats(&self, process: ProcessId) -> ThrottleStats {
+        let bytes = self.limits.get(&process).copied().unwrap_or_default();
+        ThrottleStats { bytes_total: bytes * 3, bytes_dropped: bytes, ..ThrottleStats::default() }
+    }
+}
+
+impl UploadThrottleBackend for FakeThrottle {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+
+    fn priority(&self) -> BackendPriority {
+        BackendPriority::Fallback
+    }
+
+    fn probe(_: &BackendOptions) -> Availability {
+        Availability::Available
+    }
+
+    fn capabilities(&self) -> BackendCapabilities {
+        CAPABILITIES
+    }
+
+    fn init(&mut self) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn throttle_upload(&mut self, target: &Target, limit: u64) -> Result<(), BackendError> {
+        self.set("upload", target, limit)
+    }
+
+    fn remove_upload_throttle(&mut self, process: ProcessId) -> Result<(), BackendError> {
+        self.remove("upload", process);
+        Ok(())
+    }
+
+    fn get_upload_throttle(&self, process: ProcessId) -> Option<u64> {
+        self.limits.get(&process).copied()
+    }
+
+    fn upload_stats(&self, process: ProcessId) -> Result<ThrottleStats, BackendError> {
+        Ok(self.stats(process))
+    }
+
+    fn cleanup(&mut self) -> Result<(), BackendError> {
+        self.journal.write("upload cleanup");
+        Ok(())
+    }
+}
+
+impl DownloadThrottleBackend for FakeThrottle {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+
+    fn priority(&self) -> BackendPriority {
+        BackendPriority::Fallback
+    }
+
+    fn probe(_: &BackendOptions) -> Availability {
+        Availability::Available
+    }
+
+    fn capabilities(&self) -> BackendCapabilities {
+        CAPABILITIES
+    }
+
+    fn init(&mut self) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn throttle_download(&mut self, target: &Target, limit: u64) -> Result<(), BackendError> {
+        self.set("download", target, limit)
+    }
+
+    fn remove_download_throttle(&mut self, process: ProcessId) -> Result<(), BackendError> {
+        self.remove("download", process);
+        Ok(())
+    }
+
+    fn get_download_throttle(&self, process: ProcessId) -> Option<u64> {
+        self.limits.get(&process).copied()
+    }
+
+    fn download_stats(&self, process: ProcessId) -> Result<ThrottleStats, BackendError> {
+        Ok(self.stats(process))
+    }
+
+    fn cleanup(&mut self) -> Result<(), BackendError> {
+        self.journal.write("download cleanup");
+        Ok(())
+    }
+}
