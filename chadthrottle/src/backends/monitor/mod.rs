@@ -2,6 +2,8 @@
 
 #[cfg(feature = "monitor-ebpf")]
 pub mod ebpf;
+#[cfg(test)]
+pub(crate) mod fake;
 
 use super::{Availability, BackendCapabilities, BackendError, BackendOptions, BackendPriority};
 use crate::stats::Sample;

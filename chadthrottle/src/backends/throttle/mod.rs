@@ -2,6 +2,8 @@
 
 #[cfg(feature = "throttle-ebpf-cgroup")]
 pub mod ebpf_cgroup;
+#[cfg(test)]
+pub(crate) mod fake;
 pub mod manager;
 
 pub use manager::ThrottleManager;
