@@ -93,7 +93,7 @@ pub(super) fn of_help() -> [Vec<Fact>; 2] {
         rest.push(Fact::Gap);
     }
     rest.push(Fact::Note(
-        "Figures are IP bytes; K, M and G are powers of 1000. Dropped is what limits threw away.".into(),
+        "IP bytes; K, M, G are powers of 1000. Dropped: thrown away to hold a limit.".into(),
     ));
     [part(&table), rest]
 }

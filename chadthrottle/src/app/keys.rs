@@ -275,7 +275,7 @@ const TABLE: &[Binding] = &[
     Binding::new(&[plain('s')], Action::NextSort, "sort by the next column").footer("sort"),
     Binding::new(&[plain('S')], Action::ReverseSort, "sort the other way").footer("reverse"),
     PAUSE,
-    Binding::new(&[ESC], Action::Back, "drop the filter"),
+    Binding::new(&[ESC], Action::Back, "drop filter and selection"),
     ROW_UP,
     ROW_DOWN,
     PAGE_UP,

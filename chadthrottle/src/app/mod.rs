@@ -167,6 +167,9 @@ impl App {
     fn key(&mut self, key: KeyEvent) -> Vec<Effect> {
         let Some(action) = self.place().action(key) else { return Vec::new() };
         self.message = None;
+        if matches!(action, Action::Details | Action::Limit(_) | Action::RemoveLimits) {
+            self.table.choose();
+        }
         match action {
             Action::Quit => return vec![Effect::Quit],
             Action::Move(motion) => self.step(motion),
@@ -224,7 +227,10 @@ impl App {
             Some(Overlay::Help { .. } | Overlay::Limit(_)) => {}
             None => match self.view {
                 View::Details { .. } => self.view = View::Table,
-                View::Table => self.table.set_filter(String::new()),
+                View::Table => {
+                    self.table.set_filter(String::new());
+                    self.table.let_go();
+                }
             },
         }
     }

@@ -16,6 +16,9 @@ pub struct Table {
     sort: Sort,
     filter: String,
     selected: Option<ProcessId>,
+    /// Whether a person chose it. Until then the first row is selected, whoever stands there: following a process
+    /// that nobody asked for would scroll the busiest ones out of sight.
+    chosen: bool,
     /// Where the selected process stood last: when it leaves, its neighbour is found here.
     place: usize,
     /// The first row on the screen.
@@ -100,6 +103,18 @@ impl Table {
     pub fn step(&mut self, motion: Motion, room: usize) {
         self.select(stepped(self.place, motion, room, self.len()));
         self.top = self.top(room);
+        self.choose();
+    }
+
+    /// Keeps to the process that is selected now.
+    pub fn choose(&mut self) {
+        self.chosen = self.selected.is_some();
+    }
+
+    /// Goes back to the first row, whoever stands there.
+    pub fn let_go(&mut self) {
+        self.chosen = false;
+        self.arrange();
     }
 
     fn arrange(&mut self) {
@@ -109,6 +124,10 @@ impl Table {
         let passing =
             self.rows.iter().enumerate().filter(|(_, row)| needle.is_empty() || row.matches(&needle));
         self.shown = passing.map(|(index, _)| index).collect();
+        if !self.chosen {
+            self.top = 0;
+            return self.select(0);
+        }
         let found = self.selected.and_then(|id| self.shown().position(|row| row.id() == id));
         self.select(found.unwrap_or(self.place));
     }
@@ -173,10 +192,23 @@ mod tests {
         assert_eq!(selected(&table), Some(2));
         table.replace(rows(&[(1, 30), (3, 10), (4, 7)]));
         assert_eq!(selected(&table), Some(4), "the last one moved up to where it stood");
+        table.let_go();
+        assert_eq!(selected(&table), Some(1));
         table.replace(Vec::new());
         assert_eq!(selected(&table), None);
         table.replace(rows(&[(9, 1)]));
         assert_eq!(selected(&table), Some(9));
+    }
+
+    #[test]
+    fn until_somebody_is_chosen_the_first_row_is_selected() {
+        let mut table = Table::default();
+        table.replace(rows(&[(1, 30), (2, 20)]));
+        table.replace(rows(&[(1, 30), (2, 40)]));
+        assert_eq!(selected(&table), Some(2));
+        table.choose();
+        table.replace(rows(&[(1, 30), (2, 20)]));
+        assert_eq!(selected(&table), Some(2));
     }
 
     #[test]

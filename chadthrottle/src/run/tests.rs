@@ -131,7 +131,7 @@ fn an_engine_that_hangs_does_not_hold_up_keys() {
     running.keys("u10M\n");
     running.until("Limiting curl (42)…");
     running.keys("?");
-    running.until("Figures are IP bytes");
+    running.until("powers of 1000");
     drop(gate);
     running.until("curl (42): upload limited to 10M a second");
 }
@@ -215,5 +215,5 @@ fn a_flood_of_messages_does_not_keep_it_from_drawing() {
         }
     });
     running.keys("?");
-    running.until("Figures are IP bytes");
+    running.until("powers of 1000");
 }

@@ -51,6 +51,7 @@ fn help() {
     let mut screen = Screen::busy(80, 24);
     screen.key(KeyCode::Char('?'));
     screen.assert_looks_like("help_80x24");
+    assert!(!screen.text().contains("more:"), "all of it is on a screen of 80 by 24");
     screen.size = ratatui::layout::Size { width: 30, height: 8 };
     screen.send(Event::Resize(screen.size));
     screen.assert_looks_like("help_30x8");
