@@ -10,11 +10,14 @@
 //! The commands without a screen (`headless`) take the same ways, with their flags in place of the keys and lines of
 //! text in place of the screen.
 
+pub mod app;
 pub mod backends;
 pub mod cli;
 pub mod failure;
 pub mod headless;
 pub mod process;
 pub mod rate;
+pub mod run;
 pub mod stats;
 pub mod sys;
+pub mod ui;
