@@ -15,7 +15,10 @@ use crate::{
     app::{Event, LimitOutcome},
     backends::{
         monitor::MonitorBackend,
-        throttle::{Target, ThrottleManager, manager::Limits},
+        throttle::{
+            Target, ThrottleManager,
+            manager::{Limits, MAINTENANCE_INTERVAL},
+        },
     },
     stats::Stats,
 };
@@ -129,13 +132,21 @@ impl Work {
     fn until_told(&mut self, interval: Duration, orders: &Receiver<Command>) {
         let start = Instant::now();
         let mut due = Duration::ZERO;
+        let mut maintenance = MAINTENANCE_INTERVAL;
         loop {
             let now = start.elapsed();
             if now >= due {
                 self.tick(now);
                 due = next_tick(due, interval, start.elapsed());
             }
-            match orders.recv_timeout(due.saturating_sub(start.elapsed())) {
+            if now >= maintenance {
+                // What was not looked after this time will be the next; the limits themselves are in force.
+                if let Err(error) = self.manager.maintain() {
+                    log::warn!("{error}");
+                }
+                maintenance = next_tick(maintenance, MAINTENANCE_INTERVAL, start.elapsed());
+            }
+            match orders.recv_timeout(due.min(maintenance).saturating_sub(start.elapsed())) {
                 Ok(command) => self.carry_out(command),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
