@@ -65,7 +65,7 @@ const COLUMNS: [Spec; 12] = [
         gap: 0,
         smallest: 12,
         largest: 15 + ENDED.len(),
-        heading: "process",
+        heading: "PROCESS",
         sort: Some(SortColumn::Name),
     },
     // 4194304, the largest that the kernel gives out, has 7 digits.
@@ -75,7 +75,7 @@ const COLUMNS: [Spec; 12] = [
         gap: 1,
         smallest: 7,
         largest: 7,
-        heading: "pid",
+        heading: "PID",
         sort: Some(SortColumn::Pid),
     },
     Spec {
@@ -84,23 +84,23 @@ const COLUMNS: [Spec; 12] = [
         gap: 1,
         smallest: 8,
         largest: 16,
-        heading: "user",
+        heading: "USER",
         sort: Some(SortColumn::User),
     },
-    number(Column::UploadRate, 1, 2, "up", SortColumn::UploadRate),
-    number(Column::DownloadRate, 1, 1, "down", SortColumn::DownloadRate),
-    number(Column::UploadTotal, 4, 2, "up", SortColumn::UploadTotal),
-    number(Column::DownloadTotal, 4, 1, "down", SortColumn::DownloadTotal),
-    number(Column::UploadLimit, 2, 2, "up", SortColumn::UploadLimit),
-    number(Column::DownloadLimit, 2, 1, "down", SortColumn::DownloadLimit),
-    number(Column::Dropped, 6, 2, "bytes", SortColumn::Dropped),
+    number(Column::UploadRate, 1, 2, "UP", SortColumn::UploadRate),
+    number(Column::DownloadRate, 1, 1, "DOWN", SortColumn::DownloadRate),
+    number(Column::UploadTotal, 4, 2, "UP", SortColumn::UploadTotal),
+    number(Column::DownloadTotal, 4, 1, "DOWN", SortColumn::DownloadTotal),
+    number(Column::UploadLimit, 2, 2, "UP", SortColumn::UploadLimit),
+    number(Column::DownloadLimit, 2, 1, "DOWN", SortColumn::DownloadLimit),
+    number(Column::Dropped, 6, 2, "BYTES", SortColumn::Dropped),
     Spec {
         column: Column::Cgroup,
         rank: 7,
         gap: 2,
         smallest: 18,
         largest: 48,
-        heading: "cgroup",
+        heading: "CGROUP",
         sort: None,
     },
     Spec {
@@ -109,7 +109,7 @@ const COLUMNS: [Spec; 12] = [
         gap: 2,
         smallest: 18,
         largest: 64,
-        heading: "executable",
+        heading: "EXECUTABLE",
         sort: None,
     },
 ];
@@ -119,10 +119,10 @@ const PAIR: usize = 11;
 
 /// Words above the headings of several columns.
 const GROUPS: [(&str, Column, Column); 4] = [
-    ("rate/s", Column::UploadRate, Column::DownloadRate),
-    ("total", Column::UploadTotal, Column::DownloadTotal),
-    ("limit", Column::UploadLimit, Column::DownloadLimit),
-    ("dropped", Column::Dropped, Column::Dropped),
+    ("RATE/s", Column::UploadRate, Column::DownloadRate),
+    ("TOTAL", Column::UploadTotal, Column::DownloadTotal),
+    ("LIMIT", Column::UploadLimit, Column::DownloadLimit),
+    ("DROPPED", Column::Dropped, Column::Dropped),
 ];
 
 /// The columns that a window has room for, and how wide they are.

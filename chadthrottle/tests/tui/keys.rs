@@ -49,7 +49,7 @@ fn sorting_goes_through_the_columns_and_back() {
     assert_eq!(screen.pids().first(), Some(&39_998));
     screen.typed("S");
     assert!(screen.text().contains("Sorted by name, from Z to A."));
-    assert!(screen.text().contains("process▼"));
+    assert!(screen.text().contains("PROCESS▼"));
     assert_eq!(screen.pids().first(), Some(&40_112));
     screen.typed("ssssssssss");
     assert_eq!(screen.pids(), busiest);

@@ -85,7 +85,7 @@ impl Screen {
     /// Compares with the file of that name.
     #[track_caller]
     pub(crate) fn assert_looks_like(&self, name: &str) {
-        let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/screen/expected", name].iter().collect();
+        let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/tui/expected", name].iter().collect();
         let path = path.with_extension("txt");
         let text = self.text();
         if std::env::var_os("UPDATE_SCREENS").is_some() {
