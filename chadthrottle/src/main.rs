@@ -51,7 +51,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
                 let limits = chadthrottle::cli::limits(cli.limit.upload_limit, cli.limit.download_limit);
                 headless::limit::run(&backends, &wanted, pid, limits, cli.limit.duration).map(|()| 0)
             }
-            None => anyhow::bail!("screen"),
+            None => headless::screen::run(&backends, &wanted),
         },
     }
 }

@@ -4,6 +4,7 @@ pub mod command;
 pub mod limit;
 pub mod list;
 pub mod monitor;
+pub mod screen;
 
 use crate::backends::{
     BackendError, Obstacle,
