@@ -41,7 +41,7 @@ impl Row {
             limited.iter().map(|limited| (limited.target.id, limited)).collect();
         let mut rows: Vec<Self> =
             seen.iter().map(|row| Self::new(row, limited.remove(&row.info.id))).collect();
-        rows.extend(limited.into_values().map(|limited| Self::new(&unseen(&limited.target), Some(limited))));
+        rows.extend(limited.into_values().map(|limited| Self::new(&unseen(limited), Some(limited))));
         rows
     }
 
@@ -87,9 +87,15 @@ impl Row {
 }
 
 /// A limited process that has not used the network since the monitor started.
-fn unseen(target: &Target) -> ProcessRow {
+fn unseen(limited: &LimitedProcess) -> ProcessRow {
+    let target = &limited.target;
     let info = ProcessInfo { id: target.id, name: target.name.clone(), exe: None, user: None, cgroup: None };
-    ProcessRow { info: Arc::new(info), rate: Traffic::default(), total: Traffic::default(), alive: true }
+    ProcessRow {
+        info: Arc::new(info),
+        rate: Traffic::default(),
+        total: Traffic::default(),
+        alive: limited.alive,
+    }
 }
 
 /// What the table is sorted by.

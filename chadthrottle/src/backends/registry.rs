@@ -178,7 +178,11 @@ impl Backends {
     /// Backends with these options.
     #[must_use]
     pub fn new(options: BackendOptions) -> Self {
-        Self { options, ..Self::default() }
+        Self {
+            options,
+            #[cfg(feature = "ebpf")]
+            engine: super::ebpf::SharedEngine::default(),
+        }
     }
 
     /// The options that backends are made with.

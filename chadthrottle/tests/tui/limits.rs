@@ -158,3 +158,14 @@ fn a_limited_process_is_listed_though_nobody_has_seen_it() {
     screen.send(Event::Limits(vec![limited(77, "quiet", Some(5), None)]));
     assert_eq!(screen.pids(), [9, 77]);
 }
+
+#[test]
+fn a_limited_process_that_never_used_the_network_shows_when_it_has_ended() {
+    let mut screen = screen(Some(5), None);
+    let mut silent = limited(77, "silent", Some(1000), None);
+    screen.send(Event::Limits(vec![silent.clone()]));
+    assert!(screen.text().contains("silent ") && !screen.text().contains("silent ended"));
+    silent.alive = false;
+    screen.send(Event::Limits(vec![silent]));
+    assert!(screen.text().contains("silent ended"), "{}", screen.text());
+}

@@ -41,6 +41,8 @@ pub struct LimitedProcess {
     pub upload_stats: ThrottleStats,
     /// What the download limit did.
     pub download_stats: ThrottleStats,
+    /// Whether the process still runs.
+    pub alive: bool,
 }
 
 /// Drives one upload backend and, where there is one, one download backend.
@@ -157,6 +159,7 @@ impl ThrottleManager {
                         Some(download) => download.download_stats(target.id)?,
                         None => ThrottleStats::default(),
                     },
+                    alive: target.id.is_alive(),
                 })
             })
             .collect()
