@@ -10,7 +10,9 @@ use anyhow::Context;
 use chadthrottle::{
     backends::registry::Backends,
     cli::{Cli, Command, Common},
-    failure, headless,
+    failure::{self, Failure},
+    headless,
+    sys::cgroup::CgroupRoot,
 };
 use env_logger::Target;
 use log::LevelFilter;
@@ -32,6 +34,10 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<u8> {
     let has_screen = cli.command.is_none() && cli.limit.pid.is_none() && !cli.list_backends;
     start_log(&cli.common, has_screen)?;
+    if let Some(path) = &cli.common.cgroup_root {
+        // A wrong path is the command line's fault, not that of whichever backend meets it first.
+        CgroupRoot::open(Some(path)).map_err(|error| Failure::Usage(format!("--cgroup-root: {error}")))?;
+    }
     let backends = Backends::new(cli.common.backend_options());
     let wanted = cli.common.wanted();
     match cli.command {

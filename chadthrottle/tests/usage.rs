@@ -82,10 +82,10 @@ fn a_thread_is_told_from_its_process() -> anyhow::Result<()> {
 }
 
 #[test]
-fn a_cgroup_root_that_is_none_is_4() -> anyhow::Result<()> {
+fn a_cgroup_root_that_is_none_is_2() -> anyhow::Result<()> {
     for path in ["/tmp", "/no/such/place", "/etc/passwd"] {
-        answers(&["--cgroup-root", path, "monitor", "--count", "1"], 4, &[path])?;
-        answers(&["--cgroup-root", path, "run", "--upload-limit", "1M", "--", "true"], 4, &[path])?;
+        answers(&["--cgroup-root", path, "monitor", "--count", "1"], 2, &[path])?;
+        answers(&["--cgroup-root", path, "run", "--upload-limit", "1M", "--", "true"], 2, &[path])?;
     }
     Ok(())
 }
@@ -137,6 +137,17 @@ fn without_privilege_it_is_3_and_one_sentence_names_the_capability() -> anyhow::
         assert!(stderr.contains("CAP_BPF"), "{arguments:?}: {stderr}");
         assert_eq!(stderr.lines().count(), 1, "{arguments:?}: {stderr}");
     }
+    Ok(())
+}
+
+#[test]
+fn in_a_pid_namespace_of_its_own_it_is_4_and_says_so() -> anyhow::Result<()> {
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--pid", "--fork", "--mount-proc", BINARY, "run", "--upload-limit", "1M", "--", "true"]);
+    let output = unshare.stdin(Stdio::null()).output()?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{stderr}");
+    assert!(stderr.contains("pid namespace") && stderr.contains("--pid=host"), "{stderr}");
     Ok(())
 }
 

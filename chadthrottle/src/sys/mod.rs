@@ -4,6 +4,7 @@
 pub mod btf;
 pub mod capability;
 pub mod cgroup;
+pub mod namespace;
 pub mod pidfd;
 pub mod signals;
 pub mod spawn;

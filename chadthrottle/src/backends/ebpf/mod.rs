@@ -18,6 +18,7 @@ use crate::sys::{
     btf::KernelTypes,
     capability::{self, BPF, NET_ADMIN, PERFMON, SYS_PTRACE},
     cgroup::CgroupRoot,
+    namespace,
 };
 
 /// The programs, loaded when the first backend needs them and shared by all: packets pay for one set. They are
@@ -68,6 +69,11 @@ fn obstacle(options: &BackendOptions) -> Option<Obstacle> {
         return Some(Obstacle::Privilege { capability: capability.name });
     }
     let host = |cause: String, remedy: &str| Some(Obstacle::Host { cause, remedy: remedy.to_owned() });
+    if let Some(kind) = namespace::first_that_is_not_the_hosts(&["pid", "time"]) {
+        // The programs see the host's pids and start times; limits by ours would hold nobody, or somebody else.
+        let cause = format!("it runs in a {kind} namespace of its own, where processes have other numbers");
+        return host(cause, "run it on the host, or in a container that shares the host's (--pid=host)");
+    }
     if let Err(error) = CgroupRoot::open(options.cgroup_root.as_deref()) {
         return host(error.to_string(), "the programs are attached to a cgroup of that tree");
     }
