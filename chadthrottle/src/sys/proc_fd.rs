@@ -1,0 +1,79 @@
+//! Which sockets a process has open, by inode, as /proc tells anybody of their own processes.
+
+use std::{
+    ffi::CStr,
+    fs, io,
+    os::fd::{AsFd, RawFd},
+};
+
+use nix::{
+    NixPath,
+    dir::Dir,
+    fcntl::{AT_FDCWD, OFlag, readlinkat},
+    sys::stat::Mode,
+};
+
+/// The processes that /proc shows us, in no order.
+///
+/// # Errors
+/// When /proc cannot be read.
+pub fn pids() -> io::Result<impl Iterator<Item = i32>> {
+    let entries = fs::read_dir("/proc")?;
+    Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()))
+}
+
+/// The descriptors of a process that are sockets of any family, with their inodes.
+///
+/// # Errors
+/// When the process has ended, or is not ours to look into.
+pub fn sockets(pid: i32) -> io::Result<Vec<(RawFd, u32)>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut directory = Dir::open(format!("/proc/{pid}/fd").as_str(), flags, Mode::empty())?;
+    let mut names = Vec::new();
+    for entry in directory.iter() {
+        // The process may end, and close its descriptors, while we read: what is gone is not there.
+        let Ok(entry) = entry else { break };
+        names.push(entry.file_name().to_owned());
+    }
+    let socket = |name: &CStr| Some((name.to_str().ok()?.parse().ok()?, socket_inode(&directory, name)?));
+    Ok(names.iter().filter_map(|name| socket(name)).collect())
+}
+
+/// Whether a process's descriptor is (still) the socket with this inode.
+#[must_use]
+pub fn has_socket(pid: i32, fd: RawFd, inode: u32) -> bool {
+    socket_inode(AT_FDCWD, format!("/proc/{pid}/fd/{fd}").as_str()) == Some(inode)
+}
+
+/// The number in `socket:[123]`, which is what such a link in /proc leads to (`proc_pid_fd(5)`).
+fn socket_inode<Fd: AsFd, P: ?Sized + NixPath>(directory: Fd, link: &P) -> Option<u32> {
+    let target = readlinkat(directory, link).ok()?;
+    target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::{fd::AsRawFd, unix::net::UnixDatagram};
+
+    use super::*;
+
+    #[test]
+    fn our_own_socket_is_found_until_it_is_closed() {
+        let pid = std::process::id().cast_signed();
+        let socket = UnixDatagram::unbound().expect("descriptors are left");
+        let fd = socket.as_raw_fd();
+        let open = sockets(pid).expect("we may look at ourselves");
+        let &(_, inode) = open.iter().find(|(number, _)| *number == fd).expect("it is open");
+        assert!(has_socket(pid, fd, inode));
+        assert!(!has_socket(pid, fd, inode.wrapping_add(1)));
+        drop(socket);
+        assert!(!has_socket(pid, fd, inode));
+        assert!(pids().expect("/proc is there").any(|number| number == pid));
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_an_error_and_no_panic() {
+        assert!(sockets(i32::MAX).is_err());
+        assert!(!has_socket(i32::MAX, 0, 0));
+    }
+}
