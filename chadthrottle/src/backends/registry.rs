@@ -40,6 +40,17 @@ const MONITORS: &[Row<dyn MonitorBackend>] = &[
             create: |backends| Box::new(EbpfMonitor::new(&backends.options, &backends.engine)),
         }
     },
+    #[cfg(feature = "monitor-sock-diag")]
+    {
+        use super::monitor::sock_diag::{CAPABILITIES, NAME, PRIORITY, SockDiagMonitor};
+        Row {
+            name: NAME,
+            priority: PRIORITY,
+            capabilities: CAPABILITIES,
+            probe: SockDiagMonitor::probe,
+            create: |backends| Box::new(SockDiagMonitor::new(&backends.options)),
+        }
+    },
 ];
 
 /// Upload limiters.

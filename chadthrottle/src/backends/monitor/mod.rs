@@ -4,6 +4,8 @@
 pub mod ebpf;
 #[cfg(test)]
 pub(crate) mod fake;
+#[cfg(feature = "monitor-sock-diag")]
+pub mod sock_diag;
 
 use super::{Availability, BackendCapabilities, BackendError, BackendOptions, BackendPriority};
 use crate::stats::Sample;
