@@ -127,7 +127,7 @@ fn unprivileged(arguments: &[&str]) -> anyhow::Result<Output> {
 fn without_privilege_it_is_3_and_one_sentence_names_the_capability() -> anyhow::Result<()> {
     for arguments in [
         &[][..],
-        &["monitor", "--count", "1"],
+        &["monitor", "--count", "1", "--monitor-backend", "ebpf"],
         &["run", "--upload-limit", "1M", "--", "true"],
         &["--pid", "1", "--upload-limit", "1M"],
     ] {

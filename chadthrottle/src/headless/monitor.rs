@@ -10,10 +10,16 @@ use nix::sys::signal::Signal;
 use serde::Serialize;
 
 use crate::{
-    backends::registry::{Backends, Wanted},
+    backends::{
+        monitor::MonitorBackend,
+        registry::{Backends, Wanted},
+    },
     rate::scaled,
     stats::{ProcessRow, Snapshot, Stats},
-    sys::signals::Signals,
+    sys::{
+        capability::{self, NET_ADMIN},
+        signals::Signals,
+    },
 };
 
 /// What was asked for.
@@ -37,6 +43,9 @@ pub fn run(backends: &Backends, wanted: &Wanted, options: &Options) -> anyhow::R
     let signals = Signals::hold()?;
     let mut monitor = backends.select_monitor_backend(wanted.monitor.as_deref())?;
     monitor.init()?;
+    if let Some(missing) = what_is_not_seen(monitor.as_ref()) {
+        eprintln!("chadthrottle: {missing}");
+    }
     let start = Instant::now();
     let mut stats = Stats::default();
     stats.advance(Duration::ZERO, &monitor.update()?);
@@ -63,6 +72,22 @@ pub fn run(backends: &Backends, wanted: &Wanted, options: &Options) -> anyhow::R
     }
     monitor.cleanup()?;
     Ok(())
+}
+
+/// What this monitor leaves out, in a sentence: silence must not be taken for quiet.
+fn what_is_not_seen(monitor: &dyn MonitorBackend) -> Option<String> {
+    if monitor.capabilities().udp {
+        return None;
+    }
+    let name = monitor.name();
+    Some(if capability::first_missing(&[NET_ADMIN]).is_some() {
+        format!(
+            "{name} sees TCP alone, no UDP (QUIC, DNS), and without privilege it knows only your own processes; sudo \
+             adds the rest"
+        )
+    } else {
+        format!("{name} sees TCP alone, no UDP (QUIC, DNS); --list-backends tells which monitors see more")
+    })
 }
 
 fn is_told_to_end(signals: &Signals, deadline: Instant) -> io::Result<bool> {
