@@ -115,7 +115,9 @@ fn unprivileged(arguments: &[&str]) -> anyhow::Result<Output> {
     // Where tests are built, others may not look: hand the program over under a name that they can reach.
     let copy = tempfile::Builder::new().prefix("chadtest-").tempdir_in("/tmp")?;
     let program = copy.path().join("chadthrottle");
-    std::fs::copy(BINARY, &program)?;
+    // By another process: a descriptor that writes to it here would be inherited by what other tests start at that
+    // moment, and while one is open anywhere the copy cannot be run (ETXTBSY).
+    anyhow::ensure!(Command::new("cp").arg(BINARY).arg(&program).status()?.success());
     let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(copy.path(), everybody)?;
     let mut command = Command::new(program);
