@@ -70,10 +70,6 @@ pub const CAPABILITIES: BackendCapabilities = BackendCapabilities {
     moves_process: false,
     shapes: false,
 };
-/// What a user without privilege does not get to see, in a sentence.
-pub const LIMITATION: &str = "only TCP is counted, not UDP (QUIC, DNS), and only your own processes are told apart; \
-                              sudo adds UDP and everybody's processes";
-
 /// The monitor.
 #[derive(Debug)]
 pub struct SockDiagMonitor {
@@ -142,9 +138,6 @@ impl Running {
             overflows: 0,
             read_at: Instant::now(),
         };
-        if !everybody {
-            log::info!("{NAME}: {LIMITATION}");
-        }
         running.read(Beginning::Now)?;
         Ok(running)
     }
