@@ -10,8 +10,14 @@ pub struct Capability {
     bit: u32,
 }
 
+/// Includes [`DAC_READ_SEARCH`] (`generic_permission`, fs/namei.c).
+const DAC_OVERRIDE: Capability = Capability { name: "CAP_DAC_OVERRIDE", bit: 1 };
+/// List another user's open descriptors.
+pub const DAC_READ_SEARCH: Capability = Capability { name: "CAP_DAC_READ_SEARCH", bit: 2 };
 /// Attach programs to cgroups, change qdiscs and tables.
 pub const NET_ADMIN: Capability = Capability { name: "CAP_NET_ADMIN", bit: 12 };
+/// Open packet sockets.
+pub const NET_RAW: Capability = Capability { name: "CAP_NET_RAW", bit: 13 };
 /// Take hold of another user's open sockets.
 pub const SYS_PTRACE: Capability = Capability { name: "CAP_SYS_PTRACE", bit: 19 };
 /// Includes `CAP_BPF` and `CAP_PERFMON` (kernel/bpf/syscall.c, `bpf_capable`).
@@ -29,7 +35,11 @@ pub fn first_missing(wanted: &[Capability]) -> Option<Capability> {
     let effective = Process::myself().and_then(|process| process.status()).ok()?.capeff;
     let has = |capability: Capability| effective >> capability.bit & 1 == 1;
     wanted.iter().copied().find(|&capability| {
-        let included = matches!(capability, BPF | PERFMON) && has(SYS_ADMIN);
+        let included = match capability {
+            BPF | PERFMON => has(SYS_ADMIN),
+            DAC_READ_SEARCH => has(DAC_OVERRIDE),
+            _ => false,
+        };
         !has(capability) && !included
     })
 }

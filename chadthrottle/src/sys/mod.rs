@@ -4,11 +4,19 @@
 pub mod btf;
 pub mod capability;
 pub mod cgroup;
+#[cfg(feature = "monitor-pnet")]
+pub mod links;
 pub mod namespace;
+#[cfg(any(feature = "monitor-pnet", feature = "monitor-sock-diag"))]
+pub mod netlink;
+#[cfg(feature = "monitor-pnet")]
+pub mod packet;
 pub mod pidfd;
-#[cfg(feature = "monitor-sock-diag")]
+#[cfg(any(feature = "monitor-pnet", feature = "monitor-sock-diag"))]
 pub mod proc_fd;
 pub mod signals;
 #[cfg(feature = "monitor-sock-diag")]
 pub mod sock_diag;
+#[cfg(feature = "monitor-pnet")]
+pub mod socket_lookup;
 pub mod spawn;

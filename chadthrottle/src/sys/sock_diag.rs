@@ -2,10 +2,7 @@
 //!
 //! None of it needs a privilege: every user may ask for all sockets, and hear of those that end.
 
-use std::{
-    io,
-    os::fd::{AsRawFd, OwnedFd},
-};
+use std::io;
 
 use netlink_packet_core::{
     DecodeError, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
@@ -17,20 +14,14 @@ use netlink_packet_sock_diag::{
 };
 use nix::{
     errno::Errno,
-    sys::{
-        socket::{
-            AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recvfrom, sendto,
-            setsockopt, socket,
-            sockopt::{RcvBuf, RcvBufForce, ReceiveTimeout},
-        },
-        time::{TimeVal, TimeValLike},
+    sys::socket::{
+        SockFlag, SockProtocol, setsockopt,
+        sockopt::{RcvBuf, RcvBufForce},
     },
 };
 
-/// Room for one datagram. The kernel's own limit for a part of a dump is 32 KiB (`netlink_recvmsg`).
-const DATAGRAM: usize = 64 << 10;
-/// A dump is answered at once. Should it not be, that is an error and not a program that hangs.
-const PATIENCE_S: i64 = 5;
+use super::netlink::Channel;
+
 /// Groups 1 and 3, `SKNLGRP_INET_TCP_DESTROY` and `SKNLGRP_INET6_TCP_DESTROY` (`include/uapi/linux/sock_diag.h`), as
 /// bits counted from 1.
 const TCP_DESTROY_GROUPS: u32 = 0b101;
@@ -48,34 +39,9 @@ const STATES: StateFlags = StateFlags::ESTABLISHED
     .union(StateFlags::LAST_ACK)
     .union(StateFlags::CLOSING);
 
-/// A socket of family `NETLINK_SOCK_DIAG`.
-#[derive(Debug)]
-struct Channel {
-    socket: OwnedFd,
-    buffer: Vec<u8>,
-}
-
-impl Channel {
-    fn open(groups: u32, flags: SockFlag) -> io::Result<Self> {
-        let flags = flags | SockFlag::SOCK_CLOEXEC;
-        let protocol = SockProtocol::NetlinkSockDiag;
-        let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
-        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
-        Ok(Self { socket, buffer: vec![0; DATAGRAM] })
-    }
-
-    /// The next datagram from the kernel, or `None` where there is none (and the socket does not wait).
-    fn receive(&mut self) -> Result<Option<&[u8]>, Errno> {
-        loop {
-            match recvfrom::<NetlinkAddr>(self.socket.as_raw_fd(), &mut self.buffer) {
-                // The kernel is number 0; another process would need CAP_NET_ADMIN to write to us at all.
-                Ok((length, Some(sender))) if sender.pid() == 0 => return Ok(Some(&self.buffer[..length])),
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return Ok(None),
-                Err(error) => return Err(error),
-            }
-        }
-    }
+/// A netlink socket to the part of the kernel that knows sockets.
+fn open(groups: u32, flags: SockFlag) -> io::Result<Channel> {
+    Channel::open(SockProtocol::NetlinkSockDiag, groups, flags)
 }
 
 /// Asks for sockets.
@@ -92,9 +58,7 @@ impl SocketDump {
     /// # Errors
     /// When the kernel was built without it, or a sandbox forbids it.
     pub fn open() -> io::Result<Self> {
-        let channel = Channel::open(0, SockFlag::empty())?;
-        setsockopt(&channel.socket, ReceiveTimeout, &TimeVal::seconds(PATIENCE_S))?;
-        Ok(Self { channel, sequence: 0 })
+        Ok(Self { channel: open(0, SockFlag::empty())?, sequence: 0 })
     }
 
     /// Shows every TCP socket that is an end of a connection, with its `tcp_info`.
@@ -105,8 +69,7 @@ impl SocketDump {
         for (family, any) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
             self.sequence = self.sequence.wrapping_add(1);
             let request = request(family, any, self.sequence);
-            let kernel = NetlinkAddr::new(0, 0);
-            sendto(self.channel.socket.as_raw_fd(), &request, &kernel, MsgFlags::empty())?;
+            self.channel.send(&request)?;
             self.read_answer(&mut each)?;
         }
         Ok(())
@@ -145,10 +108,10 @@ impl SocketEnds {
     /// # Errors
     /// When the kernel was built without it, or a sandbox forbids it.
     pub fn listen() -> io::Result<Self> {
-        let channel = Channel::open(TCP_DESTROY_GROUPS, SockFlag::SOCK_NONBLOCK)?;
+        let channel = open(TCP_DESTROY_GROUPS, SockFlag::SOCK_NONBLOCK)?;
         // The first needs CAP_NET_ADMIN and knows no maximum.
-        if setsockopt(&channel.socket, RcvBufForce, &NOTES).is_err() {
-            setsockopt(&channel.socket, RcvBuf, &NOTES)?;
+        if setsockopt(&channel, RcvBufForce, &NOTES).is_err() {
+            setsockopt(&channel, RcvBuf, &NOTES)?;
         }
         Ok(Self(channel))
     }

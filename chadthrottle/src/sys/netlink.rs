@@ -1,0 +1,232 @@
+//! The way to the kernel over netlink(7), and questions that go it.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+};
+
+use nix::{
+    errno::Errno,
+    libc,
+    sys::{
+        socket::{
+            AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recvfrom, sendto,
+            setsockopt, socket, sockopt::ReceiveTimeout,
+        },
+        time::{TimeVal, TimeValLike},
+    },
+};
+
+/// Room for one datagram. The kernel's own limit for a part of a dump is 32 KiB (`netlink_recvmsg`).
+const DATAGRAM: usize = 64 << 10;
+/// The kernel answers at once. Should it not, that is an error and not a program that hangs.
+const PATIENCE_S: i64 = 5;
+/// `struct nlmsghdr`: length, kind, flags, sequence number, port.
+const HEADER: usize = 16;
+/// `struct nlattr`: length and kind.
+const ATTRIBUTE_HEADER: usize = 4;
+/// `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER`, which are no part of the kind.
+const ATTRIBUTE_FLAGS: u16 = 0xc000;
+
+/// A netlink socket.
+#[derive(Debug)]
+pub struct Channel {
+    socket: OwnedFd,
+    buffer: Vec<u8>,
+}
+
+impl Channel {
+    /// Opens one to the part of the kernel that speaks `protocol`, and joins multicast groups, as bits.
+    ///
+    /// # Errors
+    /// When the kernel was built without it, or a sandbox forbids it.
+    pub fn open(protocol: SockProtocol, groups: u32, flags: SockFlag) -> io::Result<Self> {
+        let socket = socket(AddressFamily::Netlink, SockType::Raw, flags | SockFlag::SOCK_CLOEXEC, protocol)?;
+        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
+        setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(PATIENCE_S))?;
+        Ok(Self { socket, buffer: vec![0; DATAGRAM] })
+    }
+
+    /// Sends a datagram to the kernel.
+    ///
+    /// # Errors
+    /// When it refuses.
+    pub fn send(&self, datagram: &[u8]) -> io::Result<()> {
+        sendto(self.socket.as_raw_fd(), datagram, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+        Ok(())
+    }
+
+    /// The next datagram from the kernel, or `None` where there is none (and the socket does not wait, or has waited
+    /// too long).
+    ///
+    /// # Errors
+    /// When the kernel refuses; `ENOBUFS` when some did not fit in the socket's buffer.
+    pub fn receive(&mut self) -> Result<Option<&[u8]>, Errno> {
+        loop {
+            match recvfrom::<NetlinkAddr>(self.socket.as_raw_fd(), &mut self.buffer) {
+                // The kernel is number 0; another process would need CAP_NET_ADMIN to write to us at all.
+                Ok((length, Some(sender))) if sender.pid() == 0 => return Ok(Some(&self.buffer[..length])),
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// How many answers a question has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answers {
+    /// One, or an error.
+    One,
+    /// Any number, and then the end.
+    Many,
+}
+
+/// Asks one part of the kernel.
+#[derive(Debug)]
+pub struct Netlink {
+    channel: Channel,
+    /// Tells answers to this question from what is left of one that failed half-way.
+    sequence: u32,
+}
+
+impl Netlink {
+    /// Opens a way to the part of the kernel that speaks `protocol`; asks nothing yet.
+    ///
+    /// # Errors
+    /// When the kernel was built without it, or a sandbox forbids it.
+    pub fn open(protocol: SockProtocol) -> io::Result<Self> {
+        Ok(Self { channel: Channel::open(protocol, 0, SockFlag::empty())?, sequence: 0 })
+    }
+
+    /// Asks, and shows the body of every answer.
+    ///
+    /// # Errors
+    /// What the kernel answers with, or that it does not.
+    pub fn ask(
+        &mut self,
+        kind: u16,
+        answers: Answers,
+        body: &[u8],
+        mut each: impl FnMut(&[u8]),
+    ) -> io::Result<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.channel.send(&question(kind, answers, self.sequence, body))?;
+        loop {
+            let Some(datagram) = self.channel.receive()? else { return Err(io::ErrorKind::TimedOut.into()) };
+            for message in messages(datagram) {
+                if message.sequence != self.sequence {
+                    continue;
+                }
+                match i32::from(message.kind) {
+                    libc::NLMSG_ERROR => return error_in(message.body),
+                    libc::NLMSG_DONE => return Ok(()),
+                    _ => each(message.body),
+                }
+                if answers == Answers::One {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+fn question(kind: u16, answers: Answers, sequence: u32, body: &[u8]) -> Vec<u8> {
+    let dump = if answers == Answers::Many { libc::NLM_F_DUMP } else { 0 };
+    // Both are bits below 16.
+    let flags = u16::try_from(libc::NLM_F_REQUEST | dump).unwrap_or_default();
+    let length = u32::try_from(HEADER + body.len()).unwrap_or(u32::MAX);
+    let mut bytes = Vec::with_capacity(HEADER + body.len());
+    bytes.extend(length.to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(flags.to_ne_bytes());
+    bytes.extend(sequence.to_ne_bytes());
+    bytes.extend(0_u32.to_ne_bytes());
+    bytes.extend(body);
+    bytes
+}
+
+/// `struct nlmsgerr` begins with a negative error number, or 0 for none.
+fn error_in(body: &[u8]) -> io::Result<()> {
+    match body.first_chunk().map(|&bytes| i32::from_ne_bytes(bytes)) {
+        Some(0) => Ok(()),
+        Some(error) => Err(io::Error::from_raw_os_error(error.saturating_neg())),
+        None => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// One message of a datagram.
+struct Message<'a> {
+    kind: u16,
+    sequence: u32,
+    body: &'a [u8],
+}
+
+/// The messages of a datagram, up to one whose length does not hold.
+fn messages(datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
+    let mut rest = datagram;
+    std::iter::from_fn(move || {
+        let length = usize::try_from(u32::from_ne_bytes(*rest.first_chunk()?)).ok()?;
+        let message = rest.get(..length).filter(|message| message.len() >= HEADER)?;
+        rest = rest.get(aligned(length)..).unwrap_or_default();
+        Some(Message {
+            kind: u16::from_ne_bytes([message[4], message[5]]),
+            sequence: u32::from_ne_bytes([message[8], message[9], message[10], message[11]]),
+            body: &message[HEADER..],
+        })
+    })
+}
+
+/// Kind and value of each attribute, up to one whose length does not hold.
+pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let length = usize::from(u16::from_ne_bytes(*rest.first_chunk()?));
+        let attribute = rest.get(..length).filter(|attribute| attribute.len() >= ATTRIBUTE_HEADER)?;
+        rest = rest.get(aligned(length)..).unwrap_or_default();
+        let kind = u16::from_ne_bytes([attribute[2], attribute[3]]) & !ATTRIBUTE_FLAGS;
+        Some((kind, &attribute[ATTRIBUTE_HEADER..]))
+    })
+}
+
+/// `NLMSG_ALIGN` and `NLA_ALIGN`: what follows begins on a multiple of four.
+const fn aligned(length: usize) -> usize {
+    length.saturating_add(3) & !3
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn messages_and_attributes_are_found_behind_padding() {
+        let attribute = [6, 0, 4, 0x80, 0xaa, 0xbb, 0, 0, 4, 0, 5, 0];
+        let found: Vec<_> = attributes(&attribute).collect();
+        assert_eq!(found, [(4, &[0xaa, 0xbb][..]), (5, &[][..])]);
+
+        let mut datagram = question(16, Answers::One, 7, &[1]);
+        datagram.resize(20, 0);
+        datagram.extend(question(3, Answers::Many, 8, &[]));
+        let found: Vec<_> =
+            messages(&datagram).map(|message| (message.kind, message.sequence, message.body.len())).collect();
+        assert_eq!(found, [(16, 7, 1), (3, 8, 0)]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_to_an_end(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(messages(&bytes).count() <= bytes.len() / HEADER);
+            prop_assert!(attributes(&bytes).count() <= bytes.len() / ATTRIBUTE_HEADER);
+            let _ = error_in(&bytes);
+        }
+    }
+}
