@@ -40,6 +40,17 @@ const MONITORS: &[Row<dyn MonitorBackend>] = &[
             create: |backends| Box::new(EbpfMonitor::new(&backends.options, &backends.engine)),
         }
     },
+    #[cfg(feature = "monitor-pnet")]
+    {
+        use super::monitor::pnet::{CAPABILITIES, NAME, PRIORITY, PnetMonitor};
+        Row {
+            name: NAME,
+            priority: PRIORITY,
+            capabilities: CAPABILITIES,
+            probe: PnetMonitor::probe,
+            create: |backends| Box::new(PnetMonitor::new(&backends.options)),
+        }
+    },
     #[cfg(feature = "monitor-sock-diag")]
     {
         use super::monitor::sock_diag::{CAPABILITIES, NAME, PRIORITY, SockDiagMonitor};

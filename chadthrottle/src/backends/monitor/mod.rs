@@ -4,8 +4,12 @@
 pub mod ebpf;
 #[cfg(test)]
 pub(crate) mod fake;
+#[cfg(feature = "monitor-pnet")]
+pub mod pnet;
 #[cfg(feature = "monitor-sock-diag")]
 pub mod sock_diag;
+#[cfg(feature = "monitor-pnet")]
+mod socket_owners;
 
 use super::{Availability, BackendCapabilities, BackendError, BackendOptions, BackendPriority};
 use crate::stats::Sample;

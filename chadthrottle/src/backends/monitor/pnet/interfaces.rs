@@ -1,0 +1,107 @@
+//! What has to be known of interfaces: which packets pass two of them, and how long a packet may be.
+
+use std::{collections::HashMap, io, net::IpAddr};
+
+use super::filter::Scope;
+use crate::sys::{
+    links::{self, Link},
+    netlink::Netlink,
+};
+
+/// What a packet may measure on a link that nothing is known of.
+const USUAL_MTU: u32 = 1500;
+
+/// Addresses of this host, and the interfaces that have them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Addresses(HashMap<IpAddr, Vec<(u32, u32)>>);
+
+impl Addresses {
+    /// The interfaces with this address.
+    pub(super) fn interfaces(&self, address: IpAddr) -> impl Iterator<Item = u32> {
+        self.0.get(&address).into_iter().flatten().map(|&(index, _)| index)
+    }
+
+    /// The longest packet on an interface with this address.
+    pub(super) fn mtu(&self, address: IpAddr) -> u32 {
+        self.0.get(&address).and_then(|found| found.first()).map_or(USUAL_MTU, |&(_, mtu)| mtu)
+    }
+}
+
+/// Reads them.
+#[derive(Debug)]
+pub(super) struct Interfaces(Netlink);
+
+impl Interfaces {
+    pub(super) fn open() -> io::Result<Self> {
+        Ok(Self(links::open()?))
+    }
+
+    /// Puts into `scope` which interfaces do not count, and returns whose addresses are which.
+    pub(super) fn read(&mut self, scope: &mut Scope) -> io::Result<Addresses> {
+        let links = links::all(&mut self.0)?;
+        (scope.excluded_upload, scope.excluded_download) = excluded(&links);
+        let mut addresses = Addresses::default();
+        for interface in pnet_datalink::interfaces() {
+            let mtu = links.iter().find(|link| link.index == interface.index).map(|link| link.mtu);
+            for network in interface.ips {
+                let found = (interface.index, mtu.unwrap_or(USUAL_MTU));
+                addresses.0.entry(network.ip()).or_default().push(found);
+            }
+        }
+        Ok(addresses)
+    }
+}
+
+/// The interfaces whose packets pass another one too, on which they are counted: those that leave through them, and
+/// those that arrive.
+///
+/// - A port of a bridge, a bond or a team passes them on from and to its master, which is what has the addresses.
+/// - A VRF only shows once more what passes the interfaces in it.
+/// - What leaves through a macvlan leaves through the device below it too. What arrives is addressed to the macvlan
+///   alone. An ipvlan has no link address of its own, so that both ways pass both.
+///
+/// A VLAN's packets are told by their tag, those of PPP over Ethernet, `MACsec` and switch ports by their Ether type,
+/// and a tunnel's are others than those that carry them.
+fn excluded(links: &[Link]) -> (Vec<u32>, Vec<u32>) {
+    let is_vrf = |index| links.iter().any(|link| link.index == index && link.kind == "vrf");
+    let (mut upload, mut download) = (Vec::new(), Vec::new());
+    for link in links {
+        let is_part = link.kind == "vrf" || link.master.is_some_and(|master| !is_vrf(master));
+        let is_above = |kinds: &[&str]| link.lower.is_some() && kinds.contains(&link.kind.as_str());
+        if is_part || is_above(&["macvlan", "macvtap", "ipvlan", "ipvtap"]) {
+            upload.push(link.index);
+        }
+        if is_part || is_above(&["ipvlan", "ipvtap"]) {
+            download.push(link.index);
+        }
+    }
+    (upload, download)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(index: u32, kind: &str, master: Option<u32>, lower: Option<u32>) -> Link {
+        Link { index, mtu: 1500, master, lower, kind: kind.into() }
+    }
+
+    #[test]
+    fn each_packet_is_counted_on_one_interface() {
+        let links = [
+            link(1, "", None, None),
+            link(2, "", Some(3), None),
+            link(3, "bridge", None, None),
+            link(4, "", Some(5), None),
+            link(5, "vrf", None, None),
+            link(6, "macvlan", None, Some(7)),
+            link(7, "", None, None),
+            // Its lower device is in another namespace.
+            link(8, "macvlan", None, None),
+            link(9, "ipvlan", None, Some(7)),
+            link(10, "vlan", None, Some(7)),
+            link(11, "veth", None, Some(12)),
+        ];
+        assert_eq!(excluded(&links), (vec![2, 5, 6, 9], vec![2, 5, 9]));
+    }
+}
