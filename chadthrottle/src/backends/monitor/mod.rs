@@ -8,7 +8,7 @@ pub(crate) mod fake;
 pub mod pnet;
 #[cfg(feature = "monitor-sock-diag")]
 pub mod sock_diag;
-#[cfg(feature = "monitor-pnet")]
+#[cfg(any(feature = "monitor-pnet", feature = "monitor-sock-diag"))]
 mod socket_owners;
 
 use super::{Availability, BackendCapabilities, BackendError, BackendOptions, BackendPriority};

@@ -57,6 +57,15 @@ pub(super) struct Findings {
     pub(super) infos: Vec<ProcessInfo>,
 }
 
+impl Findings {
+    /// Inodes and owners, of those that are asked for.
+    #[cfg(feature = "monitor-sock-diag")]
+    pub(super) fn ids(&self) -> impl Iterator<Item = (u32, ProcessId)> {
+        let counting = self.found.iter().filter(|(_, found)| found.counts);
+        counting.map(|(&inode, found)| (inode, found.holder.id))
+    }
+}
+
 /// Looks for owners.
 #[derive(Debug)]
 pub(super) struct SocketOwners {
@@ -86,6 +95,7 @@ impl SocketOwners {
     }
 
     /// The owner of a socket that was found before, if it still has it open.
+    #[cfg(any(test, feature = "monitor-pnet"))]
     pub(super) fn known(&self, inode: u32) -> Option<Found> {
         self.known.get(&inode).copied().filter(|found| found.holder.holds())
     }

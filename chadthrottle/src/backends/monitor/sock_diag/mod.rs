@@ -29,7 +29,6 @@
 //! - With a cgroup given: anything of a process that is not known, which may be below it or not.
 //! - Which of several processes used a socket that they share: it counts for the oldest of them, until that one ends.
 
-mod owners;
 mod processes;
 mod socket;
 mod table;
@@ -39,12 +38,11 @@ use std::{io, time::Instant};
 use nix::unistd::geteuid;
 
 use self::{
-    owners::Search,
     processes::Processes,
     socket::Socket,
     table::{Beginning, Table},
 };
-use super::MonitorBackend;
+use super::{MonitorBackend, socket_owners::SocketOwners};
 use crate::{
     backends::{Availability, BackendCapabilities, BackendError, BackendOptions, BackendPriority, Obstacle},
     process::UserNames,
@@ -83,7 +81,7 @@ struct Running {
     dump: SocketDump,
     /// None where the kernel does not let us listen; then what comes after a socket's last reading is missing.
     ends: Option<SocketEnds>,
-    search: Search,
+    owners: SocketOwners,
     table: Table,
     processes: Processes,
     users: UserNames,
@@ -131,7 +129,7 @@ impl Running {
                 everybody,
                 is_partial: root.is_some(),
             },
-            search: Search::new(root),
+            owners: SocketOwners::new(root),
             table: Table::default(),
             processes: Processes::default(),
             users: UserNames::default(),
@@ -177,9 +175,11 @@ impl Running {
             }
         })?;
         table.end();
-        if let Some(found) = self.search.run(&table.sought(), &mut self.users) {
-            table.found(&found.iter().map(|(&inode, info)| (inode, info.id)).collect());
-            for info in found.into_values() {
+        let sought = table.sought();
+        if !sought.is_empty() && self.owners.rest().is_none() {
+            let findings = self.owners.search(&sought);
+            table.found(&findings.ids().collect());
+            for info in findings.infos {
                 self.processes.insert(info);
             }
         }
