@@ -8,7 +8,8 @@ use std::{
         Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -38,7 +39,10 @@ const BUFFER: usize = (512 << 10) + 64;
 const BATCH: usize = 256;
 /// Packets that are read at most when somebody waits for all that there are.
 const MOST_BEFORE_ANSWER: usize = 16 * BATCH;
-/// How long to wait for that.
+/// Where packets come faster than this, they are let come for as long, and read together: to wake up for each costs
+/// more than to read it. The first packets after a silence are read at once, since whose they are may be gone soon.
+const GATHER: Duration = Duration::from_millis(1);
+/// How long to wait until they have been.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The sockets, as far as they can be used while they are being read.
@@ -156,7 +160,11 @@ impl Capture {
     pub(super) fn run(mut self) {
         let mut answered = 0;
         let mut observations = Vec::with_capacity(BATCH);
+        let mut last = Instant::now();
         while !self.control.is_ending.load(Ordering::Acquire) {
+            if last.elapsed() < GATHER {
+                thread::sleep(GATHER);
+            }
             let ready = match self.wait() {
                 Ok(ready) => ready,
                 Err(error) => {
@@ -178,6 +186,7 @@ impl Capture {
                     }
                 }
             }
+            last = Instant::now();
             if asked > answered {
                 answered = asked;
                 self.control.answer(answered);
