@@ -73,7 +73,8 @@ fn build() -> anyhow::Result<PathBuf> {
 /// Rates are in bytes of payload per second. With `--wait-stdin` whatever sends waits for a line on its standard input
 /// when its socket is open. All print a line when their socket is open ([`ready`]), and a report at the end:
 /// a [`Report`], or, from `prefork` on, a line for each process with its `pid`, the bytes of payload that it `sent` and
-/// `received`, the number of `receipts`, and the `ports` of those whose connections it accepted.
+/// `received`, the number of `receipts`, the bytes that TCP `retransmitted`, and the `ports` of those whose connections
+/// it accepted.
 ///
 /// # Errors
 ///

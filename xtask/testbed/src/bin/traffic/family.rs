@@ -7,6 +7,7 @@ use std::process;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use nix::errno::Errno;
 use nix::libc;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
@@ -18,6 +19,8 @@ use serde_json::{Value, json};
 const LIFETIME_SECONDS: u32 = 20;
 /// How long the other side may take to acknowledge what it was sent.
 const ACKNOWLEDGED: Duration = Duration::from_secs(5);
+/// Where `tcpi_bytes_retrans` is in `struct tcp_info` (include/uapi/linux/tcp.h): behind the end of the C library's.
+const BYTES_RETRANS: usize = 208;
 /// Bytes per call.
 const BUFFER: usize = 64 << 10;
 
@@ -28,6 +31,8 @@ pub(crate) struct Tally {
     pub(crate) received: u64,
     /// Calls that received something: with datagrams, their number.
     pub(crate) receipts: u64,
+    /// Bytes that its kernel sent more than once.
+    pub(crate) retransmitted: u64,
     /// Of the connections that it accepted, the other side's ports.
     pub(crate) ports: Vec<u16>,
 }
@@ -40,6 +45,7 @@ impl Tally {
             "sent": self.sent,
             "received": self.received,
             "receipts": self.receipts,
+            "retransmitted": self.retransmitted,
             "ports": self.ports,
         })
     }
@@ -82,7 +88,22 @@ impl Tally {
     pub(crate) fn use_up(&mut self, stream: &TcpStream, bytes: u64) -> anyhow::Result<()> {
         self.send(stream, bytes)?;
         stream.shutdown(Shutdown::Write)?;
-        self.receive(stream, None)
+        self.receive(stream, None)?;
+        self.note_retransmissions(stream)
+    }
+
+    /// Adds what was sent more than once on a connection, by anybody: to be called at its end.
+    pub(crate) fn note_retransmissions(&mut self, stream: &TcpStream) -> anyhow::Result<()> {
+        let mut info = [0_u8; BYTES_RETRANS + 8];
+        let mut length = libc::socklen_t::try_from(info.len())?;
+        let (fd, address) = (stream.as_raw_fd(), info.as_mut_ptr().cast());
+        // SAFETY: the kernel writes at most `length` bytes.
+        let result =
+            unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, address, &raw mut length) };
+        Errno::result(result).context("TCP_INFO")?;
+        let bytes = info[BYTES_RETRANS..].try_into().expect("eight bytes");
+        self.retransmitted += u64::from_ne_bytes(bytes);
+        Ok(())
     }
 }
 
@@ -148,7 +169,7 @@ pub(crate) fn wait_until_acknowledged(stream: &TcpStream) -> anyhow::Result<()> 
         let mut queued: libc::c_int = 0;
         // SAFETY: this request, SIOCOUTQ by another name, writes an int.
         let result = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut queued) };
-        nix::errno::Errno::result(result).context("cannot ask for the length of the queue")?;
+        Errno::result(result).context("cannot ask for the length of the queue")?;
         if queued == 0 {
             return Ok(());
         }

@@ -36,6 +36,7 @@ fn serve(listener: &TcpListener, connections: u32, answer: u64) -> anyhow::Resul
             stream.shutdown(Shutdown::Write)?;
         }
         tally.receive(&stream, None)?;
+        tally.note_retransmissions(&stream)?;
     }
     Ok(tally)
 }

@@ -35,6 +35,7 @@ pub(crate) fn by_turns(mut args: Args) -> anyhow::Result<Value> {
         to_parent.0.read_exact(&mut [0])?;
     }
     child.wait()?;
+    tally.note_retransmissions(&stream)?;
     Ok(tally.report())
 }
 

@@ -47,6 +47,7 @@ pub(crate) fn run(mut args: Args) -> anyhow::Result<Value> {
     loop {
         let received = ring.transfer(IORING_OP_RECV, flags, &stream, &mut buffer)?;
         if received == 0 {
+            tally.note_retransmissions(&stream)?;
             return Ok(tally.report());
         }
         tally.received += received;

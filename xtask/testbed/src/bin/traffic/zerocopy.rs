@@ -37,7 +37,9 @@ pub(crate) fn run(mut args: Args) -> anyhow::Result<Value> {
     }
     stream.shutdown(Shutdown::Write)?;
     let (received, receipts) = splice_away(&stream, (&reader, &writer))?;
-    Ok(Tally { sent: bytes, received, receipts, ..Tally::default() }.report())
+    let mut tally = Tally { sent: bytes, received, receipts, ..Tally::default() };
+    tally.note_retransmissions(&stream)?;
+    Ok(tally.report())
 }
 
 fn send_file(file: &File, stream: &TcpStream, bytes: u64) -> anyhow::Result<()> {
