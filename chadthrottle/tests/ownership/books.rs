@@ -2,12 +2,22 @@
 
 use anyhow::Context;
 use serde_json::Value;
-use testbed::{Host, Process, traffic};
+use testbed::{Host, Process, Testbed, traffic};
 
 use crate::{
     peer::Flow,
     support::{Monitor, PATIENCE, number, process},
 };
+
+/// A bed whose TCP segments all have headers of the same length: an acknowledgement that names what it has (SACK) would
+/// be longer, and nobody counts those.
+pub(crate) fn bed(name: &str) -> anyhow::Result<Testbed> {
+    let bed = Testbed::new(name)?;
+    for host in [bed.client(), bed.server()] {
+        host.set_sysctl("net.ipv4.tcp_sack", "0")?;
+    }
+    Ok(bed)
+}
 
 /// Starts the `traffic` program.
 pub(crate) fn start(host: &Host, arguments: &str) -> anyhow::Result<Process> {

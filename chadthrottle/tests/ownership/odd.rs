@@ -2,10 +2,10 @@
 
 use std::net::TcpStream;
 
-use testbed::{Family, Process, Testbed, traffic, until};
+use testbed::{Family, Process, traffic, until};
 
 use crate::{
-    books::{Books, parts, start, with_retransmissions},
+    books::{Books, bed, parts, start, with_retransmissions},
     peer::{self, Flow},
     support::{Monitor, PATIENCE, process},
 };
@@ -18,7 +18,7 @@ fn answer(stream: &TcpStream) -> anyhow::Result<()> {
 
 /// One process that sends and receives three megabytes.
 fn both_ways(what: &str, mode: &str, options: &str) -> anyhow::Result<()> {
-    let bed = Testbed::new(mode)?;
+    let bed = bed(mode)?;
     let monitor = Monitor::start(&bed, &[])?;
     let (to, peer) = peer::serve(bed.server(), 1, answer)?;
     let parts = parts(start(bed.client(), &format!("{mode} --to {to} --bytes 3000000{options}"))?)?;
@@ -52,7 +52,7 @@ fn io_uring_is_counted_where_a_kernel_thread_does_it() -> anyhow::Result<()> {
 
 #[test]
 fn another_network_namespace_is_counted() -> anyhow::Result<()> {
-    let bed = Testbed::new("container")?;
+    let bed = bed("container")?;
     let monitor = Monitor::start(&bed, &[])?;
     let (to, peer) = peer::serve(bed.client(), 1, peer::receive)?;
     // In the cgroup that is watched, on a host that is not the monitor's.
@@ -70,7 +70,7 @@ fn another_network_namespace_is_counted() -> anyhow::Result<()> {
 
 #[test]
 fn echo_requests_on_a_raw_socket_are_counted() -> anyhow::Result<()> {
-    let bed = Testbed::new("icmp")?;
+    let bed = bed("icmp")?;
     let monitor = Monitor::start(&bed, &[])?;
     let to = bed.server().address(Family::V4);
     let parts = parts(start(bed.client(), &format!("icmp --to {to} --count 500 --size 1000"))?)?;
@@ -83,7 +83,7 @@ fn echo_requests_on_a_raw_socket_are_counted() -> anyhow::Result<()> {
 
 #[test]
 fn a_process_that_becomes_another_program_keeps_its_bytes_and_gets_its_name() -> anyhow::Result<()> {
-    let bed = Testbed::new("rename")?;
+    let bed = bed("rename")?;
     let monitor = Monitor::start(&bed, &[])?;
     let directory = tempfile::tempdir()?;
     let program = directory.path().join("second-name");

@@ -2,17 +2,17 @@
 
 use std::net::UdpSocket;
 
-use testbed::{Family, Process, Testbed, traffic};
+use testbed::{Family, Process, traffic};
 
 use crate::{
-    books::{Books, parts, start, with_retransmissions},
+    books::{Books, bed, parts, start, with_retransmissions},
     peer::{self, Flow},
     support::{Monitor, PATIENCE},
 };
 
 #[test]
 fn fifty_processes_that_live_twenty_milliseconds() -> anyhow::Result<()> {
-    let bed = Testbed::new("fifty")?;
+    let bed = bed("fifty")?;
     let monitor = Monitor::start(&bed, &[])?;
     let (to, peer) = peer::serve(bed.server(), 50, peer::receive)?;
     // 64 KB in 20 ms.
@@ -36,7 +36,7 @@ fn fifty_processes_that_live_twenty_milliseconds() -> anyhow::Result<()> {
 
 #[test]
 fn two_thousand_sockets_of_one_process() -> anyhow::Result<()> {
-    let bed = Testbed::new("many")?;
+    let bed = bed("many")?;
     let monitor = Monitor::start(&bed, &[])?;
     let (to, peer) = peer::serve_in_turn(bed.server(), 2000, peer::receive)?;
     let parts = parts(start(bed.client(), &format!("many --to {to} --connections 2000 --bytes 5000"))?)?;
@@ -49,7 +49,7 @@ fn two_thousand_sockets_of_one_process() -> anyhow::Result<()> {
 
 #[test]
 fn two_processes_of_one_name() -> anyhow::Result<()> {
-    let bed = Testbed::new("names")?;
+    let bed = bed("names")?;
     let monitor = Monitor::start(&bed, &[])?;
     let mut senders = Vec::new();
     for bytes in [1_000_000, 3_000_000] {
@@ -74,7 +74,7 @@ fn two_processes_of_one_name() -> anyhow::Result<()> {
 
 #[test]
 fn a_process_that_ends_while_its_bytes_still_wait() -> anyhow::Result<()> {
-    let bed = Testbed::new("quit")?;
+    let bed = bed("quit")?;
     // So that what it wrote last leaves when it is gone.
     let narrow = "qdisc add dev ctrserver root tbf rate 16mbit burst 20k limit 1m";
     Process::spawn(bed.router().command("tc").args(narrow.split(' ')))?.success(PATIENCE)?;
@@ -94,7 +94,7 @@ fn a_process_that_ends_while_its_bytes_still_wait() -> anyhow::Result<()> {
 
 #[test]
 fn two_hundred_thousand_small_datagrams() -> anyhow::Result<()> {
-    let bed = Testbed::new("small")?;
+    let bed = bed("small")?;
     let monitor = Monitor::start(&bed, &[])?;
     // It need not read: what matters is that nobody refuses them.
     let socket = bed.server().run(|| Ok(UdpSocket::bind(bed.server().socket_address(Family::V4, 0))?))?;

@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
-use testbed::{Family, Host, Testbed, traffic};
+use testbed::{Family, Host, traffic};
 
 use crate::{
-    books::{Books, Part, parts, start, with_retransmissions},
+    books::{Books, Part, bed, parts, start, with_retransmissions},
     peer::{self, Flow, Flows, HEADERS, OPENED, SYN, Talk},
     support::Monitor,
 };
@@ -26,7 +26,7 @@ fn prefork(
     peers: fn(&Host, SocketAddr, u64, Talk) -> anyhow::Result<Flows>,
 ) -> anyhow::Result<()> {
     const WORKERS: u64 = 4;
-    let bed = Testbed::new("prefork")?;
+    let bed = bed("prefork")?;
     let monitor = Monitor::start(&bed, &[])?;
     let listen = bed.client().socket_address(Family::V4, 0);
     let each = connections / WORKERS;
@@ -98,7 +98,7 @@ fn answer(stream: &TcpStream) -> anyhow::Result<()> {
 
 #[test]
 fn a_socket_passed_on_belongs_to_who_uses_it() -> anyhow::Result<()> {
-    let bed = Testbed::new("pass")?;
+    let bed = bed("pass")?;
     let monitor = Monitor::start(&bed, &[])?;
     let (to, peer) = peer::serve(bed.server(), 1, answer)?;
     let parts = parts(start(bed.client(), &format!("pass --to {to} --bytes 1000000"))?)?;
@@ -113,7 +113,7 @@ fn a_socket_passed_on_belongs_to_who_uses_it() -> anyhow::Result<()> {
 
 #[test]
 fn a_child_goes_on_with_the_connection_of_a_parent_that_has_ended() -> anyhow::Result<()> {
-    let bed = Testbed::new("orphan")?;
+    let bed = bed("orphan")?;
     let monitor = Monitor::start(&bed, &[])?;
     let (to, peer) = peer::serve(bed.server(), 1, answer)?;
     let program = start(bed.client(), &format!("orphan --to {to} --bytes 500000 --more 1500000"))?;
@@ -149,7 +149,7 @@ fn two_processes_take_turns_on_one_connection() -> anyhow::Result<()> {
         }
         Ok(())
     }
-    let bed = Testbed::new("turns")?;
+    let bed = bed("turns")?;
     let monitor = Monitor::start(&bed, &[])?;
     let (to, peer) = peer::serve(bed.server(), 1, talk)?;
     let parts = parts(start(bed.client(), &format!("turns --to {to} --bytes 20000 --rounds {ROUNDS}"))?)?;
@@ -166,7 +166,7 @@ fn two_processes_take_turns_on_one_connection() -> anyhow::Result<()> {
 
 /// Workers that share a UDP port echo what twenty sockets send them.
 fn reuseport(flag: &str) -> anyhow::Result<(Vec<Part>, Books)> {
-    let bed = Testbed::new("reuseport")?;
+    let bed = bed("reuseport")?;
     let monitor = Monitor::start(&bed, &[])?;
     let listen = bed.client().socket_address(Family::V4, 7000);
     let program = start(bed.client(), &format!("reuseport --listen {listen} --workers 2{flag}"))?;
