@@ -59,7 +59,8 @@ struct Member {
 struct Type {
     name: u32,
     kind: u32,
-    size_or_type: u32,
+    /// The type that it is another name or qualifier of, for kinds that are.
+    target: u32,
     vlen: usize,
     kind_flag: bool,
     /// Where its extra data starts.
@@ -119,7 +120,7 @@ impl KernelTypes {
             let Some(ty) = self.by_id(id)? else { return Ok(None) };
             match ty.kind {
                 KIND_STRUCT | KIND_UNION => return Ok(Some(ty)),
-                KIND_TYPEDEF | KIND_VOLATILE | KIND_CONST => id = ty.size_or_type,
+                KIND_TYPEDEF | KIND_VOLATILE | KIND_CONST => id = ty.target,
                 _ => return Ok(None),
             }
         }
@@ -163,7 +164,7 @@ impl KernelTypes {
             let info = self.u32(at + 4)?;
             let ty = Type {
                 name: self.u32(at)?,
-                size_or_type: self.u32(at + 8)?,
+                target: self.u32(at + 8)?,
                 kind: info >> 24 & 0x1f,
                 vlen: (info & 0xffff) as usize,
                 kind_flag: info >> 31 == 1,
