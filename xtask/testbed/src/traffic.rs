@@ -63,7 +63,7 @@ fn build() -> anyhow::Result<PathBuf> {
 /// | `pass --to ADDR --bytes N` | connects, and a process that gets the connection sends, then receives to the end |
 /// | `turns --to ADDR --bytes N --rounds N` | two processes by turns send, and receive as much; the child three times as much |
 /// | `orphan --to ADDR --bytes N --more N` | sends and ends; its child sends more, then receives to the end |
-/// | `reuseport --listen ADDR --workers N [--inherited]` | processes with a socket each on one port send datagrams back; or with sockets that their parent opened |
+/// | `reuseport --listen ADDR --workers N [--inherited] [--silent]` | processes with a socket each on one port send datagrams back, or none; or with sockets that their parent opened |
 /// | `many --to ADDR --connections N --bytes N` | opens connections, then sends on each and receives to its end |
 /// | `zerocopy --to ADDR --bytes N --by (sendfile \| splice)` | sends out of a file, then receives to the end by `splice` |
 /// | `uring --to ADDR --bytes N [--worker]` | sends and then receives to the end by `io_uring`; or has a kernel thread do it |

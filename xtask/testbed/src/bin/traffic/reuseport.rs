@@ -19,11 +19,12 @@ const FIRST: Duration = Duration::from_secs(10);
 /// A worker ends when nothing has come for so long.
 const IDLE: Duration = Duration::from_millis(300);
 
-/// Workers that send every datagram back. With `--inherited` the parent opens their sockets, without, they do.
+/// Workers that send every datagram back, or with `--silent` none. With `--inherited` the parent opens their sockets,
+/// without, they do.
 pub(crate) fn run(mut args: Args) -> anyhow::Result<Value> {
     let listen: SocketAddr = args.required("listen")?;
     let number: usize = args.required("workers")?;
-    let is_inherited = args.flag("inherited");
+    let (is_inherited, is_silent) = (args.flag("inherited"), args.flag("silent"));
     args.finish()?;
     let (mut ready, is_ready) = pipe()?;
     let mut workers = Vec::new();
@@ -33,7 +34,7 @@ pub(crate) fn run(mut args: Args) -> anyhow::Result<Value> {
         workers.push(fork_off(Until::ParentEnds, || {
             let socket = inherited.map_or_else(|| open(listen), Ok)?;
             is_ready.write_all(b"x")?;
-            answer(&socket)
+            answer(&socket, is_silent)
         })?);
     }
     // Each socket has to be there before the first datagram comes.
@@ -51,7 +52,7 @@ fn open(listen: SocketAddr) -> anyhow::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-fn answer(socket: &UdpSocket) -> anyhow::Result<Tally> {
+fn answer(socket: &UdpSocket, is_silent: bool) -> anyhow::Result<Tally> {
     let mut tally = Tally::default();
     let mut buffer = [0; 2048];
     socket.set_read_timeout(Some(FIRST))?;
@@ -63,7 +64,9 @@ fn answer(socket: &UdpSocket) -> anyhow::Result<Tally> {
                 }
                 tally.received += length as u64;
                 tally.receipts += 1;
-                tally.sent += socket.send_to(&buffer[..length], from)? as u64;
+                if !is_silent {
+                    tally.sent += socket.send_to(&buffer[..length], from)? as u64;
+                }
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(tally),
             Err(error) => return Err(error.into()),
