@@ -71,16 +71,56 @@ pub struct ThrottleStats {
     pub cgroup_id_seen: u64,
 }
 
-/// A process, told apart from every other one since boot.
+/// A process, told apart from every other one since boot, in one word: a socket's owner changes while other CPUs read
+/// it, and half of one owner with half of another would be somebody who does not exist.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProcessKey {
+    packed: u64,
+}
+
+impl ProcessKey {
+    /// Bits of a pid (`PID_MAX_LIMIT`, include/linux/threads.h: 4 Mi). The rest counts ticks for a thousand years.
+    const PID_BITS: u32 = 22;
+
+    /// The process with this thread-group id, in the initial PID namespace, whose leader started `start_time` clock
+    /// ticks after boot (field 22 of /proc/PID/stat).
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(tgid: u32, start_time: u64) -> Self {
+        Self { packed: start_time << Self::PID_BITS | (tgid as u64 & Self::PID_MASK) }
+    }
+
+    const PID_MASK: u64 = (1 << Self::PID_BITS) - 1;
+
     /// Thread-group id, in the initial PID namespace.
-    pub tgid: u32,
+    #[inline(always)]
+    #[must_use]
+    pub const fn tgid(self) -> u32 {
+        (self.packed & Self::PID_MASK) as u32
+    }
+
+    /// Start of the thread-group leader, in clock ticks since boot.
+    #[inline(always)]
+    #[must_use]
+    pub const fn start_time(self) -> u64 {
+        self.packed >> Self::PID_BITS
+    }
+}
+
+/// The owner of a socket, in the socket's own storage.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketOwner {
+    /// Whose it is.
+    pub process: ProcessKey,
+    /// Traffic that waits until the socket is used: its owner is only presumed.
+    pub held: TrafficCounters,
+    /// Not 0: nobody has used the socket yet. It was accepted for the process that listens, and that may hand it to
+    /// another one, as servers do that fork workers.
+    pub is_presumed: u32,
     #[doc(hidden)]
     pub _padding: u32,
-    /// Start of the thread-group leader in clock ticks since boot: field 22 of /proc/PID/stat.
-    pub start_time: u64,
 }
 
 /// What the kernel knew of a process when it opened its first socket: all that is left to name it by, once it
@@ -174,10 +214,13 @@ assert_layout!(ThrottleStats, 56, {
     packets_total: u64 => 0, bytes_total: u64 => 8, packets_dropped: u64 => 16, bytes_dropped: u64 => 24,
     program_calls: u64 => 32, config_misses: u64 => 40, cgroup_id_seen: u64 => 48,
 });
-assert_layout!(ProcessKey, 16, { tgid: u32 => 0, _padding: u32 => 4, start_time: u64 => 8 });
+assert_layout!(ProcessKey, 8, { packed: u64 => 0 });
 assert_layout!(ProcessRecord, 24, { comm: [u8; 16] => 0, uid: u32 => 16, _padding: u32 => 20 });
 assert_layout!(TrafficCounters, 32, {
     upload_bytes: u64 => 0, upload_packets: u64 => 8, download_bytes: u64 => 16, download_packets: u64 => 24,
+});
+assert_layout!(SocketOwner, 48, {
+    process: ProcessKey => 0, held: TrafficCounters => 8, is_presumed: u32 => 40, _padding: u32 => 44,
 });
 assert_layout!(Membership, 8, { target: u32 => 0, flags: u32 => 4 });
 assert_layout!(LimitKey, 8, { target: u32 => 0, direction: u32 => 4 });
@@ -204,6 +247,7 @@ pod!(
     ProcessKey,
     ProcessRecord,
     TrafficCounters,
+    SocketOwner,
     Membership,
     LimitKey,
     LimitState,

@@ -19,7 +19,7 @@ pub mod wire;
 
 pub use layout::{
     CgroupThrottleConfig, ControlFlags, DIRECTION_DOWNLOAD, DIRECTION_UPLOAD, LimitKey, LimitState,
-    MEMBER_INHERITED_BY_CHILDREN, Membership, ProcessKey, ProcessRecord, TRAFFIC_TYPE_ALL,
+    MEMBER_INHERITED_BY_CHILDREN, Membership, ProcessKey, ProcessRecord, SocketOwner, TRAFFIC_TYPE_ALL,
     TRAFFIC_TYPE_INTERNET, TRAFFIC_TYPE_LOCAL, ThrottleStats, TokenBucket, TrafficCounters,
 };
 

@@ -26,7 +26,9 @@ pub(crate) fn admits(ctx: &SkBuffContext, packet: &Packet, direction: u32) -> bo
     if !packet.limits_active {
         return true;
     }
-    let Some(owner) = packet.owner else { return true };
+    let Some(socket) = packet.socket else { return true };
+    // SAFETY: the packet's own socket.
+    let owner = unsafe { ptr::read_volatile(&raw const (*socket).process) };
     // SAFETY: copied out at once.
     let Some(membership) = (unsafe { MEMBERS.get(owner) }).copied() else { return true };
     let key = LimitKey { target: membership.target, direction };
@@ -39,7 +41,7 @@ pub(crate) fn admits(ctx: &SkBuffContext, packet: &Packet, direction: u32) -> bo
     };
     record(ctx, key, packet, admitted, limit.is_some());
     if !admitted {
-        trace!(ctx, "{} bytes of {} over the limit", packet.wire_len, owner.tgid);
+        trace!(ctx, "{} bytes of {} over the limit", packet.wire_len, owner.tgid());
     }
     admitted
 }

@@ -6,6 +6,8 @@
 //! | program | hook | does |
 //! | --- | --- | --- |
 //! | `socket_created` | `cgroup/sock_create` | writes the owner into the socket's own storage |
+//! | `socket_sent`, `socket_received` | `tp_btf/sock_send_length`, `…recv_length` | make whoever uses a socket its owner |
+//! | `socket_released` | `cgroup/sock_release` | counts what was held back for a socket that nobody used |
 //! | `process_forked` | `tp_btf/sched_process_fork` | makes children members of their parent's target |
 //! | `packet_leaves` | `cgroup_skb/egress` | holds the target to its limit, counts what passes for the owner |
 //! | `packet_arrives` | `cgroup_skb/ingress` | the same for the other direction |
@@ -57,6 +59,45 @@ mod programs {
         1
     }
 
+    #[cgroup_sock(sock_release)]
+    pub(crate) fn socket_released(ctx: SockContext) -> i32 {
+        // SAFETY: the hook's own socket; it is released in the context of the process that closes it.
+        unsafe {
+            if let Some(socket) = owner::of_socket(ctx.sock.cast()) {
+                if (*socket).is_presumed != 0 {
+                    owner::claim(&ctx, socket);
+                }
+                owner::release_held(socket);
+            }
+        }
+        1
+    }
+
+    #[btf_tracepoint(function = "sock_send_length")]
+    pub(crate) fn socket_sent(ctx: BtfTracePointContext) -> i32 {
+        socket_used(&ctx)
+    }
+
+    #[btf_tracepoint(function = "sock_recv_length")]
+    pub(crate) fn socket_received(ctx: BtfTracePointContext) -> i32 {
+        socket_used(&ctx)
+    }
+
+    /// Both tracepoints give the socket, and what the call will return (include/trace/events/sock.h).
+    #[inline(always)]
+    fn socket_used(ctx: &BtfTracePointContext) -> i32 {
+        let result: i32 = ctx.arg(1);
+        if result > 0 {
+            // SAFETY: the tracepoint's own socket, in the context of the process that called.
+            unsafe {
+                if let Some(socket) = owner::of_socket(ctx.arg::<*const u8>(0).cast_mut().cast()) {
+                    owner::claim(ctx, socket);
+                }
+            }
+        }
+        0
+    }
+
     #[btf_tracepoint(function = "sched_process_fork")]
     pub(crate) fn process_forked(ctx: BtfTracePointContext) -> i32 {
         owner::inherit_membership(&ctx);
@@ -65,7 +106,7 @@ mod programs {
 
     #[cgroup_skb(egress)]
     pub(crate) fn packet_leaves(ctx: SkBuffContext) -> i32 {
-        let Some(packet) = Packet::counted(&ctx) else { return PASS };
+        let Some(packet) = Packet::counted(&ctx, DIRECTION_UPLOAD) else { return PASS };
         if !limit::admits(&ctx, &packet, DIRECTION_UPLOAD) {
             return DROP_EGRESS;
         }
@@ -75,7 +116,7 @@ mod programs {
 
     #[cgroup_skb(ingress)]
     pub(crate) fn packet_arrives(ctx: SkBuffContext) -> i32 {
-        let Some(packet) = Packet::counted(&ctx) else { return PASS };
+        let Some(packet) = Packet::counted(&ctx, DIRECTION_DOWNLOAD) else { return PASS };
         if !limit::admits(&ctx, &packet, DIRECTION_DOWNLOAD) {
             return DROP_INGRESS;
         }

@@ -12,7 +12,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use chadthrottle_common::{
-    ControlFlags, LimitKey, LimitState, Membership, ProcessKey, ProcessRecord, ThrottleStats, TrafficCounters,
+    ControlFlags, LimitKey, LimitState, Membership, ProcessKey, ProcessRecord, SocketOwner, ThrottleStats,
+    TrafficCounters,
 };
 
 /// Entries are allocated when they are needed: the tables are as large as a busy host may want, and empty on
@@ -57,7 +58,7 @@ impl<T> SocketStorage<T> {
 /// The owner of each socket.
 #[unsafe(link_section = ".maps")]
 #[unsafe(export_name = "CHAD_OWNERS")]
-pub(crate) static OWNERS: SocketStorage<ProcessKey> = SocketStorage::new();
+pub(crate) static OWNERS: SocketStorage<SocketOwner> = SocketStorage::new();
 
 /// What is known of each process that opened a socket.
 #[btf_map(name = "CHAD_PROCESSES")]
@@ -103,12 +104,26 @@ static TASK_TGID: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static TASK_START_BOOTTIME: Global<u32> = Global::new(0);
 
+/// Offset of `flags` in `struct task_struct`, in bytes.
+#[unsafe(no_mangle)]
+static TASK_FLAGS: Global<u32> = Global::new(0);
+/// Offset of `sk_lock.owned` in `struct sock`, in bytes.
+#[unsafe(no_mangle)]
+static SOCK_LOCK_OWNED: Global<u32> = Global::new(0);
+
+/// Offset of `sk_lock.owned` in `struct sock`.
+#[inline(always)]
+pub(crate) fn sock_lock_owned() -> usize {
+    SOCK_LOCK_OWNED.load() as usize
+}
+
 /// Offsets into `struct task_struct`.
 #[derive(Clone, Copy)]
 pub(crate) struct TaskOffsets {
     pub(crate) group_leader: u64,
     pub(crate) tgid: u64,
     pub(crate) start_boottime: u64,
+    pub(crate) flags: u64,
 }
 
 impl TaskOffsets {
@@ -119,6 +134,7 @@ impl TaskOffsets {
             group_leader: TASK_GROUP_LEADER.load().into(),
             tgid: TASK_TGID.load().into(),
             start_boottime: TASK_START_BOOTTIME.load().into(),
+            flags: TASK_FLAGS.load().into(),
         }
     }
 }

@@ -15,6 +15,9 @@ const KIND_ARRAY: u32 = 3;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_ENUM: u32 = 6;
+const KIND_TYPEDEF: u32 = 8;
+const KIND_VOLATILE: u32 = 9;
+const KIND_CONST: u32 = 10;
 const KIND_FUNC_PROTO: u32 = 13;
 const KIND_VAR: u32 = 14;
 const KIND_DATASEC: u32 = 15;
@@ -44,9 +47,20 @@ pub struct KernelTypes {
     strings: usize,
 }
 
+/// How deep anonymous structures and chains of names go at most: malformed ones may go in circles.
+const MOST_NESTED: u32 = 16;
+
+struct Member {
+    /// In bytes.
+    offset: u32,
+    type_id: u32,
+}
+
 struct Type {
     name: u32,
     kind: u32,
+    /// The type that it is another name or qualifier of, for kinds that are.
+    target: u32,
     vlen: usize,
     kind_flag: bool,
     /// Where its extra data starts.
@@ -79,37 +93,57 @@ impl KernelTypes {
         Ok(parsed)
     }
 
-    /// Offset of a member in bytes, in `structure` or in an anonymous structure or union inside it.
+    /// Offset of a member in bytes, in `structure` or in an anonymous structure or union inside it. A path with dots
+    /// goes on into the member's own structure.
     ///
     /// # Errors
     /// When there is no such structure or member.
-    pub fn offset(&self, structure: &str, member: &str) -> Result<u32, BtfError> {
-        let found = self
-            .find(|this, ty| ty.kind == KIND_STRUCT && this.name_is(ty.name, structure))?
-            .map(|ty| self.member(&ty, member))
-            .transpose()?
-            .flatten();
-        found.ok_or_else(|| BtfError::Absent(format!("{structure}.{member}")))
+    pub fn offset(&self, structure: &str, path: &str) -> Result<u32, BtfError> {
+        let absent = || BtfError::Absent(format!("{structure}.{path}"));
+        let is_wanted = |this: &Self, ty: &Type| ty.kind == KIND_STRUCT && this.name_is(ty.name, structure);
+        let mut ty = self.find(is_wanted)?.ok_or_else(absent)?;
+        let mut offset = 0;
+        let mut members = path.split('.').peekable();
+        while let Some(name) = members.next() {
+            let member = self.member(&ty, name, MOST_NESTED)?.ok_or_else(absent)?;
+            offset += member.offset;
+            if members.peek().is_some() {
+                ty = self.structure(member.type_id)?.ok_or_else(absent)?;
+            }
+        }
+        Ok(offset)
     }
 
-    fn member(&self, ty: &Type, wanted: &str) -> Result<Option<u32>, BtfError> {
+    /// The structure or union that a type is, behind its other names and qualifiers.
+    fn structure(&self, mut id: u32) -> Result<Option<Type>, BtfError> {
+        for _ in 0..MOST_NESTED {
+            let Some(ty) = self.by_id(id)? else { return Ok(None) };
+            match ty.kind {
+                KIND_STRUCT | KIND_UNION => return Ok(Some(ty)),
+                KIND_TYPEDEF | KIND_VOLATILE | KIND_CONST => id = ty.target,
+                _ => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
+    fn member(&self, ty: &Type, wanted: &str, depth: u32) -> Result<Option<Member>, BtfError> {
         for index in 0..ty.vlen {
             let at = ty.extra + index * 12;
             let name = self.u32(at)?;
+            let type_id = self.u32(at + 4)?;
             let raw = self.u32(at + 8)?;
             // With the kind flag the upper 8 bits are the width of a bit field.
             let bits = if ty.kind_flag { raw & 0x00ff_ffff } else { raw };
             if self.name_is(name, wanted) {
-                return Ok(Some(bits / 8));
+                return Ok(Some(Member { offset: bits / 8, type_id }));
             }
-            if self.name_is(name, "") {
-                let id = self.u32(at + 4)?;
-                if let Some(inner) = self.by_id(id)?
-                    && matches!(inner.kind, KIND_STRUCT | KIND_UNION)
-                    && let Some(offset) = self.member(&inner, wanted)?
-                {
-                    return Ok(Some(bits / 8 + offset));
-                }
+            if depth > 0
+                && self.name_is(name, "")
+                && let Some(inner) = self.structure(type_id)?
+                && let Some(member) = self.member(&inner, wanted, depth - 1)?
+            {
+                return Ok(Some(Member { offset: bits / 8 + member.offset, ..member }));
             }
         }
         Ok(None)
@@ -130,6 +164,7 @@ impl KernelTypes {
             let info = self.u32(at + 4)?;
             let ty = Type {
                 name: self.u32(at)?,
+                target: self.u32(at + 8)?,
                 kind: info >> 24 & 0x1f,
                 vlen: (info & 0xffff) as usize,
                 kind_flag: info >> 31 == 1,
@@ -183,6 +218,9 @@ mod tests {
         // In an anonymous structure since 6.x, directly in the structure before: both are found.
         types.offset("sock", "sk_protocol").expect("sock.sk_protocol");
         assert!(matches!(types.offset("task_struct", "no_such_member"), Err(BtfError::Absent(_))));
+        let lock = types.offset("sock", "sk_lock").expect("sock.sk_lock");
+        // `spinlock_t slock; int owned;` (include/net/sock.h), behind a typedef.
+        assert!(types.offset("sock", "sk_lock.owned").expect("sock.sk_lock.owned") > lock);
         assert!(matches!(types.offset("no_such_struct", "x"), Err(BtfError::Absent(_))));
     }
 

@@ -54,15 +54,27 @@ fn build() -> anyhow::Result<PathBuf> {
 /// | arguments | what it does |
 /// | --- | --- |
 /// | `tcp-sink --listen ADDR [--connections N]` | receives from N connections (1), each to its end |
-/// | `tcp-send --to ADDR (--bytes N \| --seconds S) [--rate B]` | sends, and waits until all has been received |
+/// | `tcp-send --to ADDR (--bytes N \| --seconds S) [--rate B] [--quit]` | sends, and waits until all has been received; or ends at once |
 /// | `tcp-source --listen ADDR (--bytes N \| --seconds S) [--rate B] [--connections N]` | sends to who connects |
 /// | `tcp-receive --from ADDR` | receives to the end of the connection |
 /// | `udp-sink --listen ADDR --idle-exit MS [--first-wait MS]` | receives until nothing comes any more |
-/// | `udp-send --to ADDR --rate B --size N --seconds S [--unconnected]` | sends datagrams of N bytes of payload |
+/// | `udp-send --to ADDR --rate B --size N (--seconds S \| --datagrams N) [--unconnected]` | sends datagrams of N bytes of payload |
+/// | `prefork --listen ADDR --workers N --connections N --answer N` | processes accept from one listener, each so many connections; each sends an answer, then receives to the end |
+/// | `pass --to ADDR --bytes N` | connects, and a process that gets the connection sends, then receives to the end |
+/// | `turns --to ADDR --bytes N --rounds N` | two processes by turns send, and receive as much; the child three times as much |
+/// | `orphan --to ADDR --bytes N --more N` | sends and ends; its child sends more, then receives to the end |
+/// | `reuseport --listen ADDR --workers N [--inherited] [--silent]` | processes with a socket each on one port send datagrams back, or none; or with sockets that their parent opened |
+/// | `many --to ADDR --connections N --bytes N` | opens connections, then sends on each and receives to its end |
+/// | `zerocopy --to ADDR --bytes N --by (sendfile \| splice)` | sends out of a file, then receives to the end by `splice` |
+/// | `uring --to ADDR --bytes N [--worker]` | sends and then receives to the end by `io_uring`; or has a kernel thread do it |
+/// | `icmp --to IPV4 --count N --size N` | sends echo requests, each when the one before was answered |
+/// | `rename --to ADDR --bytes N --program PATH` | sends, and on a line of input becomes the program, given `tcp-send … --wait-stdin` |
 ///
 /// Rates are in bytes of payload per second. With `--wait-stdin` whatever sends waits for a line on its standard input
-/// when its socket is open. All print a line when their socket is open ([`ready`]), and a report at the end
-/// ([`Report`]).
+/// when its socket is open. All print a line when their socket is open ([`ready`]), and a report at the end:
+/// a [`Report`], or, from `prefork` on, a line for each process with its `pid`, the bytes of payload that it `sent` and
+/// `received`, the number of `receipts`, the bytes that TCP `retransmitted`, and the `ports` of those whose connections
+/// it accepted.
 ///
 /// # Errors
 ///

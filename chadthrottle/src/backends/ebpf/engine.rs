@@ -9,7 +9,8 @@ use aya::{
     programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock},
 };
 use chadthrottle_common::{
-    ControlFlags, LimitKey, LimitState, Membership, ProcessKey, ProcessRecord, ThrottleStats, TrafficCounters,
+    ControlFlags, LimitKey, LimitState, Membership, ProcessKey, ProcessRecord, SocketOwner, ThrottleStats,
+    TrafficCounters,
 };
 use log::LevelFilter;
 
@@ -32,7 +33,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("CHADTHROTTLE_EBPF_OBJEC
 /// ends it.
 pub struct Engine {
     cgroup: CgroupRoot,
-    owners: SkStorage<MapData, ProcessKey>,
+    owners: SkStorage<MapData, SocketOwner>,
     processes: HashMap<MapData, ProcessKey, ProcessRecord>,
     traffic: PerCpuHashMap<MapData, ProcessKey, TrafficCounters>,
     unowned: PerCpuArray<MapData, TrafficCounters>,
@@ -56,23 +57,25 @@ impl Engine {
     pub fn load(options: &BackendOptions) -> anyhow::Result<Self> {
         let cgroup = CgroupRoot::open(options.cgroup_root.as_deref())?;
         let types = KernelTypes::running()?;
-        let group_leader = types.offset("task_struct", "group_leader")?;
-        let tgid = types.offset("task_struct", "tgid")?;
-        let start_boottime = types.offset("task_struct", "start_boottime")?;
+        let offsets = [
+            ("TASK_GROUP_LEADER", types.offset("task_struct", "group_leader")?),
+            ("TASK_TGID", types.offset("task_struct", "tgid")?),
+            ("TASK_START_BOOTTIME", types.offset("task_struct", "start_boottime")?),
+            ("TASK_FLAGS", types.offset("task_struct", "flags")?),
+            ("SOCK_LOCK_OWNED", types.offset("sock", "sk_lock.owned")?),
+        ];
         drop(types);
         // The programs' own messages cost time in the packet path; the verifier removes them where they are off.
         let log_level = options.kernel_messages as u8;
         let has_messages = options.kernel_messages != LevelFilter::Off;
 
         let btf = Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
-        let mut programs = EbpfLoader::new()
-            .btf(Some(&btf))
-            .override_global("TASK_GROUP_LEADER", &group_leader, true)
-            .override_global("TASK_TGID", &tgid, true)
-            .override_global("TASK_START_BOOTTIME", &start_boottime, true)
-            .override_global(aya_log::LEVEL, &log_level, true)
-            .load(OBJECT)
-            .context("the kernel refused the programs")?;
+        let mut loader = EbpfLoader::new();
+        loader.btf(Some(&btf)).override_global(aya_log::LEVEL, &log_level, true);
+        for (name, offset) in &offsets {
+            loader.override_global(name, offset, true);
+        }
+        let mut programs = loader.load(OBJECT).context("the kernel refused the programs")?;
         let messages = if has_messages { Some(Messages::pass_on(&mut programs)?) } else { None };
 
         let mut control: Array<_, ControlFlags> = take(&mut programs, "CHAD_CONTROL")?;
@@ -105,13 +108,20 @@ impl Engine {
         // `Single` although several may be attached: with links that is the kernel's default, and the flag for it
         // is refused (cgroup_bpf_link_attach, kernel/bpf/cgroup.c).
         let mode = CgroupAttachMode::Single;
-        let fork: &mut BtfTracePoint = program(&mut self.programs, "process_forked")?;
-        fork.load("sched_process_fork", btf).context("loading process_forked")?;
-        fork.attach().context("attaching process_forked")?;
-
-        let create: &mut CgroupSock = program(&mut self.programs, "socket_created")?;
-        create.load().context("loading socket_created")?;
-        create.attach(cgroup, mode).context("attaching socket_created")?;
+        trace(&mut self.programs, "process_forked", "sched_process_fork", btf)?;
+        for (name, tracepoint) in
+            [("socket_sent", "sock_send_length"), ("socket_received", "sock_recv_length")]
+        {
+            // Since Linux 6.3. Without them a shared socket stays with whoever sent on it last.
+            if let Err(error) = trace(&mut self.programs, name, tracepoint, btf) {
+                log::info!("who receives on a shared socket is not seen: {error:#}");
+            }
+        }
+        for name in ["socket_created", "socket_released"] {
+            let socket: &mut CgroupSock = program(&mut self.programs, name)?;
+            socket.load().with_context(|| format!("loading {name}"))?;
+            socket.attach(cgroup, mode).with_context(|| format!("attaching {name}"))?;
+        }
 
         for (name, hook) in
             [("packet_leaves", CgroupSkbAttachType::Egress), ("packet_arrives", CgroupSkbAttachType::Ingress)]
@@ -236,4 +246,12 @@ where
 {
     let program = programs.program_mut(name).ok_or_else(|| anyhow!("the object has no program {name}"))?;
     program.try_into().with_context(|| format!("program {name}"))
+}
+
+/// Loads and attaches a program to a tracepoint.
+fn trace(programs: &mut Ebpf, name: &'static str, tracepoint: &str, btf: &Btf) -> anyhow::Result<()> {
+    let program: &mut BtfTracePoint = program(programs, name)?;
+    program.load(tracepoint, btf).with_context(|| format!("loading {name}"))?;
+    program.attach().with_context(|| format!("attaching {name}"))?;
+    Ok(())
 }

@@ -10,6 +10,7 @@ mod tagger;
 pub mod targets;
 
 pub use engine::Engine;
+pub(super) use tagger::process;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -7,7 +7,7 @@
 use std::{io, os::fd::AsRawFd};
 
 use aya::maps::{HashMap, MapData, MapError, SkStorage};
-use chadthrottle_common::{ProcessKey, ProcessRecord};
+use chadthrottle_common::{ProcessKey, ProcessRecord, SocketOwner};
 use procfs::{ProcError, process::Process};
 
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
 /// What an adoption writes.
 pub(super) struct Tables<'a> {
     /// The owner of each socket.
-    pub(super) owners: &'a mut SkStorage<MapData, ProcessKey>,
+    pub(super) owners: &'a mut SkStorage<MapData, SocketOwner>,
     /// What is known of each owner.
     pub(super) processes: &'a mut HashMap<MapData, ProcessKey, ProcessRecord>,
 }
@@ -105,7 +105,8 @@ pub(super) fn adopt(tables: &mut Tables<'_>, pid: i32, existing: Existing) -> io
             is_known = true;
         }
         let fd = socket.as_raw_fd();
-        existing_is_fine(tables.owners.insert(&fd, key, existing.flag()))?;
+        let owner = SocketOwner { process: key, ..SocketOwner::default() };
+        existing_is_fine(tables.owners.insert(&fd, owner, existing.flag()))?;
     }
     Ok(())
 }
@@ -131,10 +132,15 @@ fn identify(pid: i32) -> Result<(ProcessKey, ProcessRecord), ProcError> {
     Ok((key(ProcessId { pid, start_time: stat.starttime }), record))
 }
 
+/// The process that a key in the maps stands for.
+pub(in crate::backends) fn process(key: ProcessKey) -> ProcessId {
+    ProcessId { pid: key.tgid().cast_signed(), start_time: key.start_time() }
+}
+
 /// A process's key in the maps.
 pub(super) fn key(process: ProcessId) -> ProcessKey {
     // A pid is positive.
-    ProcessKey { tgid: process.pid.unsigned_abs(), _padding: 0, start_time: process.start_time }
+    ProcessKey::new(process.pid.unsigned_abs(), process.start_time)
 }
 
 fn has_ended(error: &io::Error) -> bool {

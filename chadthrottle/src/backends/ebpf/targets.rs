@@ -190,7 +190,7 @@ impl Targets {
             .keys()
             .flatten()
             .filter(|key| {
-                let process = ProcessId { pid: key.tgid.cast_signed(), start_time: key.start_time };
+                let process = tagger::process(*key);
                 !self.by_process.contains_key(&process) && !process.is_alive()
             })
             .collect();
@@ -219,7 +219,7 @@ fn limit_state(
     Ok(LimitState {
         config: CgroupThrottleConfig {
             cgroup_id: engine.cgroup().id,
-            pid: tagger::key(process).tgid,
+            pid: tagger::key(process).tgid(),
             traffic_type: TRAFFIC_TYPE_ALL,
             _padding: [0; 3],
             rate_bps,

@@ -63,7 +63,7 @@ impl EbpfMonitor {
 
     fn read(&mut self, engine: &mut Engine) -> anyhow::Result<Sample> {
         for (key, counters) in engine.traffic()? {
-            let id = ProcessId { pid: key.tgid.cast_signed(), start_time: key.start_time };
+            let id = ebpf::process(key);
             let counted = Traffic { upload: counters.upload_bytes, download: counters.download_bytes };
             let users = &mut self.users;
             let seen = self.seen.entry(id).or_insert_with(|| Seen {

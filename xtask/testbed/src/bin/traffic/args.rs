@@ -7,7 +7,7 @@ use std::str::FromStr;
 use anyhow::{anyhow, bail};
 
 /// Those without a value.
-const FLAGS: [&str; 2] = ["wait-stdin", "unconnected"];
+const FLAGS: [&str; 6] = ["wait-stdin", "unconnected", "quit", "inherited", "silent", "worker"];
 
 /// Arguments that nobody has asked for yet.
 pub(crate) struct Args(BTreeMap<String, String>);

@@ -1,14 +1,25 @@
 //! Sends and receives over TCP and UDP, and counts every byte.
 //!
 //! Prints two lines of JSON: `{"ready":"ADDRESS"}` when its socket is open (the address is its own), and a report at
-//! the end: `bytes`, `seconds`, `datagrams`, `errors` by name, and of a receiver `buckets` of bytes.
-//! `testbed::traffic` documents the arguments.
+//! the end: `bytes`, `seconds`, `datagrams`, `errors` by name, and of a receiver `buckets` of bytes. What shares
+//! sockets among processes, or uses them in unusual ways, reports `pid`, `sent`, `received`, `receipts`, `retransmitted`
+//! and the `ports` of who connected to it: a line for each process. `testbed::traffic` documents the arguments.
 
 mod args;
+mod family;
+mod icmp;
+mod many;
 mod meter;
 mod pace;
+mod pass;
+mod prefork;
+mod rename;
+mod reuseport;
 mod tcp;
+mod turns;
 mod udp;
+mod uring;
+mod zerocopy;
 
 use std::io::{self, BufRead};
 use std::net::SocketAddr;
@@ -65,6 +76,16 @@ fn run(mut words: impl Iterator<Item = String>) -> anyhow::Result<()> {
             args.finish()?;
             sending.run()?
         }
+        "prefork" => prefork::run(args)?,
+        "pass" => pass::run(args)?,
+        "turns" => turns::by_turns(args)?,
+        "orphan" => turns::orphan(args)?,
+        "reuseport" => reuseport::run(args)?,
+        "many" => many::run(args)?,
+        "zerocopy" => zerocopy::run(args)?,
+        "uring" => uring::run(args)?,
+        "icmp" => icmp::run(args)?,
+        "rename" => rename::run(args)?,
         other => bail!("I do not know how to {other}"),
     };
     println!("{report}");

@@ -26,6 +26,7 @@ pub(crate) struct Sending {
     time: Option<Duration>,
     rate: Option<u64>,
     wait_stdin: bool,
+    quit: bool,
 }
 
 impl Sending {
@@ -33,7 +34,8 @@ impl Sending {
         let (bytes, seconds) = (args.optional("bytes")?, args.optional("seconds")?);
         anyhow::ensure!(bytes.is_some() != seconds.is_some(), "either --bytes or --seconds");
         let time = seconds.map(Duration::try_from_secs_f64).transpose()?;
-        Ok(Self { bytes, time, rate: args.optional("rate")?, wait_stdin: args.flag("wait-stdin") })
+        let rate = args.optional("rate")?;
+        Ok(Self { bytes, time, rate, wait_stdin: args.flag("wait-stdin"), quit: args.flag("quit") })
     }
 }
 
@@ -101,7 +103,7 @@ fn accept(
     })
 }
 
-/// Sends, waits until the other side has received it all, and returns bytes and time.
+/// Sends, waits until the other side has received it all (unless it is to quit), and returns bytes and time.
 fn send(mut stream: &TcpStream, sending: Sending) -> anyhow::Result<(u64, Duration)> {
     let piece = sending.rate.map_or(BUFFER as u64, |rate| (rate / PIECES_PER_SECOND).clamp(1, BUFFER as u64));
     let buffer = vec![b'x'; usize::try_from(piece)?];
@@ -125,6 +127,9 @@ fn send(mut stream: &TcpStream, sending: Sending) -> anyhow::Result<(u64, Durati
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
             Err(error) => return Err(error).context("cannot send"),
         }
+    }
+    if sending.quit {
+        return Ok((sent, pace.elapsed()));
     }
     stream.shutdown(Shutdown::Write)?;
     // The end of the other half says that all has been received. A byte there would be a mistake in the test.

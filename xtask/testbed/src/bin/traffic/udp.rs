@@ -49,18 +49,22 @@ pub(crate) struct Sending {
     to: SocketAddr,
     rate: u64,
     size: usize,
-    time: Duration,
+    time: Option<Duration>,
+    datagrams: Option<u64>,
     unconnected: bool,
     wait_stdin: bool,
 }
 
 impl Sending {
     pub(crate) fn from_args(args: &mut Args) -> anyhow::Result<Self> {
+        let (seconds, datagrams) = (args.optional("seconds")?, args.optional("datagrams")?);
+        anyhow::ensure!(seconds.is_some() != datagrams.is_some(), "either --seconds or --datagrams");
         Ok(Self {
             to: args.required("to")?,
             rate: args.required("rate")?,
             size: args.required("size")?,
-            time: Duration::try_from_secs_f64(args.required("seconds")?)?,
+            time: seconds.map(Duration::try_from_secs_f64).transpose()?,
+            datagrams,
             unconnected: args.flag("unconnected"),
             wait_stdin: args.flag("wait-stdin"),
         })
@@ -81,9 +85,11 @@ impl Sending {
         let payload = vec![b'x'; self.size];
         let mut meter = Meter::default();
         let mut pace = Pace::new(Some(self.rate));
+        let mut offered = 0;
         loop {
             pace.wait();
-            if pace.elapsed() >= self.time {
+            let is_over = self.time.is_some_and(|time| pace.elapsed() >= time);
+            if is_over || self.datagrams == Some(offered) {
                 return Ok(meter.report(pace.elapsed()));
             }
             let sent =
@@ -96,6 +102,7 @@ impl Sending {
                 Err(error) => meter.failed(&error),
             }
             pace.offered(self.size);
+            offered += 1;
         }
     }
 }

@@ -1,0 +1,229 @@
+//! Sockets that more than one process has.
+
+use std::{
+    net::{SocketAddr, TcpStream, UdpSocket},
+    thread,
+    time::Duration,
+};
+
+use testbed::{Family, Host, traffic};
+
+use crate::{
+    books::{Books, Part, bed, parts, start, with_retransmissions},
+    peer::{self, Flow, Flows, HEADERS, OPENED, SYN, Talk},
+    support::Monitor,
+};
+
+/// Header of a datagram: IP and UDP.
+const UDP: u64 = 28;
+
+/// Workers on one listener, and peers that talk to them from the server: `at_once` or one after the other.
+fn prefork(
+    what: &str,
+    connections: u64,
+    answer: usize,
+    talk: Talk,
+    peers: fn(&Host, SocketAddr, u64, Talk) -> anyhow::Result<Flows>,
+) -> anyhow::Result<()> {
+    const WORKERS: u64 = 4;
+    let bed = bed("prefork")?;
+    let monitor = Monitor::start(&bed, &[])?;
+    let listen = bed.client().socket_address(Family::V4, 0);
+    let each = connections / WORKERS;
+    let master = start(
+        bed.client(),
+        &format!("prefork --listen {listen} --workers {WORKERS} --connections {each} --answer {answer}"),
+    )?;
+    let to = traffic::ready(&master)?;
+    let flows = peers(bed.server(), to, connections, talk)?;
+    let parts = parts(master)?;
+    let books = Books::close(&monitor)?;
+
+    books.check_sum(what, with_retransmissions(flows.values().copied().sum(), &parts));
+    let (master, workers) = parts.split_first().expect("a line of its own");
+    assert_eq!(workers.len() as u64, WORKERS);
+    // Who listens makes the handshakes; the rest is the worker's.
+    books.check(what, master.pid, Flow { up: connections * SYN, down: connections * OPENED });
+    for worker in workers {
+        let served = worker.ports.iter().map(|port| flows[port]).sum();
+        let served = with_retransmissions(served, std::slice::from_ref(worker));
+        books.check(what, worker.pid, Flow { up: served.up - each * SYN, down: served.down - each * OPENED });
+    }
+    Ok(())
+}
+
+fn at_once(host: &Host, to: SocketAddr, connections: u64, talk: Talk) -> anyhow::Result<Flows> {
+    host.run(|| {
+        thread::scope(|scope| {
+            let peers: Vec<_> =
+                (0..connections).map(|_| scope.spawn(move || peer::connect(to, talk))).collect();
+            peers.into_iter().map(|peer| peer.join().expect("no panic")).collect()
+        })
+    })
+}
+
+fn one_by_one(host: &Host, to: SocketAddr, connections: u64, talk: Talk) -> anyhow::Result<Flows> {
+    host.run(|| (0..connections).map(|_| peer::connect(to, talk)).collect())
+}
+
+#[test]
+fn prefork_workers_with_large_transfers_both_ways() -> anyhow::Result<()> {
+    fn talk(stream: &TcpStream) -> anyhow::Result<()> {
+        peer::receive_exactly(stream, 2_000_000)?;
+        peer::send(stream, 2_000_000)
+    }
+    prefork("9", 8, 2_000_000, talk, at_once)
+}
+
+#[test]
+fn prefork_workers_that_speak_first() -> anyhow::Result<()> {
+    let talk = |stream: &TcpStream| peer::receive_exactly(stream, 1000);
+    prefork("25", 100, 1000, talk, one_by_one)?;
+    prefork("25, at once", 100, 1000, talk, at_once)
+}
+
+#[test]
+fn prefork_workers_that_receive_small_uploads() -> anyhow::Result<()> {
+    let talk = |stream: &TcpStream| peer::send(stream, 1000);
+    prefork("26", 100, 0, talk, one_by_one)?;
+    // Most of these have received everything before anybody accepts them.
+    prefork("26, at once", 100, 0, talk, at_once)
+}
+
+/// Reads to the end, then answers.
+fn answer(stream: &TcpStream) -> anyhow::Result<()> {
+    peer::receive(stream)?;
+    peer::send(stream, 1_000_000)
+}
+
+#[test]
+fn a_socket_passed_on_belongs_to_who_uses_it() -> anyhow::Result<()> {
+    let bed = bed("pass")?;
+    let monitor = Monitor::start(&bed, &[])?;
+    let (to, peer) = peer::serve(bed.server(), 1, answer)?;
+    let parts = parts(start(bed.client(), &format!("pass --to {to} --bytes 1000000"))?)?;
+    let flow = with_retransmissions(peer.join().expect("no panic")?.into_values().sum(), &parts);
+    let books = Books::close(&monitor)?;
+    let [giver, taker] = &parts[..] else { panic!("{parts:?}") };
+    books.check_sum("10", flow);
+    books.check("10", giver.pid, Flow { up: OPENED, down: SYN });
+    books.check("10", taker.pid, Flow { up: flow.up - OPENED, down: flow.down - SYN });
+    Ok(())
+}
+
+#[test]
+fn a_child_goes_on_with_the_connection_of_a_parent_that_has_ended() -> anyhow::Result<()> {
+    let bed = bed("orphan")?;
+    let monitor = Monitor::start(&bed, &[])?;
+    let (to, peer) = peer::serve(bed.server(), 1, answer)?;
+    let program = start(bed.client(), &format!("orphan --to {to} --bytes 500000 --more 1500000"))?;
+    let flow = peer.join().expect("no panic")?.into_values().sum();
+    let parts = parts(program)?;
+    let flow = with_retransmissions(flow, &parts);
+    let books = Books::close(&monitor)?;
+    let [parent, child] = &parts[..] else { panic!("{parts:?}") };
+    books.check_sum("20", flow);
+    // Acknowledgements came for every piece alike; answers came to the child.
+    let acknowledgements = flow.down - tcp_ip_bytes(1_000_000);
+    let first = Flow { up: tcp_ip_bytes(500_000) + OPENED, down: books.counted(parent.pid).down };
+    assert!(first.down <= acknowledgements, "{first:?} of {flow:?}");
+    books.check("20", parent.pid, first);
+    books.check("20", child.pid, Flow { up: flow.up - first.up, down: flow.down - first.down });
+    Ok(())
+}
+
+/// IP bytes for so much payload in full segments.
+fn tcp_ip_bytes(payload: u64) -> u64 {
+    payload + payload.div_ceil(1448) * HEADERS
+}
+
+#[test]
+fn two_processes_take_turns_on_one_connection() -> anyhow::Result<()> {
+    const ROUNDS: u64 = 50;
+    fn talk(stream: &TcpStream) -> anyhow::Result<()> {
+        for _ in 0..ROUNDS {
+            for bytes in [20_000, 60_000] {
+                peer::receive_exactly(stream, bytes)?;
+                peer::send(stream, usize::try_from(bytes)?)?;
+            }
+        }
+        Ok(())
+    }
+    let bed = bed("turns")?;
+    let monitor = Monitor::start(&bed, &[])?;
+    let (to, peer) = peer::serve(bed.server(), 1, talk)?;
+    let parts = parts(start(bed.client(), &format!("turns --to {to} --bytes 20000 --rounds {ROUNDS}"))?)?;
+    let flow = with_retransmissions(peer.join().expect("no panic")?.into_values().sum(), &parts);
+    let books = Books::close(&monitor)?;
+    let [parent, child] = &parts[..] else { panic!("{parts:?}") };
+    books.check_sum("27", flow);
+    for (part, quarters) in [(parent, 1), (child, 3)] {
+        assert_eq!((part.sent, part.received), (quarters * ROUNDS * 20_000, quarters * ROUNDS * 20_000));
+        books.check("27", part.pid, Flow { up: flow.up * quarters / 4, down: flow.down * quarters / 4 });
+    }
+    Ok(())
+}
+
+/// Workers that share a UDP port echo what twenty sockets send them, unless they are silent.
+fn reuseport(flags: &str) -> anyhow::Result<(Vec<Part>, Books)> {
+    let bed = bed("reuseport")?;
+    let monitor = Monitor::start(&bed, &[])?;
+    let listen = bed.client().socket_address(Family::V4, 7000);
+    let program = start(bed.client(), &format!("reuseport --listen {listen} --workers 2{flags}"))?;
+    traffic::ready(&program)?;
+    let is_silent = flags.contains("silent");
+    bed.server().run(|| {
+        for _ in 0..20 {
+            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+            socket.connect(listen)?;
+            for _ in 0..100 {
+                socket.send(&[b'y'; 200])?;
+                if is_silent {
+                    // Slow enough to be received one by one.
+                    thread::sleep(Duration::from_micros(100));
+                } else {
+                    anyhow::ensure!(socket.recv(&mut [0; 300])? == 200);
+                }
+            }
+        }
+        Ok(())
+    })?;
+    let parts = parts(program)?;
+    let books = Books::close(&monitor)?;
+    let datagrams: u64 = parts.iter().map(|part| part.receipts).sum();
+    assert_eq!(datagrams, 2000);
+    let all = datagrams * (200 + UDP);
+    books.check_sum("19", Flow { up: if is_silent { 0 } else { all }, down: all });
+    Ok((parts, books))
+}
+
+/// What a worker sent and received.
+fn datagrams(part: &Part) -> Flow {
+    assert!(part.receipts > 0, "chance has left one worker without work");
+    // Each was sent back, or none was.
+    let headers = if part.sent == 0 { 0 } else { part.receipts * UDP };
+    Flow { up: part.sent + headers, down: part.received + part.receipts * UDP }
+}
+
+#[test]
+fn workers_that_share_a_port_have_their_own() -> anyhow::Result<()> {
+    let (parts, books) = reuseport("")?;
+    assert_eq!(books.counted(parts[0].pid), Flow::default());
+    for part in &parts[1..] {
+        assert_eq!(books.counted(part.pid), datagrams(part));
+    }
+    Ok(())
+}
+
+#[test]
+fn workers_have_their_own_on_sockets_that_their_parent_opened() -> anyhow::Result<()> {
+    // Those that never send leave no trace but that they receive.
+    for flags in [" --inherited", " --inherited --silent"] {
+        let (parts, books) = reuseport(flags)?;
+        for part in &parts[1..] {
+            books.check(&format!("19,{flags}"), part.pid, datagrams(part));
+        }
+    }
+    Ok(())
+}
