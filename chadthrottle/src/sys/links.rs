@@ -1,6 +1,6 @@
-//! Network interfaces and what they are made of (rtnetlink(7)).
+//! Network interfaces, what they are made of and which addresses they have (rtnetlink(7)).
 
-use std::{ffi::CStr, io};
+use std::{ffi::CStr, io, net::IpAddr};
 
 use nix::{libc, sys::socket::SockProtocol};
 
@@ -8,6 +8,9 @@ use super::netlink::{Answers, Netlink, attributes};
 
 /// `struct ifinfomsg`: family, padding, type, index, flags, changes.
 const IFINFOMSG: usize = 16;
+
+/// `struct ifaddrmsg`: family, length of the prefix, flags, scope, index.
+const IFADDRMSG: usize = 8;
 
 /// An interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,6 +36,17 @@ pub fn all(netlink: &mut Netlink) -> io::Result<Vec<Link>> {
     let any = [0; IFINFOMSG];
     netlink.ask(libc::RTM_GETLINK, Answers::Many, &any, |body| links.extend(read(body)))?;
     Ok(links)
+}
+
+/// Every address of this network namespace, with the number of its interface.
+///
+/// # Errors
+/// When the kernel does not answer.
+pub fn addresses(netlink: &mut Netlink) -> io::Result<Vec<(IpAddr, u32)>> {
+    let mut found = Vec::new();
+    let any = [0; IFADDRMSG];
+    netlink.ask(libc::RTM_GETADDR, Answers::Many, &any, |body| found.extend(read_address(body)))?;
+    Ok(found)
 }
 
 /// The way to the part of the kernel that knows about interfaces.
@@ -68,6 +82,28 @@ fn read(body: &[u8]) -> Option<Link> {
     Some(link)
 }
 
+/// `struct ifaddrmsg` and its attributes. Where there is a local address, the other is that of the peer.
+fn read_address(body: &[u8]) -> Option<(IpAddr, u32)> {
+    let index = number(body.get(4..8)?)?;
+    let mut address = None;
+    for (kind, value) in attributes(body.get(IFADDRMSG..)?) {
+        match kind {
+            libc::IFA_LOCAL => address = ip(value),
+            libc::IFA_ADDRESS => address = address.or_else(|| ip(value)),
+            _ => {}
+        }
+    }
+    Some((address?, index))
+}
+
+fn ip(value: &[u8]) -> Option<IpAddr> {
+    match value.len() {
+        4 => value.first_chunk::<4>().map(|&bytes| bytes.into()),
+        16 => value.first_chunk::<16>().map(|&bytes| bytes.into()),
+        _ => None,
+    }
+}
+
 fn number(value: &[u8]) -> Option<u32> {
     value.first_chunk().map(|&bytes| u32::from_ne_bytes(bytes))
 }
@@ -91,6 +127,16 @@ mod tests {
     }
 
     #[test]
+    fn of_two_addresses_the_local_one_is_ours() {
+        let mut body = vec![2, 32, 0, 0, 7, 0, 0, 0];
+        body.extend([8, 0, 1, 0, 192, 0, 2, 9]);
+        assert_eq!(read_address(&body), Some((IpAddr::from([192, 0, 2, 9]), 7)));
+        body.extend([8, 0, 2, 0, 192, 0, 2, 1]);
+        assert_eq!(read_address(&body), Some((IpAddr::from([192, 0, 2, 1]), 7)));
+        assert_eq!(read_address(&body[..12]), None);
+    }
+
+    #[test]
     fn a_macvlan_has_a_lower_device_unless_that_is_in_another_namespace() {
         let mut body = vec![0; IFINFOMSG];
         body[4] = 9;
@@ -107,6 +153,7 @@ mod tests {
         #[test]
         fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             read(&bytes);
+            read_address(&bytes);
         }
     }
 }

@@ -52,9 +52,9 @@ const TCP: u32 = 6;
 const UDP: u32 = 17;
 
 /// The interfaces that a program can tell apart. With more, two of them (the old one goes when the new one is there)
-/// would need more memory than older kernels give a socket
-/// (`net.core.optmem_max`, 20 KB before 6.8). Devices have low numbers. What has high ones on a host with so many are
-/// its containers' ends, whose packets are nobody's here in any case.
+/// would need more memory than older kernels give a socket (`net.core.optmem_max`, 20 KB before 6.8). Devices have low
+/// numbers. What has high ones on a host with so many are its containers' ends, whose packets are nobody's here in any
+/// case.
 const MOST_EXCLUDED: usize = 300;
 
 /// On which links.

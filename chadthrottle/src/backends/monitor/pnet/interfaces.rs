@@ -1,6 +1,10 @@
 //! What has to be known of interfaces: which packets pass two of them, and how long a packet may be.
 
-use std::{collections::HashMap, io, net::IpAddr};
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    net::IpAddr,
+};
 
 use super::filter::Scope;
 use crate::sys::{
@@ -41,12 +45,12 @@ impl Interfaces {
         let links = links::all(&mut self.0)?;
         (scope.excluded_upload, scope.excluded_download) = excluded(&links);
         let mut addresses = Addresses::default();
-        for interface in pnet_datalink::interfaces() {
-            let mtu = links.iter().find(|link| link.index == interface.index).map(|link| link.mtu);
-            for network in interface.ips {
-                let found = (interface.index, mtu.unwrap_or(USUAL_MTU));
-                addresses.0.entry(network.ip()).or_default().push(found);
-            }
+        let mtus: HashMap<u32, u32> = links.iter().map(|link| (link.index, link.mtu)).collect();
+        // Not by pnet's interfaces(): it takes every name for UTF-8, and a time that grows with the square of their
+        // number.
+        for (address, index) in links::addresses(&mut self.0)? {
+            let mtu = mtus.get(&index).copied().unwrap_or(USUAL_MTU);
+            addresses.0.entry(address).or_default().push((index, mtu));
         }
         Ok(addresses)
     }
@@ -63,10 +67,10 @@ impl Interfaces {
 /// A VLAN's packets are told by their tag, those of PPP over Ethernet, `MACsec` and switch ports by their Ether type,
 /// and a tunnel's are others than those that carry them.
 fn excluded(links: &[Link]) -> (Vec<u32>, Vec<u32>) {
-    let is_vrf = |index| links.iter().any(|link| link.index == index && link.kind == "vrf");
+    let vrfs: HashSet<u32> = links.iter().filter(|link| link.kind == "vrf").map(|link| link.index).collect();
     let (mut upload, mut download) = (Vec::new(), Vec::new());
     for link in links {
-        let is_part = link.kind == "vrf" || link.master.is_some_and(|master| !is_vrf(master));
+        let is_part = vrfs.contains(&link.index) || link.master.is_some_and(|master| !vrfs.contains(&master));
         let is_above = |kinds: &[&str]| link.lower.is_some() && kinds.contains(&link.kind.as_str());
         if is_part || is_above(&["macvlan", "macvtap", "ipvlan", "ipvtap"]) {
             upload.push(link.index);
