@@ -4,30 +4,12 @@ mod support;
 
 use std::time::Duration;
 
-use support::{Monitor, PATIENCE, number, process};
+use support::{Monitor, PATIENCE, assert_close, number, process, tcp_ip_bytes};
 use testbed::{
     Family, Process, Testbed,
     iperf3::{Iperf3, Iperf3Report, Iperf3Server},
     traffic,
 };
-
-/// IP bytes for so many bytes of TCP payload on a path of 1500 bytes: 40 or 60 bytes of headers and 12 of timestamps
-/// for each full segment.
-fn tcp_ip_bytes(payload: u64, family: Family) -> f64 {
-    let headers = match family {
-        Family::V4 => 52,
-        Family::V6 => 72,
-    };
-    #[expect(clippy::cast_precision_loss, reason = "exact up to 8 petabytes")]
-    let payload = payload as f64;
-    payload * 1500.0 / f64::from(1500 - headers)
-}
-
-fn assert_close(counted: u64, expected: f64, what: &str) {
-    #[expect(clippy::cast_precision_loss, reason = "exact up to 8 petabytes")]
-    let ratio = counted as f64 / expected;
-    assert!((0.98..1.02).contains(&ratio), "{what}: counted {counted}, expected {expected}: {ratio:.4}");
-}
 
 #[test]
 fn iperf3_is_named_and_counted_in_both_directions() -> anyhow::Result<()> {

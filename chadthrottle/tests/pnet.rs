@@ -12,7 +12,7 @@ use pnet_packet::{
     udp::MutableUdpPacket,
 };
 use serde_json::Value;
-use support::{Monitor, PATIENCE, number, process};
+use support::{Monitor, PATIENCE, assert_close, number, process, tcp_ip_bytes};
 use testbed::{
     Family, Process, Testbed,
     iperf3::{Iperf3, Iperf3Report, Iperf3Server},
@@ -32,25 +32,6 @@ fn ended(monitor: &Monitor, pid: u32) -> anyhow::Result<Value> {
     monitor.until("the process has ended", |line| {
         process(line, pid).filter(|row| row["alive"] == false).cloned()
     })
-}
-
-/// IP bytes for so many bytes of TCP payload on a path of 1500 bytes: 40 or 60 bytes of headers and 12 of timestamps
-/// for each full segment.
-fn tcp_ip_bytes(payload: u64, family: Family) -> f64 {
-    let headers = match family {
-        Family::V4 => 52,
-        Family::V6 => 72,
-    };
-    #[expect(clippy::cast_precision_loss, reason = "exact up to 8 petabytes")]
-    let payload = payload as f64;
-    payload * 1500.0 / f64::from(1500 - headers)
-}
-
-fn assert_close(counted: u64, expected: f64, what: &str) {
-    #[expect(clippy::cast_precision_loss, reason = "exact up to 8 petabytes")]
-    let ratio = counted as f64 / expected;
-    eprintln!("{what}: counted {counted}, expected {expected:.0}: {ratio:.5}");
-    assert!((0.98..1.02).contains(&ratio), "{what}: counted {counted}, expected {expected}: {ratio:.4}");
 }
 
 /// A receiver of datagrams on the server, and where it is.

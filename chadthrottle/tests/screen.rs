@@ -95,7 +95,7 @@ fn a_process_is_seen_limited_and_freed_by_keys() -> anyhow::Result<()> {
     let text = terminal.wait_for("5M")?;
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     testbed::until("iperf3 is held", PATIENCE, || Ok((rate()? < 8e6).then_some(())))?;
-    // What the screen shows is what passes, not what is offered.
+    // Two more snapshots: the limit stays on the process's line.
     std::thread::sleep(Duration::from_secs(2));
     let text = terminal.text()?;
     let line = text.lines().find(|line| line.contains("iperf3")).context("iperf3 is listed")?;

@@ -13,28 +13,10 @@ use std::{
 
 use chadthrottle::sys::sock_diag::{SocketDump, SocketEnds};
 use serde_json::Value;
-use support::{BINARY, Monitor, PATIENCE, number, process};
+use support::{BINARY, Monitor, PATIENCE, assert_close, number, process, tcp_ip_bytes};
 use testbed::{Family, Process, Testbed, traffic};
 
 const SOCK_DIAG: [&str; 2] = ["--monitor-backend", "sock_diag"];
-
-/// IP bytes for so many bytes of TCP payload in full segments on a path of 1500 bytes, with timestamps.
-fn tcp_ip_bytes(payload: u64, family: Family) -> f64 {
-    let headers = match family {
-        Family::V4 => 52,
-        Family::V6 => 72,
-    };
-    #[expect(clippy::cast_precision_loss, reason = "exact up to 8 petabytes")]
-    let payload = payload as f64;
-    payload * 1500.0 / f64::from(1500 - headers)
-}
-
-fn assert_close(counted: u64, expected: f64, what: &str) {
-    #[expect(clippy::cast_precision_loss, reason = "exact up to 8 petabytes")]
-    let ratio = counted as f64 / expected;
-    println!("{what}: {ratio:.5} of what was expected");
-    assert!((0.98..1.02).contains(&ratio), "{what}: counted {counted}, expected {expected}: {ratio:.4}");
-}
 
 /// Starts who waits for bytes on the server, and returns it with its address.
 fn sink(bed: &Testbed, family: Family) -> anyhow::Result<(Process, String)> {

@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::Context;
 use serde_json::Value;
-use testbed::{Process, Testbed};
+use testbed::{Family, Process, Testbed};
 
 /// Long enough for anything here on a slow machine, short enough for a hang to be noticed.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -115,4 +115,25 @@ pub fn interface_bytes(host: &testbed::Host, interface: &str, direction: &str) -
     };
     let fields: Vec<_> = line.context("no such interface")?.split_ascii_whitespace().collect();
     Ok(fields.get(field).context("short line")?.parse()?)
+}
+
+/// IP bytes for so many bytes of TCP payload on a path of 1500 bytes: 40 or 60 bytes of headers and 12 of timestamps
+/// for each full segment.
+pub fn tcp_ip_bytes(payload: u64, family: Family) -> f64 {
+    let headers = match family {
+        Family::V4 => 52,
+        Family::V6 => 72,
+    };
+    #[expect(clippy::cast_precision_loss, reason = "exact up to 8 petabytes")]
+    let payload = payload as f64;
+    payload * 1500.0 / f64::from(1500 - headers)
+}
+
+/// That what was counted is within 2 % of what was expected.
+pub fn assert_close(counted: u64, expected: f64, what: &str) {
+    #[expect(clippy::cast_precision_loss, reason = "exact up to 8 petabytes")]
+    let ratio = counted as f64 / expected;
+    // Shown when a test fails elsewhere, and with --nocapture.
+    println!("{what}: {ratio:.5} of what was expected");
+    assert!((0.98..1.02).contains(&ratio), "{what}: counted {counted}, expected {expected}: {ratio:.4}");
 }
