@@ -4,7 +4,7 @@
 //! panics that the verifier would have to prove unreachable. The structures are `#[repr(C)]` without padding
 //! holes (asserted at compile time), because the kernel compares and copies them as bytes.
 //!
-//! - [`layout`]: the structures.
+//! - [`layout`]: the structures of the limiter, and [`traffic`]: those of accounting.
 //! - [`clock`]: the limiter's arithmetic.
 //! - [`scope`]: local or on the internet.
 //! - [`wire`]: how many bytes a super-packet stands for.
@@ -14,17 +14,23 @@
     reason = "a call between BPF functions costs registers and verification; these are a few instructions each"
 )]
 
+#[macro_use]
+mod assertions;
 pub mod clock;
 pub mod layout;
 pub mod scope;
+pub mod traffic;
 pub mod wire;
 
 pub use layout::{
     CgroupThrottleConfig, ControlFlags, DIRECTION_DOWNLOAD, DIRECTION_UPLOAD, LimitKey, LimitState,
-    MEMBER_INHERITED_BY_CHILDREN, Membership, ProcessKey, ProcessRecord, SocketOwner, TRAFFIC_TYPE_ALL,
-    TRAFFIC_TYPE_INTERNET, TRAFFIC_TYPE_LOCAL, ThrottleStats, TokenBucket, TrafficCounters,
+    MEMBER_INHERITED_BY_CHILDREN, Membership, TRAFFIC_TYPE_ALL, TRAFFIC_TYPE_INTERNET, TRAFFIC_TYPE_LOCAL,
+    ThrottleStats, TokenBucket,
 };
 pub use scope::{SCOPE_INTERNET, SCOPE_LOCAL, scope_of_v4, scope_of_v6};
+pub use traffic::{
+    FlowCounters, Interface, ProcessKey, ProcessRecord, ProgramPath, SocketOwner, TrafficCounters, TrafficKey,
+};
 
 /// The interface index of `lo`, the same in every network namespace (`LOOPBACK_IFINDEX`,
 /// include/net/flow.h in the kernel source).

@@ -2,57 +2,92 @@
 //!
 //! What a limit drops is not counted here: it was neither sent nor received. It is in the limit's own figures.
 
-use core::{
-    intrinsics::{AtomicOrdering, atomic_xadd},
-    ptr,
-};
+use core::intrinsics::{AtomicOrdering, atomic_xadd, atomic_xchg};
 
 use aya_ebpf::bindings::BPF_NOEXIST;
-use chadthrottle_common::{DIRECTION_UPLOAD, ProcessKey, SocketOwner, TrafficCounters};
-
-use crate::{
-    maps::{TRAFFIC, UNOWNED, count_lost},
-    packet::Packet,
+use chadthrottle_common::{
+    DIRECTION_DOWNLOAD, DIRECTION_UPLOAD, FlowCounters, SocketOwner, TrafficCounters, TrafficKey,
 };
 
-/// Counts a packet for its owner, or for nobody; or holds it back where the owner is only presumed.
+use crate::{
+    maps::{NO_TRAFFIC, TRAFFIC, count_lost},
+    owner,
+    packet::Packet,
+    peer::SCOPE_MASK,
+};
+
+/// Counts a packet for its owner, or for a bucket; or holds it back where the owner is only presumed.
 #[inline(always)]
 pub(crate) fn count(packet: &Packet, direction: u32) {
-    let traffic = if direction == DIRECTION_UPLOAD {
-        TrafficCounters { upload_bytes: packet.wire_len, upload_packets: 1, ..TrafficCounters::default() }
-    } else {
-        TrafficCounters { download_bytes: packet.wire_len, download_packets: 1, ..TrafficCounters::default() }
-    };
-    let Some(socket) = packet.socket else {
-        match UNOWNED.get_ptr_mut(0) {
-            // SAFETY: this CPU's own copy, valid for the program's run.
-            Some(counters) => unsafe { add_to(counters, &traffic) },
-            None => count_lost(),
+    if packet.is_held
+        && let Some(socket) = packet.socket
+    {
+        // SAFETY: the packet's own socket.
+        unsafe {
+            (*socket).held_ifindex = packet.ifindex;
+            add_to(flow_of(&raw mut (*socket).held, direction), &packet.flow);
         }
         return;
+    }
+    let key = TrafficKey { owner: packet.owner, ifindex: packet.ifindex, scope: packet.scope };
+    add(&key, direction, &packet.flow);
+}
+
+/// Adds to what was sent or received.
+#[inline(always)]
+pub(crate) fn add(key: &TrafficKey, direction: u32, flow: &FlowCounters) {
+    let counters = match TRAFFIC.get_ptr_mut(key) {
+        Some(counters) => counters,
+        None => {
+            // Another CPU may have made the entry in between: what matters is that it is there now.
+            let _ = TRAFFIC.insert(key, &NO_TRAFFIC, u64::from(BPF_NOEXIST));
+            match TRAFFIC.get_ptr_mut(key) {
+                Some(counters) => counters,
+                None => {
+                    count_lost();
+                    return;
+                }
+            }
+        }
     };
-    // SAFETY: the packet's own socket.
+    // SAFETY: this CPU's own copy, valid for the program's run.
+    unsafe { add_to(flow_of(counters, direction), flow) };
+}
+
+/// Counts what was held back for whoever owns the socket now.
+///
+/// # Safety
+/// `socket` points to a live socket's storage.
+#[inline(always)]
+pub(crate) unsafe fn release_held(socket: *mut SocketOwner) {
+    // SAFETY: as promised by the caller. Each number is taken by one CPU, whoever else looks at the same time.
     unsafe {
-        if !packet.is_listener && ptr::read_volatile(&raw const (*socket).is_presumed) != 0 {
-            hold(socket, &traffic);
-        } else {
-            add(ptr::read_volatile(&raw const (*socket).process), &traffic);
+        let key = TrafficKey {
+            owner: owner::process(socket),
+            ifindex: (*socket).held_ifindex,
+            scope: (*socket).peer_scope & SCOPE_MASK,
+        };
+        let held = &raw mut (*socket).held;
+        for direction in [DIRECTION_UPLOAD, DIRECTION_DOWNLOAD] {
+            let taken = take(flow_of(held, direction));
+            if taken.packets != 0 {
+                add(&key, direction, &taken);
+            }
         }
     }
 }
 
-/// Adds to what a process sent and received.
+/// # Safety
+/// `counters` points to a live map value.
 #[inline(always)]
-pub(crate) fn add(process: ProcessKey, traffic: &TrafficCounters) {
-    let counters = TRAFFIC.get_ptr_mut(process).or_else(|| {
-        // Another CPU may have made the entry in between: what matters is that it is there now.
-        let _ = TRAFFIC.insert(process, TrafficCounters::default(), u64::from(BPF_NOEXIST));
-        TRAFFIC.get_ptr_mut(process)
-    });
-    match counters {
-        // SAFETY: this CPU's own copy, valid for the program's run.
-        Some(counters) => unsafe { add_to(counters, traffic) },
-        None => count_lost(),
+unsafe fn flow_of(counters: *mut TrafficCounters, direction: u32) -> *mut FlowCounters {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        if direction == DIRECTION_UPLOAD {
+            &raw mut (*counters).upload
+        } else {
+            &raw mut (*counters).download
+        }
     }
 }
 
@@ -62,33 +97,45 @@ pub(crate) fn add(process: ProcessKey, traffic: &TrafficCounters) {
 /// # Safety
 /// `counters` points to a live map value.
 #[inline(always)]
-unsafe fn add_to(counters: *mut TrafficCounters, traffic: &TrafficCounters) {
+unsafe fn add_to(counters: *mut FlowCounters, flow: &FlowCounters) {
     // SAFETY: as promised by the caller.
     unsafe {
-        xadd(&raw mut (*counters).upload_bytes, traffic.upload_bytes);
-        xadd(&raw mut (*counters).upload_packets, traffic.upload_packets);
-        xadd(&raw mut (*counters).download_bytes, traffic.download_bytes);
-        xadd(&raw mut (*counters).download_packets, traffic.download_packets);
+        xadd(&raw mut (*counters).bytes, flow.bytes);
+        xadd(&raw mut (*counters).packets, flow.packets);
+        if flow.merged_packets != 0 {
+            xadd(&raw mut (*counters).merged_packets, flow.merged_packets);
+            xadd(&raw mut (*counters).merged_bytes, flow.merged_bytes);
+        }
     }
 }
 
-/// Keeps traffic until it is known whose it is.
-///
 /// # Safety
-/// `socket` points to a live socket's storage.
+/// `flow` points to a live map value.
 #[inline(always)]
-unsafe fn hold(socket: *mut SocketOwner, traffic: &TrafficCounters) {
+unsafe fn take(flow: *mut FlowCounters) -> FlowCounters {
     // SAFETY: as promised by the caller.
-    unsafe { add_to(&raw mut (*socket).held, traffic) };
+    unsafe {
+        FlowCounters {
+            bytes: exchange(&raw mut (*flow).bytes),
+            packets: exchange(&raw mut (*flow).packets),
+            merged_packets: exchange(&raw mut (*flow).merged_packets),
+            merged_bytes: exchange(&raw mut (*flow).merged_bytes),
+        }
+    }
+}
+
+/// # Safety
+/// `number` points to a live map value.
+#[inline(always)]
+unsafe fn exchange(number: *mut u64) -> u64 {
+    // SAFETY: as promised by the caller.
+    unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(number, 0) }
 }
 
 /// # Safety
 /// `number` points to a live map value.
 #[inline(always)]
 unsafe fn xadd(number: *mut u64, more: u64) {
-    // Known when this is compiled, mostly.
-    if more != 0 {
-        // SAFETY: as promised by the caller.
-        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(number, more) };
-    }
+    // SAFETY: as promised by the caller.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(number, more) };
 }

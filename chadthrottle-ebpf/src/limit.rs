@@ -26,22 +26,19 @@ pub(crate) fn admits(ctx: &SkBuffContext, packet: &Packet, direction: u32) -> bo
     if !packet.limits_active {
         return true;
     }
-    let Some(socket) = packet.socket else { return true };
-    // SAFETY: the packet's own socket.
-    let owner = unsafe { ptr::read_volatile(&raw const (*socket).process) };
     // SAFETY: copied out at once.
-    let Some(membership) = (unsafe { MEMBERS.get(owner) }).copied() else { return true };
+    let Some(membership) = (unsafe { MEMBERS.get(packet.owner) }).copied() else { return true };
     let key = LimitKey { target: membership.target, direction };
     let limit = LIMITS.get_ptr_mut(key);
     let admitted = match limit {
         // The target is limited in the other direction only, or just no more.
         None => true,
         // SAFETY: a map value, valid for the program's run; shared fields are used atomically.
-        Some(limit) => unsafe { offer(limit, packet.wire_len) },
+        Some(limit) => unsafe { offer(limit, packet.flow.bytes) },
     };
     record(ctx, key, packet, admitted, limit.is_some());
     if !admitted {
-        trace!(ctx, "{} bytes of {} over the limit", packet.wire_len, owner.tgid());
+        trace!(ctx, "{} bytes of {} over the limit", packet.flow.bytes, packet.owner.tgid());
     }
     admitted
 }
@@ -87,13 +84,13 @@ fn record(ctx: &SkBuffContext, key: LimitKey, packet: &Packet, admitted: bool, l
     unsafe {
         (*stats).program_calls += 1;
         (*stats).packets_total += 1;
-        (*stats).bytes_total += packet.wire_len;
+        (*stats).bytes_total += packet.flow.bytes;
         (*stats).cgroup_id_seen = bpf_skb_cgroup_id(ctx.as_ptr().cast());
         if !limited {
             (*stats).config_misses += 1;
         } else if !admitted {
             (*stats).packets_dropped += 1;
-            (*stats).bytes_dropped += packet.wire_len;
+            (*stats).bytes_dropped += packet.flow.bytes;
         }
     }
 }

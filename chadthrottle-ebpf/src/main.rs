@@ -9,8 +9,10 @@
 //! | `socket_sent`, `socket_received` | `tp_btf/sock_send_length`, `…recv_length` | make whoever uses a socket its owner |
 //! | `socket_released` | `cgroup/sock_release` | counts what was held back for a socket that nobody used |
 //! | `process_forked` | `tp_btf/sched_process_fork` | makes children members of their parent's target |
+//! | `process_executed`, `process_renamed`, `process_ended` | `tp_btf/sched_process_exec`, `task_rename`, `sched_process_exit` | keep what is known of a process up to date |
 //! | `packet_leaves` | `cgroup_skb/egress` | holds the target to its limit, counts what passes for the owner |
 //! | `packet_arrives` | `cgroup_skb/ingress` | the same for the other direction |
+//! | `packet_forwarded` | `tcx/egress`, where this host forwards | counts what passes through |
 //!
 //! For any other target than BPF this crate is an empty program, so that commands over the whole workspace work.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(core_intrinsics))]
@@ -23,24 +25,36 @@
 #[cfg(target_arch = "bpf")]
 mod account;
 #[cfg(target_arch = "bpf")]
+mod forward;
+#[cfg(target_arch = "bpf")]
+mod headers;
+#[cfg(target_arch = "bpf")]
 mod limit;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
+mod nobody;
+#[cfg(target_arch = "bpf")]
 mod owner;
 #[cfg(target_arch = "bpf")]
 mod packet;
+#[cfg(target_arch = "bpf")]
+mod peer;
+#[cfg(target_arch = "bpf")]
+mod process;
 
 #[cfg(target_arch = "bpf")]
 #[expect(clippy::needless_pass_by_value, reason = "contexts are handed over by what the macros make")]
 mod programs {
-    use aya_ebpf::{
-        macros::{btf_tracepoint, cgroup_skb, cgroup_sock},
-        programs::{BtfTracePointContext, SkBuffContext, SockContext},
-    };
-    use chadthrottle_common::{DIRECTION_DOWNLOAD, DIRECTION_UPLOAD};
+    use core::ffi::c_void;
 
-    use crate::{account, limit, owner, packet::Packet};
+    use aya_ebpf::{
+        macros::{btf_tracepoint, cgroup_skb, cgroup_sock, classifier},
+        programs::{BtfTracePointContext, SkBuffContext, SockContext, TcContext},
+    };
+    use chadthrottle_common::{DIRECTION_DOWNLOAD, DIRECTION_UPLOAD, SocketOwner};
+
+    use crate::{account, forward, limit, owner, packet::Packet, process};
 
     /// The packet passes. (What the numbers mean on egress is at `BPF_PROG_CGROUP_INET_EGRESS_RUN_ARRAY`,
     /// include/linux/bpf-cgroup.h.)
@@ -67,7 +81,7 @@ mod programs {
                 if (*socket).is_presumed != 0 {
                     owner::claim(&ctx, socket);
                 }
-                owner::release_held(socket);
+                account::release_held(socket);
             }
         }
         1
@@ -75,32 +89,56 @@ mod programs {
 
     #[btf_tracepoint(function = "sock_send_length")]
     pub(crate) fn socket_sent(ctx: BtfTracePointContext) -> i32 {
-        socket_used(&ctx)
-    }
-
-    #[btf_tracepoint(function = "sock_recv_length")]
-    pub(crate) fn socket_received(ctx: BtfTracePointContext) -> i32 {
-        socket_used(&ctx)
-    }
-
-    /// Both tracepoints give the socket, and what the call will return (include/trace/events/sock.h).
-    #[inline(always)]
-    fn socket_used(ctx: &BtfTracePointContext) -> i32 {
-        let result: i32 = ctx.arg(1);
-        if result > 0 {
-            // SAFETY: the tracepoint's own socket, in the context of the process that called.
-            unsafe {
-                if let Some(socket) = owner::of_socket(ctx.arg::<*const u8>(0).cast_mut().cast()) {
-                    owner::claim(ctx, socket);
-                }
-            }
+        if let Some((socket, sk)) = socket_used(&ctx) {
+            // SAFETY: the tracepoint's own socket and its storage, in the context of the process that called.
+            unsafe { owner::has_written(socket, sk) };
         }
         0
     }
 
+    #[btf_tracepoint(function = "sock_recv_length")]
+    pub(crate) fn socket_received(ctx: BtfTracePointContext) -> i32 {
+        socket_used(&ctx);
+        0
+    }
+
+    /// Both tracepoints give the socket, and what the call will return (include/trace/events/sock.h).
+    #[inline(always)]
+    fn socket_used(ctx: &BtfTracePointContext) -> Option<(*mut SocketOwner, *mut c_void)> {
+        let result: i32 = ctx.arg(1);
+        if result <= 0 {
+            return None;
+        }
+        let sk: *mut c_void = ctx.arg::<*const u8>(0).cast_mut().cast();
+        // SAFETY: the tracepoint's own socket, in the context of the process that called.
+        unsafe {
+            let socket = owner::of_socket(sk)?;
+            owner::claim(ctx, socket);
+            Some((socket, sk))
+        }
+    }
+
     #[btf_tracepoint(function = "sched_process_fork")]
     pub(crate) fn process_forked(ctx: BtfTracePointContext) -> i32 {
-        owner::inherit_membership(&ctx);
+        process::forked(&ctx);
+        0
+    }
+
+    #[btf_tracepoint(function = "sched_process_exec")]
+    pub(crate) fn process_executed(ctx: BtfTracePointContext) -> i32 {
+        process::executed(&ctx);
+        0
+    }
+
+    #[btf_tracepoint(function = "task_rename")]
+    pub(crate) fn process_renamed(ctx: BtfTracePointContext) -> i32 {
+        process::renamed(&ctx);
+        0
+    }
+
+    #[btf_tracepoint(function = "sched_process_exit")]
+    pub(crate) fn process_ended(ctx: BtfTracePointContext) -> i32 {
+        process::ended(&ctx);
         0
     }
 
@@ -122,6 +160,15 @@ mod programs {
         }
         account::count(&packet, DIRECTION_DOWNLOAD);
         PASS
+    }
+
+    /// The next program on the interface, or the packet's way on (`TCX_NEXT`, include/uapi/linux/bpf.h).
+    const NEXT: i32 = -1;
+
+    #[classifier]
+    pub(crate) fn packet_forwarded(ctx: TcContext) -> i32 {
+        forward::count(&ctx);
+        NEXT
     }
 
     /// The verifier has proved that nothing gets here; the language wants it all the same.

@@ -8,12 +8,13 @@ use core::ptr;
 use aya_ebpf::{
     Global,
     bindings::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE},
-    btf_maps::{Array, HashMap, PerCpuArray, PerCpuHashMap},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap},
+    helpers::bpf_probe_read_kernel,
     macros::btf_map,
 };
 use chadthrottle_common::{
-    ControlFlags, LimitKey, LimitState, Membership, ProcessKey, ProcessRecord, SocketOwner, ThrottleStats,
-    TrafficCounters,
+    ControlFlags, FlowCounters, Interface, LimitKey, LimitState, Membership, ProcessKey, ProcessRecord,
+    ProgramPath, SocketOwner, ThrottleStats, TrafficCounters, TrafficKey,
 };
 
 /// Entries are allocated when they are needed: the tables are as large as a busy host may want, and empty on
@@ -64,14 +65,30 @@ pub(crate) static OWNERS: SocketStorage<SocketOwner> = SocketStorage::new();
 #[btf_map(name = "CHAD_PROCESSES")]
 pub(crate) static PROCESSES: HashMap<ProcessKey, ProcessRecord, 32768, ON_DEMAND> = HashMap::new();
 
-/// What each process sent and received. A copy a CPU, so that no packet waits for another CPU's.
+/// What processes execute, for those that have ended before anybody could ask. The oldest make room for new ones.
+#[btf_map(name = "CHAD_PROGRAMS")]
+pub(crate) static PROGRAMS: LruHashMap<ProcessKey, ProgramPath, 4096> = LruHashMap::new();
+
+/// Room for a path, too large for a program's stack.
+#[btf_map(name = "CHAD_PATH")]
+pub(crate) static PATH: PerCpuArray<ProgramPath, 1> = PerCpuArray::new();
+
+/// What was sent and received. A copy a CPU, so that no packet waits for another CPU's.
 #[btf_map(name = "CHAD_TRAFFIC")]
-pub(crate) static TRAFFIC: PerCpuHashMap<ProcessKey, TrafficCounters, 32768, ON_DEMAND> =
+pub(crate) static TRAFFIC: PerCpuHashMap<TrafficKey, TrafficCounters, 65536, ON_DEMAND> =
     PerCpuHashMap::new();
 
-/// What belongs to no process.
-#[btf_map(name = "CHAD_UNOWNED")]
-pub(crate) static UNOWNED: PerCpuArray<TrafficCounters, 1> = PerCpuArray::new();
+/// What a new entry of `CHAD_TRAFFIC` starts with: as a constant, so that no packet has to clear memory for it.
+pub(crate) static NO_TRAFFIC: TrafficCounters = TrafficCounters { upload: NO_FLOW, download: NO_FLOW };
+const NO_FLOW: FlowCounters = FlowCounters { bytes: 0, packets: 0, merged_packets: 0, merged_bytes: 0 };
+
+/// Interfaces of the monitor's network namespace, by index.
+#[btf_map(name = "CHAD_INTERFACES")]
+pub(crate) static INTERFACES: HashMap<u32, Interface, 4096, ON_DEMAND> = HashMap::new();
+
+/// Prefixes that count as local beside those that always do; IPv4 ones as IPv4-mapped. In network byte order.
+#[btf_map(name = "CHAD_PREFIXES")]
+pub(crate) static LOCAL_PREFIXES: LpmTrie<[u32; 4], u32, 1024> = LpmTrie::new();
 
 /// Events that could not be recorded, because a table was full or memory short.
 #[btf_map(name = "CHAD_LOST")]
@@ -93,37 +110,72 @@ pub(crate) static STATS: PerCpuHashMap<LimitKey, ThrottleStats, 8192, ON_DEMAND>
 #[btf_map(name = "CHAD_CONTROL")]
 pub(crate) static CONTROL: Array<ControlFlags, 1> = Array::new();
 
-/// Offset of `group_leader` in `struct task_struct`, in bytes: set from the running kernel's BTF, because no
-/// relocations come from Rust.
-#[unsafe(no_mangle)]
-static TASK_GROUP_LEADER: Global<u32> = Global::new(0);
-/// Offset of `tgid` in `struct task_struct`, in bytes.
-#[unsafe(no_mangle)]
-static TASK_TGID: Global<u32> = Global::new(0);
-/// Offset of `start_boottime` in `struct task_struct`, in bytes.
-#[unsafe(no_mangle)]
-static TASK_START_BOOTTIME: Global<u32> = Global::new(0);
-
-/// Offset of `flags` in `struct task_struct`, in bytes.
-#[unsafe(no_mangle)]
-static TASK_FLAGS: Global<u32> = Global::new(0);
-/// Offset of `sk_lock.owned` in `struct sock`, in bytes.
-#[unsafe(no_mangle)]
-static SOCK_LOCK_OWNED: Global<u32> = Global::new(0);
-
-/// Offset of `sk_lock.owned` in `struct sock`.
-#[inline(always)]
-pub(crate) fn sock_lock_owned() -> usize {
-    SOCK_LOCK_OWNED.load() as usize
+/// Constants that userspace sets before the programs are loaded: offsets of members in the kernel's structures, in
+/// bytes, because no relocations come from Rust.
+macro_rules! offsets {
+    ($($(#[$attribute:meta])* $name:ident),+ $(,)?) => {
+        $(
+            $(#[$attribute])*
+            #[unsafe(no_mangle)]
+            static $name: Global<u32> = Global::new(0);
+        )+
+    };
 }
 
-/// Offsets into `struct task_struct`.
+offsets!(
+    TASK_GROUP_LEADER,
+    TASK_TGID,
+    TASK_START_BOOTTIME,
+    TASK_FLAGS,
+    TASK_SIGNAL,
+    SIGNAL_LIVE,
+    BINPRM_INTERP,
+    SKB_SK,
+    SOCK_LOCK_OWNED,
+    SOCK_NET,
+    NET_COOKIE,
+    TCP_WRITE_SEQ,
+    /// The byte with the bit field `sk_kern_sock`.
+    SOCK_KERN_SOCK,
+    /// The bit in that byte.
+    SOCK_KERN_SOCK_BIT,
+);
+
+/// The monitor's network namespace (`SO_NETNS_COOKIE`); 0 where the kernel does not tell.
+#[unsafe(no_mangle)]
+pub(crate) static OWN_NETNS_COOKIE: Global<u64> = Global::new(0);
+
+/// Whether a process is inside a call on a TCP socket, by the address of its `struct sock`.
+#[inline(always)]
+pub(crate) fn is_owned_by_user(socket: u64) -> Option<bool> {
+    // SAFETY: the helper checks the address; a wrong one is an error, not a fault.
+    let owned: i32 =
+        unsafe { bpf_probe_read_kernel((socket + u64::from(SOCK_LOCK_OWNED.load())) as *const i32).ok()? };
+    Some(owned != 0)
+}
+
+/// The sequence number after the last byte that was written to a TCP socket.
+#[inline(always)]
+pub(crate) fn write_seq(tcp_sock: *const u8) -> Option<u32> {
+    // SAFETY: as above.
+    unsafe { bpf_probe_read_kernel(tcp_sock.add(TCP_WRITE_SEQ.load() as usize).cast()).ok() }
+}
+
+/// Offset of `interp` in `struct linux_binprm`.
+#[inline(always)]
+pub(crate) fn binprm_interp() -> u64 {
+    BINPRM_INTERP.load().into()
+}
+
+/// Offsets into `struct task_struct`, and what follows from there.
 #[derive(Clone, Copy)]
 pub(crate) struct TaskOffsets {
     pub(crate) group_leader: u64,
     pub(crate) tgid: u64,
     pub(crate) start_boottime: u64,
     pub(crate) flags: u64,
+    pub(crate) signal: u64,
+    pub(crate) signal_live: u64,
 }
 
 impl TaskOffsets {
@@ -135,14 +187,78 @@ impl TaskOffsets {
             tgid: TASK_TGID.load().into(),
             start_boottime: TASK_START_BOOTTIME.load().into(),
             flags: TASK_FLAGS.load().into(),
+            signal: TASK_SIGNAL.load().into(),
+            signal_live: SIGNAL_LIVE.load().into(),
         }
     }
 }
 
-/// The switches as they stand.
+/// Offsets from a packet to its socket and on to the network namespace.
+#[derive(Clone, Copy)]
+pub(crate) struct SocketOffsets {
+    pub(crate) skb_sk: usize,
+    pub(crate) kern_sock_byte: u64,
+    pub(crate) kern_sock_bit: u32,
+    pub(crate) net: u64,
+    pub(crate) net_cookie: u64,
+}
+
+impl SocketOffsets {
+    /// Reads what the loader wrote.
+    #[inline(always)]
+    pub(crate) fn load() -> Self {
+        Self {
+            skb_sk: SKB_SK.load() as usize,
+            kern_sock_byte: SOCK_KERN_SOCK.load().into(),
+            kern_sock_bit: SOCK_KERN_SOCK_BIT.load() & 7,
+            net: SOCK_NET.load().into(),
+            net_cookie: NET_COOKIE.load().into(),
+        }
+    }
+}
+
+/// The switches as they stand, each read when it is needed.
+#[derive(Clone, Copy)]
+pub(crate) struct Control(&'static ControlFlags);
+
+impl Control {
+    /// The map's only entry, which is always there.
+    #[inline(always)]
+    pub(crate) fn get() -> Option<Self> {
+        CONTROL.get(0).map(Self)
+    }
+
+    #[inline(always)]
+    pub(crate) fn includes_loopback(self) -> bool {
+        self.0.include_loopback != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn has_limits(self) -> bool {
+        self.0.limits != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn has_chosen_interfaces(self) -> bool {
+        self.0.only_chosen_interfaces != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn has_local_prefixes(self) -> bool {
+        self.0.local_prefixes != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn scope_generation(self) -> u32 {
+        self.0.scope_generation
+    }
+}
+
+/// Whether an interface is among those that were chosen.
 #[inline(always)]
-pub(crate) fn control() -> ControlFlags {
-    CONTROL.get(0).copied().unwrap_or_default()
+pub(crate) fn is_chosen(ifindex: u32) -> bool {
+    // SAFETY: read at once.
+    unsafe { INTERFACES.get(ifindex) }.is_some_and(|interface| interface.is_chosen != 0)
 }
 
 /// Counts an event that could not be recorded.

@@ -8,32 +8,30 @@
 //! An accepted socket begins with its listener's owner, which may not be the one who will use it: servers fork workers
 //! that all accept from one listener. Until the first use its bytes are held back in its storage.
 
-use core::{
-    intrinsics::{AtomicOrdering, atomic_xchg},
-    ptr,
-};
+use core::ptr;
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::{BPF_ANY, BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE},
+    bindings::BPF_SK_STORAGE_GET_F_CREATE,
     helpers::{
-        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_probe_read_kernel,
-        generated::{bpf_get_current_task, bpf_sk_storage_get},
+        bpf_get_current_pid_tgid,
+        generated::{bpf_get_netns_cookie, bpf_sk_storage_get, bpf_skc_to_tcp_sock},
     },
-    programs::{BtfTracePointContext, SockContext},
+    programs::SockContext,
 };
 use aya_log_ebpf::{debug, warn};
-use chadthrottle_common::{
-    MEMBER_INHERITED_BY_CHILDREN, NS_PER_TICK, ProcessKey, ProcessRecord, SocketOwner, TrafficCounters,
-};
+use chadthrottle_common::{ProcessKey, SocketOwner};
 
 use crate::{
     account,
-    maps::{MEMBERS, OWNERS, PROCESSES, TaskOffsets, count_lost},
+    headers::Headers,
+    maps::{OWN_NETNS_COOKIE, OWNERS, count_lost, write_seq},
+    process::{current_process, is_kernel_thread, note},
 };
 
-/// A task that belongs to the kernel (`PF_KTHREAD`, include/linux/sched.h).
-const PF_KTHREAD: u32 = 0x0020_0000;
+/// How far the queue may lie behind what is written, in bytes of sequence numbers. Older hand-overs are forgotten
+/// before the numbers come round.
+const LONGEST_QUEUE: u32 = 1 << 30;
 
 /// Writes the current process into a socket that has just been made.
 #[inline(always)]
@@ -42,7 +40,10 @@ pub(crate) fn tag_new_socket(ctx: &SockContext) {
         count_lost();
         return;
     };
-    let mut owner = SocketOwner { process, ..SocketOwner::default() };
+    let own_netns = OWN_NETNS_COOKIE.load();
+    // SAFETY: the hook's own context.
+    let is_elsewhere = own_netns != 0 && unsafe { bpf_get_netns_cookie(ctx.as_ptr()) } != own_netns;
+    let mut owner = SocketOwner { process, is_elsewhere: is_elsewhere.into(), ..SocketOwner::default() };
     // SAFETY: the hook's own socket, and a value as large as the map's.
     let stored = unsafe {
         bpf_sk_storage_get(
@@ -59,24 +60,6 @@ pub(crate) fn tag_new_socket(ctx: &SockContext) {
     }
     debug!(ctx, "socket made by {}", process.tgid());
     note(process);
-}
-
-/// Notes what is known of the current process, for when it has ended.
-#[inline(always)]
-fn note(process: ProcessKey) {
-    // SAFETY: looked up for existence alone.
-    if unsafe { PROCESSES.get(process) }.is_some() {
-        return;
-    }
-    let record = ProcessRecord {
-        comm: bpf_get_current_comm().unwrap_or_default(),
-        uid: lower_half(bpf_get_current_uid_gid()),
-        _padding: 0,
-    };
-    // A race with another thread of the process writes the same, so only a full table counts.
-    if PROCESSES.insert(process, record, u64::from(BPF_ANY)).is_err() {
-        count_lost();
-    }
 }
 
 /// The storage of a socket that has an owner.
@@ -114,102 +97,81 @@ pub(crate) unsafe fn claim(ctx: &impl EbpfContext, socket: *mut SocketOwner) {
         }
         ptr::write_volatile(&raw mut (*socket).is_presumed, 0);
         if is_presumed {
-            release_held(socket);
+            account::release_held(socket);
         }
     }
 }
 
-/// Counts what was held back for whoever owns the socket now.
+/// Who owns the socket.
 ///
 /// # Safety
 /// `socket` points to a live socket's storage.
 #[inline(always)]
-pub(crate) unsafe fn release_held(socket: *mut SocketOwner) {
-    // SAFETY: as promised by the caller. Each number is taken by one CPU, whoever else looks at the same time.
-    unsafe {
-        let held = &raw mut (*socket).held;
-        let taken = TrafficCounters {
-            upload_bytes: take(&raw mut (*held).upload_bytes),
-            upload_packets: take(&raw mut (*held).upload_packets),
-            download_bytes: take(&raw mut (*held).download_bytes),
-            download_packets: take(&raw mut (*held).download_packets),
-        };
-        if taken.upload_packets != 0 || taken.download_packets != 0 {
-            account::add((*socket).process, &taken);
-        }
-    }
+pub(crate) unsafe fn process(socket: *mut SocketOwner) -> ProcessKey {
+    // SAFETY: as promised by the caller. One word, whoever writes it at the same time.
+    unsafe { ptr::read_volatile(&raw const (*socket).process) }
 }
 
+/// A call that sent on the socket has ended: what it wrote is the current process's, the socket's owner by now.
+///
 /// # Safety
-/// `number` points to a live map value.
+/// `socket` points to the storage of the socket `sk`, and this is called from the process's own context.
 #[inline(always)]
-unsafe fn take(number: *mut u64) -> u64 {
-    // SAFETY: as promised by the caller.
-    unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(number, 0) }
-}
-
-/// Makes the child a member where its parent is one and children inherit it.
-#[inline(always)]
-pub(crate) fn inherit_membership(ctx: &BtfTracePointContext) {
-    let (parent, child): (u64, u64) = (ctx.arg(0), ctx.arg(1));
-    let (Some(parent), Some(child)) = (identify(parent), identify(child)) else {
-        count_lost();
-        return;
-    };
-    // A new thread: the process is a member already.
-    if parent == child {
-        return;
-    }
-    // SAFETY: copied out at once.
-    let Some(membership) = (unsafe { MEMBERS.get(parent) }).copied() else { return };
-    if membership.flags & MEMBER_INHERITED_BY_CHILDREN == 0 {
-        return;
-    }
-    debug!(ctx, "{} is limited with its parent {}", child.tgid(), parent.tgid());
-    if MEMBERS.insert(child, membership, u64::from(BPF_NOEXIST)).is_err() {
-        count_lost();
-    }
-}
-
-/// The current process.
-#[inline(always)]
-fn current_process() -> Option<ProcessKey> {
-    // SAFETY: the helper returns the current task, valid for the program's run.
-    identify(unsafe { bpf_get_current_task() })
-}
-
-/// Whether the current task is the kernel's own.
-#[inline(always)]
-fn is_kernel_thread() -> bool {
-    // SAFETY: the helpers check the address.
-    let flags = unsafe {
-        let task = bpf_get_current_task();
-        bpf_probe_read_kernel((task + TaskOffsets::load().flags) as *const u32)
-    };
-    flags.map_or(true, |flags| flags & PF_KTHREAD != 0)
-}
-
-/// Who the task at `task` belongs to: the thread group, and when its leader started.
-#[inline(always)]
-fn identify(task: u64) -> Option<ProcessKey> {
-    let offsets = TaskOffsets::load();
-    // SAFETY: the helper checks the address; a wrong one is an error, not a fault.
+pub(crate) unsafe fn has_written(socket: *mut SocketOwner, sk: *mut core::ffi::c_void) {
+    // SAFETY: as promised by the caller; the helper tells whether this is TCP.
     unsafe {
-        let leader: u64 = bpf_probe_read_kernel((task + offsets.group_leader) as *const u64).ok()?;
-        let tgid: u32 = bpf_probe_read_kernel((task + offsets.tgid) as *const u32).ok()?;
-        let start_ns: u64 = bpf_probe_read_kernel((leader + offsets.start_boottime) as *const u64).ok()?;
-        Some(ProcessKey::new(tgid, start_ns / NS_PER_TICK))
+        let tcp: *const u8 = bpf_skc_to_tcp_sock(sk).cast();
+        if tcp.is_null() {
+            return;
+        }
+        let Some(written) = write_seq(tcp) else { return };
+        let process = process(socket);
+        if (*socket).writer != process {
+            if (*socket).writer != ProcessKey::NONE {
+                (*socket).previous_writer = (*socket).writer;
+                (*socket).handover_seq = (*socket).written_seq;
+            }
+            (*socket).writer = process;
+        } else if written.wrapping_sub((*socket).handover_seq) > LONGEST_QUEUE {
+            (*socket).previous_writer = ProcessKey::NONE;
+        }
+        (*socket).written_seq = written;
     }
 }
 
-/// The helper returns two numbers of 32 bits in one: the user id is the lower one.
+/// Who wrote what a TCP segment carries. A queue outlives a hand-over of its socket: what stands in it is of whoever
+/// wrote it. What no finished call has written is of the one that is writing: the owner.
+///
+/// # Safety
+/// `socket` points to a live socket's storage.
 #[inline(always)]
-const fn lower_half(both: u64) -> u32 {
-    (both & 0xffff_ffff) as u32
+pub(crate) unsafe fn writer_of(socket: *mut SocketOwner, headers: &Headers) -> ProcessKey {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        let (owner, writer) = (process(socket), (*socket).writer);
+        if writer == ProcessKey::NONE || (writer == owner && (*socket).previous_writer == ProcessKey::NONE) {
+            return owner;
+        }
+        let Some(seq) = headers.tcp_seq() else { return owner };
+        if !is_before(seq, (*socket).written_seq) {
+            return owner;
+        }
+        if (*socket).previous_writer != ProcessKey::NONE && is_before(seq, (*socket).handover_seq) {
+            return (*socket).previous_writer;
+        }
+        writer
+    }
 }
 
-/// And of the thread group's id and the thread's, the upper one is the group's.
+/// `before` (include/net/tcp.h): sequence numbers come round.
 #[inline(always)]
-const fn upper_half(both: u64) -> u32 {
+const fn is_before(seq: u32, other: u32) -> bool {
+    seq.wrapping_sub(other).cast_signed() < 0
+}
+
+/// The helper returns two numbers of 32 bits in one: of the thread group's id and the thread's, the upper one is the
+/// group's.
+#[inline(always)]
+pub(crate) const fn upper_half(both: u64) -> u32 {
     (both >> 32) as u32
 }

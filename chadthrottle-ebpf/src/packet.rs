@@ -1,27 +1,37 @@
 //! What a packet hook needs to know of a packet.
 
 use aya_ebpf::{
-    bindings::{BPF_TCP_LISTEN, bpf_sock},
-    helpers::{bpf_probe_read_kernel, bpf_sk_fullsock, generated::bpf_skc_to_tcp_sock},
+    bindings::{__sk_buff, BPF_TCP_LISTEN},
+    helpers::{bpf_get_current_pid_tgid, bpf_sk_fullsock},
     programs::SkBuffContext,
 };
 use chadthrottle_common::{
-    DIRECTION_UPLOAD, LOOPBACK_IFINDEX, SocketOwner,
-    wire::{
-        IPPROTO_TCP, IPPROTO_UDP, IPV6_HEADER_LEN, UDP_HEADER_LEN, ipv4_header_len, tcp_header_len, wire_len,
-    },
+    DIRECTION_UPLOAD, FlowCounters, LOOPBACK_IFINDEX, ProcessKey, SocketOwner,
+    wire::{IPPROTO_TCP, flow},
 };
 
-use crate::{maps, owner};
+use crate::{
+    headers::{Headers, Peer},
+    maps::{self, Control},
+    nobody,
+    owner::{self, upper_half},
+    peer,
+};
 
 /// One packet, or a super-packet that stands for several.
 pub(crate) struct Packet {
-    /// IP bytes as they travel.
-    pub(crate) wire_len: u64,
-    /// The storage of the socket that it belongs to.
+    /// What it adds to the counters of its direction.
+    pub(crate) flow: FlowCounters,
+    /// Whose it is, or which bucket's.
+    pub(crate) owner: ProcessKey,
+    /// The interface, or 0 where that is in another network namespace.
+    pub(crate) ifindex: u32,
+    /// Where the peer is: one of the `SCOPE_…` constants.
+    pub(crate) scope: u32,
+    /// The storage of its socket, where the socket has an owner.
     pub(crate) socket: Option<*mut SocketOwner>,
-    /// Whether that socket listens: the packet is part of somebody's handshake.
-    pub(crate) is_listener: bool,
+    /// Whether it has to wait in there until it is known who uses the socket.
+    pub(crate) is_held: bool,
     /// Whether any limit is in force.
     pub(crate) limits_active: bool,
 }
@@ -31,94 +41,112 @@ impl Packet {
     #[inline(always)]
     pub(crate) fn counted(ctx: &SkBuffContext, direction: u32) -> Option<Self> {
         let skb = ctx.skb.skb;
-        let control = maps::control();
+        let control = Control::get()?;
         // SAFETY: the hook's own context.
-        let (ifindex, segments) = unsafe { ((*skb).ifindex, (*skb).gso_segs) };
-        if ifindex == LOOPBACK_IFINDEX && control.include_loopback == 0 {
+        let (ifindex, segments, len) = unsafe { ((*skb).ifindex, (*skb).gso_segs, (*skb).len) };
+        if ifindex == LOOPBACK_IFINDEX && !control.includes_loopback() {
             return None;
         }
-        let header_len = if segments > 1 { header_len(ctx).unwrap_or(0) } else { 0 };
+        let headers = Headers::of(skb, 0);
         let mut packet = Self {
-            wire_len: wire_len(ctx.len(), segments, header_len),
+            flow: flow(len, segments, 0, 0),
+            owner: ProcessKey::UNKNOWN,
+            ifindex,
+            scope: 0,
             socket: None,
-            is_listener: false,
-            limits_active: control.limits != 0,
+            is_held: false,
+            limits_active: control.has_limits(),
         };
-        packet.find_socket(ctx, direction);
+        if segments > 1 {
+            packet.flow = flow(len, segments, headers.merged_len(), headers.not_travelling());
+        }
+        packet.find_owner(ctx, &headers, direction, &control);
+        if control.has_chosen_interfaces() && !maps::is_chosen(packet.ifindex) {
+            return None;
+        }
         Some(packet)
     }
 
     /// Looks at the packet's socket. The hook has already gone from a request or time-wait socket to the full one where
     /// there is one (`BPF_CGROUP_RUN_PROG_INET_EGRESS`, include/linux/bpf-cgroup.h).
     #[inline(always)]
-    fn find_socket(&mut self, ctx: &SkBuffContext, direction: u32) {
+    fn find_owner(&mut self, ctx: &SkBuffContext, headers: &Headers, direction: u32, control: &Control) {
+        let skb = ctx.skb.skb;
+        let peer = Peer::from_direction(direction);
         // SAFETY: the hook's own context; every pointer is checked before it is used.
         unsafe {
-            let sk = (*ctx.skb.skb).__bindgen_anon_2.sk;
+            let sk = (*skb).__bindgen_anon_2.sk;
+            let sk = if sk.is_null() { sk } else { bpf_sk_fullsock(sk) };
             if sk.is_null() {
+                self.owner = ProcessKey::REPLIES;
+                self.is_of_nobody(skb, headers, peer, control);
                 return;
             }
-            let sk = bpf_sk_fullsock(sk);
-            if sk.is_null() {
+            let Some(socket) = owner::of_socket(sk.cast()) else {
+                self.owner = nobody::bucket(skb, (*sk).type_, (*sk).protocol);
+                self.is_of_nobody(skb, headers, peer, control);
                 return;
-            }
-            let Some(socket) = owner::of_socket(sk.cast()) else { return };
+            };
             self.socket = Some(socket);
+            if (*socket).is_elsewhere != 0 {
+                self.ifindex = 0;
+            }
             if (*sk).protocol != u32::from(IPPROTO_TCP) {
                 // What is no TCP leaves within the call that sends it.
                 if direction == DIRECTION_UPLOAD {
                     owner::claim(ctx, socket);
                 }
+                self.scope = peer::scope(headers, peer, control);
+                self.owner = owner::process(socket);
+                self.is_held = (*socket).is_presumed != 0;
                 return;
             }
-            self.is_listener = (*sk).state == BPF_TCP_LISTEN;
-            if self.is_listener {
+            if (*sk).state == BPF_TCP_LISTEN {
                 // Whatever is accepted from here on takes the mark along.
                 (*socket).is_presumed = 1;
-            } else if direction == DIRECTION_UPLOAD && is_in_use(sk) {
+                self.scope = peer::scope(headers, peer, control);
+                self.owner = owner::process(socket);
+                return;
+            }
+            if direction == DIRECTION_UPLOAD && !is_known_user(socket) && is_in_use(skb) {
                 owner::claim(ctx, socket);
             }
+            self.scope = peer::scope_of_stream(socket, headers, peer, control);
+            self.is_held = (*socket).is_presumed != 0;
+            self.owner = if direction == DIRECTION_UPLOAD {
+                owner::writer_of(socket, headers)
+            } else {
+                owner::process(socket)
+            };
         }
+    }
+
+    /// No socket of a process: less frequent, so that it may take longer.
+    #[inline(always)]
+    fn is_of_nobody(&mut self, skb: *mut __sk_buff, headers: &Headers, peer: Peer, control: &Control) {
+        if nobody::is_elsewhere(skb) {
+            self.ifindex = 0;
+        }
+        self.scope = peer::scope(headers, peer, control);
+    }
+}
+
+/// Whether the current process is the owner already, and known to be. Then nothing can change.
+///
+/// # Safety
+/// `socket` points to a live socket's storage.
+#[inline(always)]
+unsafe fn is_known_user(socket: *mut SocketOwner) -> bool {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        (*socket).is_presumed == 0 && owner::process(socket).tgid() == upper_half(bpf_get_current_pid_tgid())
     }
 }
 
 /// Whether a process is inside a call on a TCP socket right now (`sock_owned_by_user`, include/net/sock.h). Then a
 /// packet that leaves does so in that process's context; at other times timers and incoming acknowledgements make
 /// packets leave, in anybody's.
-///
-/// # Safety
-/// `sk` is a full socket.
 #[inline(always)]
-unsafe fn is_in_use(sk: *mut bpf_sock) -> bool {
-    // SAFETY: as promised by the caller; the result is checked.
-    unsafe {
-        let tcp: *const u8 = bpf_skc_to_tcp_sock(sk.cast()).cast();
-        if tcp.is_null() {
-            return false;
-        }
-        // A TCP socket begins with the general one.
-        let owned = tcp.add(maps::sock_lock_owned()).cast();
-        bpf_probe_read_kernel::<i32>(owned).is_ok_and(|owned| owned != 0)
-    }
-}
-
-/// Bytes of IP and transport header at the start of a super-packet. Data starts at the IP header in
-/// `cgroup_skb`.
-///
-/// The kernel makes super-packets of TCP and UDP without extension headers alone (`inet_gro_receive`,
-/// `ipv6_gro_receive`; `dev_gro_receive` flushes the others), apart from the hop-by-hop header of BIG TCP, which
-/// does not travel.
-#[inline(always)]
-fn header_len(ctx: &SkBuffContext) -> Option<u32> {
-    let first: u8 = ctx.load(0).ok()?;
-    let (ip_len, protocol): (u32, u8) = match first >> 4 {
-        4 => (ipv4_header_len(first), ctx.load(9).ok()?),
-        6 => (IPV6_HEADER_LEN, ctx.load(6).ok()?),
-        _ => return None,
-    };
-    match protocol {
-        IPPROTO_TCP => Some(ip_len + tcp_header_len(ctx.load(ip_len as usize + 12).ok()?)),
-        IPPROTO_UDP => Some(ip_len + UDP_HEADER_LEN),
-        _ => Some(ip_len),
-    }
+fn is_in_use(skb: *mut __sk_buff) -> bool {
+    nobody::socket_address(skb).and_then(maps::is_owned_by_user).unwrap_or(false)
 }

@@ -114,6 +114,10 @@ pub struct Common {
     #[arg(long, global = true, value_name = "NAME", default_value = "auto")]
     pub monitor_backend: String,
 
+    /// Only this interface's traffic is shown and limited; may be given several times.
+    #[arg(long = "interface", global = true, value_name = "NAME")]
+    pub interfaces: Vec<String>,
+
     /// Loopback traffic counts too.
     #[arg(long, global = true)]
     pub include_loopback: bool,
@@ -154,6 +158,9 @@ impl Cli {
     }
 }
 
+/// The interface by which a host talks to itself.
+const LOOPBACK: &str = "lo";
+
 impl Common {
     /// How much to log.
     #[must_use]
@@ -171,7 +178,9 @@ impl Common {
     pub fn backend_options(&self) -> BackendOptions {
         BackendOptions {
             cgroup_root: self.cgroup_root.clone(),
-            include_loopback: self.include_loopback,
+            // Who names it wants it.
+            include_loopback: self.include_loopback || self.interfaces.iter().any(|name| name == LOOPBACK),
+            interfaces: self.interfaces.clone(),
             kernel_messages: if self.verbose < 2 { log::LevelFilter::Off } else { self.log_level() },
         }
     }

@@ -24,9 +24,18 @@ impl Traffic {
         self.upload.saturating_add(self.download)
     }
 
+    /// Both added up, direction by direction.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            upload: self.upload.saturating_add(other.upload),
+            download: self.download.saturating_add(other.download),
+        }
+    }
+
     /// What came on top of `earlier`.
     #[must_use]
-    const fn since(self, earlier: Self) -> Self {
+    pub const fn since(self, earlier: Self) -> Self {
         Self {
             upload: self.upload.saturating_sub(earlier.upload),
             download: self.download.saturating_sub(earlier.download),
@@ -47,6 +56,62 @@ impl Traffic {
     }
 }
 
+/// What belongs to no process, by why it does not. Bytes since the monitor started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Buckets {
+    /// The kernel's own sockets: tunnels and file systems in the kernel.
+    pub kernel: Traffic,
+    /// What the kernel answers without a socket that could be somebody's: RST, ICMP, TIME-WAIT.
+    pub replies: Traffic,
+    /// Sockets that must be somebody's, but the monitor does not know whose.
+    pub unknown: Traffic,
+    /// Processes that ended so long ago that they are not listed any more.
+    pub ended: Traffic,
+    /// What this host passes on from one interface to another: arrived on the one, sent on the other. Not its own.
+    pub forwarded: Traffic,
+}
+
+impl Buckets {
+    /// What this host itself sent and received without a process that could be named: all but what it passes on.
+    #[must_use]
+    pub const fn unattributed(&self) -> Traffic {
+        self.kernel.plus(self.replies).plus(self.unknown).plus(self.ended)
+    }
+}
+
+/// One interface: what it counted by itself, and what that was. Since the monitor started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceTraffic {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it counted, in its own bytes: with link-layer headers.
+    pub counted: Traffic,
+    /// IP bytes of processes.
+    pub processes: Traffic,
+    /// IP bytes of nobody.
+    pub buckets: Buckets,
+    /// What it counted and nobody is known for, in its own bytes. `None` where its packets are those of other
+    /// interfaces as well, as a bridge's port's are.
+    pub residual: Option<Residual>,
+}
+
+/// What is missing in the books, in bytes. Negative where more was accounted for than was counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Residual {
+    /// Of what was sent.
+    pub upload: i64,
+    /// Of what was received.
+    pub download: i64,
+}
+
+impl Residual {
+    /// Both directions added up.
+    #[must_use]
+    pub const fn sum(self) -> i64 {
+        self.upload.saturating_add(self.download)
+    }
+}
+
 /// One process in a sample.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessTraffic {
@@ -54,8 +119,21 @@ pub struct ProcessTraffic {
     pub info: Arc<ProcessInfo>,
     /// Bytes since the monitor started.
     pub total: Traffic,
+    /// Those of them that went to and came from local addresses; the others were on the internet. `None` where the
+    /// monitor does not tell.
+    pub local: Option<Traffic>,
+    /// By interface, where the monitor tells; what was in other network namespaces is in none.
+    pub interfaces: Vec<(Arc<str>, Traffic)>,
     /// Whether it still ran when the sample was taken.
     pub alive: bool,
+}
+
+impl ProcessTraffic {
+    /// From a monitor that tells nothing but totals.
+    #[must_use]
+    pub const fn new(info: Arc<ProcessInfo>, total: Traffic, alive: bool) -> Self {
+        Self { info, total, local: None, interfaces: Vec::new(), alive }
+    }
 }
 
 /// Every process that the monitor has seen traffic of.
@@ -67,7 +145,9 @@ pub struct Sample {
     /// By process.
     pub processes: ProcessMap,
     /// What belongs to no process.
-    pub unattributed: Traffic,
+    pub buckets: Buckets,
+    /// By interface, where the monitor tells.
+    pub interfaces: Vec<InterfaceTraffic>,
     /// Events that could not be recorded.
     pub lost_events: u64,
 }
@@ -81,8 +161,20 @@ pub struct ProcessRow {
     pub rate: Traffic,
     /// Bytes since the monitor started.
     pub total: Traffic,
+    /// Those of them that went to and came from local addresses.
+    pub local: Option<Traffic>,
+    /// By interface.
+    pub interfaces: Vec<(Arc<str>, Traffic)>,
     /// Whether it still ran at the end of the interval.
     pub alive: bool,
+}
+
+impl ProcessRow {
+    /// From a monitor that tells nothing but totals.
+    #[must_use]
+    pub const fn new(info: Arc<ProcessInfo>, rate: Traffic, total: Traffic, alive: bool) -> Self {
+        Self { info, rate, total, local: None, interfaces: Vec::new(), alive }
+    }
 }
 
 /// What happened in one interval.
@@ -94,8 +186,10 @@ pub struct Snapshot {
     pub processes: Vec<ProcessRow>,
     /// All processes and what belongs to none, bytes a second.
     pub rate: Traffic,
-    /// Bytes of no process since the monitor started.
-    pub unattributed: Traffic,
+    /// What belongs to no process, since the monitor started.
+    pub buckets: Buckets,
+    /// By interface, since the monitor started.
+    pub interfaces: Vec<InterfaceTraffic>,
     /// Events that could not be recorded since the monitor started.
     pub lost_events: u64,
 }
@@ -131,25 +225,25 @@ impl Stats {
                 info: Arc::clone(&traffic.info),
                 rate: rate(traffic.total, earlier(id)),
                 total: traffic.total,
+                local: traffic.local,
+                interfaces: traffic.interfaces.clone(),
                 alive: traffic.alive,
             })
             .collect();
         let unattributed =
-            rate(sample.unattributed, self.previous.as_ref().map(|previous| previous.unattributed));
-        let sum = processes.iter().map(|row| row.rate).fold(unattributed, |sum, rate| Traffic {
-            upload: sum.upload.saturating_add(rate.upload),
-            download: sum.download.saturating_add(rate.download),
-        });
+            rate(sample.buckets.unattributed(), self.previous.as_ref().map(|previous| previous.unattributed));
+        let sum = processes.iter().map(|row| row.rate).fold(unattributed, Traffic::plus);
         self.previous = Some(Previous {
             at: now,
             totals: sample.processes.iter().map(|(id, traffic)| (*id, traffic.total)).collect(),
-            unattributed: sample.unattributed,
+            unattributed: sample.buckets.unattributed(),
         });
         Snapshot {
             interval,
             processes,
             rate: sum,
-            unattributed: sample.unattributed,
+            buckets: sample.buckets,
+            interfaces: sample.interfaces.clone(),
             lost_events: sample.lost_events,
         }
     }
@@ -163,7 +257,7 @@ mod tests {
         let processes = total.iter().map(|&(pid, upload, download)| {
             let id = ProcessId { pid, start_time: 7 };
             let info = ProcessInfo { id, name: format!("p{pid}"), exe: None, user: None, cgroup: None };
-            (id, ProcessTraffic { info: Arc::new(info), total: Traffic { upload, download }, alive: true })
+            (id, ProcessTraffic::new(Arc::new(info), Traffic { upload, download }, true))
         });
         Sample { processes: processes.collect(), ..Sample::default() }
     }

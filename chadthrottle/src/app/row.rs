@@ -90,12 +90,7 @@ impl Row {
 fn unseen(limited: &LimitedProcess) -> ProcessRow {
     let target = &limited.target;
     let info = ProcessInfo { id: target.id, name: target.name.clone(), exe: None, user: None, cgroup: None };
-    ProcessRow {
-        info: Arc::new(info),
-        rate: Traffic::default(),
-        total: Traffic::default(),
-        alive: limited.alive,
-    }
+    ProcessRow::new(Arc::new(info), Traffic::default(), Traffic::default(), limited.alive)
 }
 
 /// What the table is sorted by.

@@ -168,7 +168,7 @@ mod tests {
             let id = ProcessId { pid, start_time: 1 };
             let info = ProcessInfo { id, name: format!("p{pid}"), exe: None, user: None, cgroup: None };
             let rate = Traffic { upload: rate, download: 0 };
-            ProcessRow { info: info.into(), rate, total: rate, alive: true }
+            ProcessRow::new(info.into(), rate, rate, true)
         };
         Row::merge(&rates.iter().map(row).collect::<Vec<_>>(), &[])
     }

@@ -95,13 +95,20 @@ pub struct BackendOptions {
     pub cgroup_root: Option<PathBuf>,
     /// Whether loopback traffic counts.
     pub include_loopback: bool,
+    /// Names of the interfaces whose traffic counts, and is limited; all where there is none.
+    pub interfaces: Vec<String>,
     /// Which messages of the programs in the kernel go to the log.
     pub kernel_messages: log::LevelFilter,
 }
 
 impl Default for BackendOptions {
     fn default() -> Self {
-        Self { cgroup_root: None, include_loopback: false, kernel_messages: log::LevelFilter::Off }
+        Self {
+            cgroup_root: None,
+            include_loopback: false,
+            interfaces: Vec::new(),
+            kernel_messages: log::LevelFilter::Off,
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod command;
 pub mod limit;
+mod line;
 pub mod list;
 pub mod monitor;
 pub mod screen;

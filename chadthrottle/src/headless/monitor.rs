@@ -5,10 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jiff::Timestamp;
 use nix::sys::signal::Signal;
-use serde::Serialize;
 
+use super::line::Line;
 use crate::{
     backends::{
         monitor::MonitorBackend,
@@ -62,7 +61,10 @@ pub fn run(backends: &Backends, wanted: &Wanted, options: &Options) -> anyhow::R
         // Locked for the line alone, and flushed: whoever reads it waits for it.
         let mut out = io::stdout().lock();
         if options.json {
-            serde_json::to_writer(&mut out, &Line::new(monitor.name(), &snapshot, &options.pids))?;
+            serde_json::to_writer(
+                &mut out,
+                &Line::new(monitor.name(), &snapshot, listed(&snapshot, &options.pids)),
+            )?;
             writeln!(out)?;
         } else {
             print_table(&snapshot, &options.pids, &mut out)?;
@@ -100,90 +102,14 @@ fn is_told_to_end(signals: &Signals, deadline: Instant) -> io::Result<bool> {
     }
 }
 
-/// One line of JSON. Rates are bytes a second over the interval, totals bytes since the start.
-#[derive(Serialize)]
-struct Line<'a> {
-    time: String,
-    interval_s: f64,
-    monitor: &'a str,
-    processes: Vec<JsonProcess<'a>>,
-    unattributed: JsonTotals,
-    lost_events: u64,
-}
-
-#[derive(Serialize)]
-struct JsonProcess<'a> {
-    pid: i32,
-    start_time: u64,
-    name: &'a str,
-    exe: Option<String>,
-    user: Option<&'a str>,
-    cgroup: Option<&'a str>,
-    upload_bytes_per_s: u64,
-    download_bytes_per_s: u64,
-    upload_bytes_total: u64,
-    download_bytes_total: u64,
-    upload_limit: Option<u64>,
-    download_limit: Option<u64>,
-    upload_dropped_bytes_total: u64,
-    download_dropped_bytes_total: u64,
-    alive: bool,
-}
-
-#[derive(Serialize)]
-struct JsonTotals {
-    upload_bytes_total: u64,
-    download_bytes_total: u64,
-}
-
-impl<'a> Line<'a> {
-    fn new(monitor: &'a str, snapshot: &'a Snapshot, pids: &[i32]) -> Self {
-        Self {
-            time: Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
-            interval_s: snapshot.interval.as_secs_f64(),
-            monitor,
-            processes: wanted(snapshot, pids).map(JsonProcess::new).collect(),
-            unattributed: JsonTotals {
-                upload_bytes_total: snapshot.unattributed.upload,
-                download_bytes_total: snapshot.unattributed.download,
-            },
-            lost_events: snapshot.lost_events,
-        }
-    }
-}
-
-impl<'a> JsonProcess<'a> {
-    fn new(row: &'a ProcessRow) -> Self {
-        let info = &row.info;
-        Self {
-            pid: info.id.pid,
-            start_time: info.id.start_time,
-            name: &info.name,
-            exe: info.exe.as_ref().map(|exe| exe.to_string_lossy().into_owned()),
-            user: info.user.as_deref(),
-            cgroup: info.cgroup.as_deref(),
-            upload_bytes_per_s: row.rate.upload,
-            download_bytes_per_s: row.rate.download,
-            upload_bytes_total: row.total.upload,
-            download_bytes_total: row.total.download,
-            // This form sets no limits, and those of other instances are theirs to tell.
-            upload_limit: None,
-            download_limit: None,
-            upload_dropped_bytes_total: 0,
-            download_dropped_bytes_total: 0,
-            alive: row.alive,
-        }
-    }
-}
-
-fn wanted<'a>(snapshot: &'a Snapshot, pids: &[i32]) -> impl Iterator<Item = &'a ProcessRow> {
+fn listed<'a>(snapshot: &'a Snapshot, pids: &[i32]) -> impl Iterator<Item = &'a ProcessRow> {
     snapshot.processes.iter().filter(move |row| pids.is_empty() || pids.contains(&row.info.id.pid))
 }
 
 /// The snapshot for people: busiest first, and only who did something in this interval.
 fn print_table(snapshot: &Snapshot, pids: &[i32], out: &mut impl Write) -> io::Result<()> {
     let mut rows: Vec<_> =
-        wanted(snapshot, pids).filter(|row| row.rate.sum() > 0 || !pids.is_empty()).collect();
+        listed(snapshot, pids).filter(|row| row.rate.sum() > 0 || !pids.is_empty()).collect();
     rows.sort_by_key(|row| std::cmp::Reverse((row.rate.sum(), row.total.sum())));
     writeln!(out, "{:>8} {:<16} {:>8} {:>8} {:>8} {:>8}", "PID", "NAME", "UP/s", "DOWN/s", "UP", "DOWN")?;
     for row in rows {
@@ -198,7 +124,7 @@ fn print_table(snapshot: &Snapshot, pids: &[i32], out: &mut impl Write) -> io::R
             scaled(row.total.download),
         )?;
     }
-    let (unowned, lost) = (snapshot.unattributed, snapshot.lost_events);
+    let (unowned, lost) = (snapshot.buckets.unattributed(), snapshot.lost_events);
     writeln!(
         out,
         "{:>8} of no process: {} up, {} down",

@@ -51,7 +51,7 @@ pub struct KernelTypes {
 const MOST_NESTED: u32 = 16;
 
 struct Member {
-    /// In bytes.
+    /// In bits.
     offset: u32,
     type_id: u32,
 }
@@ -99,6 +99,15 @@ impl KernelTypes {
     /// # Errors
     /// When there is no such structure or member.
     pub fn offset(&self, structure: &str, path: &str) -> Result<u32, BtfError> {
+        Ok(self.bit_offset(structure, path)? / 8)
+    }
+
+    /// Offset of a member in bits, for bit fields. In a byte, bits are counted from the least significant one on machines
+    /// with the least significant byte first, and from the other end on others.
+    ///
+    /// # Errors
+    /// When there is no such structure or member.
+    pub fn bit_offset(&self, structure: &str, path: &str) -> Result<u32, BtfError> {
         let absent = || BtfError::Absent(format!("{structure}.{path}"));
         let is_wanted = |this: &Self, ty: &Type| ty.kind == KIND_STRUCT && this.name_is(ty.name, structure);
         let mut ty = self.find(is_wanted)?.ok_or_else(absent)?;
@@ -136,14 +145,14 @@ impl KernelTypes {
             // With the kind flag the upper 8 bits are the width of a bit field.
             let bits = if ty.kind_flag { raw & 0x00ff_ffff } else { raw };
             if self.name_is(name, wanted) {
-                return Ok(Some(Member { offset: bits / 8, type_id }));
+                return Ok(Some(Member { offset: bits, type_id }));
             }
             if depth > 0
                 && self.name_is(name, "")
                 && let Some(inner) = self.structure(type_id)?
                 && let Some(member) = self.member(&inner, wanted, depth - 1)?
             {
-                return Ok(Some(Member { offset: bits / 8 + member.offset, ..member }));
+                return Ok(Some(Member { offset: bits + member.offset, ..member }));
             }
         }
         Ok(None)

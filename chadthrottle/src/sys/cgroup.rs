@@ -1,9 +1,10 @@
 //! The cgroup v2 tree.
 
 use std::{
+    collections::HashMap,
     fs::{self, File},
     io,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{DirEntryExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -81,6 +82,50 @@ impl CgroupRoot {
     }
 }
 
+/// Paths of cgroups by their ids, for processes that have ended and cannot be asked any more.
+#[derive(Debug, Default)]
+pub struct CgroupNames {
+    known: HashMap<u64, String>,
+    /// Whether the tree may have changed since it was walked.
+    may_have_changed: bool,
+}
+
+impl CgroupNames {
+    /// From here on, one who is not known is looked for anew, once.
+    pub fn begin(&mut self) {
+        self.may_have_changed = true;
+    }
+
+    /// The path in the tree of a cgroup that is `root` or below it; `None` where it has been removed.
+    pub fn name(&mut self, root: &CgroupRoot, id: u64) -> Option<String> {
+        if !self.known.contains_key(&id) && self.may_have_changed {
+            self.may_have_changed = false;
+            self.known.clear();
+            self.known.insert(root.id, root.in_tree.clone());
+            self.walk(&root.path, root.in_tree.trim_end_matches('/'), DEEPEST);
+        }
+        self.known.get(&id).cloned()
+    }
+
+    fn walk(&mut self, directory: &Path, in_tree: &str, depth: u32) {
+        // What cannot be read is being removed.
+        let Ok(entries) = fs::read_dir(directory) else { return };
+        for entry in entries.flatten() {
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            let name = format!("{in_tree}/{}", entry.file_name().to_string_lossy());
+            if depth > 0 {
+                self.walk(&entry.path(), &name, depth - 1);
+            }
+            self.known.insert(entry.ino(), name);
+        }
+    }
+}
+
+/// Deeper cgroups have no names: systemd and container runtimes stay far above.
+const DEEPEST: u32 = 64;
+
 /// Where cgroup v2 is mounted.
 fn mounts() -> Vec<PathBuf> {
     let text = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
@@ -113,6 +158,29 @@ mod tests {
                       cgroup2 /sys/fs/cgroup/uni\\040fied cgroup2 rw 0 0\n\
                       broken\n";
         assert_eq!(mount_points(mounts), [PathBuf::from("/sys/fs/cgroup/uni fied")]);
+    }
+
+    #[test]
+    fn a_cgroup_has_the_inode_number_of_its_directory_for_an_id() {
+        let tree = tempfile::tempdir().expect("a directory");
+        let inner = tree.path().join("a.slice/b.service");
+        fs::create_dir_all(&inner).expect("directories");
+        let id = |path: &Path| fs::metadata(path).expect("is there").ino();
+        let root = CgroupRoot {
+            dir: File::open(tree.path()).expect("opens"),
+            id: id(tree.path()),
+            path: tree.path().to_owned(),
+            in_tree: "/x".into(),
+        };
+        let mut names = CgroupNames::default();
+        names.begin();
+        assert_eq!(names.name(&root, id(&inner)).as_deref(), Some("/x/a.slice/b.service"));
+        assert_eq!(names.name(&root, root.id).as_deref(), Some("/x"));
+        let late = inner.join("late");
+        fs::create_dir(&late).expect("a directory");
+        assert_eq!(names.name(&root, id(&late)), None, "not walked twice");
+        names.begin();
+        assert_eq!(names.name(&root, id(&late)).as_deref(), Some("/x/a.slice/b.service/late"));
     }
 
     #[test]

@@ -17,6 +17,12 @@ const IFADDRMSG: usize = 8;
 pub struct Link {
     /// Its number.
     pub index: u32,
+    /// Its name; empty where it is no UTF-8.
+    pub name: String,
+    /// What it carries: an `ARPHRD_…` (include/uapi/linux/if_arp.h).
+    pub link_type: u16,
+    /// What has passed it since it was made.
+    pub counters: LinkCounters,
     /// The longest IP packet that it carries in one piece.
     pub mtu: u32,
     /// The interface that it is a part of: a bridge, a bond, a VRF.
@@ -25,6 +31,52 @@ pub struct Link {
     pub lower: Option<u32>,
     /// The kind of virtual interface, as `ip -details link` names it; empty for a device.
     pub kind: String,
+}
+
+impl Link {
+    /// Bytes of the header that it puts in front of an IP packet, and counts. 0 where it has none, or one of a length
+    /// that is not known.
+    #[must_use]
+    pub const fn header_len(&self) -> u32 {
+        match self.link_type {
+            // Loopback has one of zeros.
+            libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK => ETHERNET_HEADER,
+            _ => 0,
+        }
+    }
+}
+
+/// Bytes of an Ethernet header without tags.
+const ETHERNET_HEADER: u32 = 14;
+
+/// What has passed an interface, as it counts by itself: with link-layer headers, and by most virtual interfaces with a
+/// super-packet as one packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkCounters {
+    /// What arrived.
+    pub received: Passed,
+    /// What left.
+    pub sent: Passed,
+}
+
+/// One direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// An address of this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The address.
+    pub ip: IpAddr,
+    /// How many bits of it are those of its network.
+    pub prefix_len: u8,
+    /// The number of its interface.
+    pub index: u32,
 }
 
 /// Every interface of this network namespace.
@@ -38,11 +90,11 @@ pub fn all(netlink: &mut Netlink) -> io::Result<Vec<Link>> {
     Ok(links)
 }
 
-/// Every address of this network namespace, with the number of its interface.
+/// Every address of this network namespace.
 ///
 /// # Errors
 /// When the kernel does not answer.
-pub fn addresses(netlink: &mut Netlink) -> io::Result<Vec<(IpAddr, u32)>> {
+pub fn addresses(netlink: &mut Netlink) -> io::Result<Vec<Address>> {
     let mut found = Vec::new();
     let any = [0; IFADDRMSG];
     netlink.ask(libc::RTM_GETADDR, Answers::Many, &any, |body| found.extend(read_address(body)))?;
@@ -60,10 +112,13 @@ pub fn open() -> io::Result<Netlink> {
 /// `struct ifinfomsg` and its attributes.
 fn read(body: &[u8]) -> Option<Link> {
     let index = number(body.get(4..8)?)?;
-    let mut link = Link { index, ..Link::default() };
+    let link_type = u16::from_ne_bytes(*body.get(2..4)?.first_chunk()?);
+    let mut link = Link { index, link_type, ..Link::default() };
     let mut is_lower_elsewhere = false;
     for (kind, value) in attributes(body.get(IFINFOMSG..)?) {
         match kind {
+            libc::IFLA_IFNAME => link.name = text(value).unwrap_or_default(),
+            libc::IFLA_STATS64 => link.counters = counters(value).unwrap_or_default(),
             libc::IFLA_MTU => link.mtu = number(value).unwrap_or_default(),
             libc::IFLA_MASTER => link.master = number(value),
             // A device is its own lower one in some kernels.
@@ -82,8 +137,21 @@ fn read(body: &[u8]) -> Option<Link> {
     Some(link)
 }
 
+/// The beginning of `struct rtnl_link_stats64` (include/uapi/linux/if_link.h).
+fn counters(value: &[u8]) -> Option<LinkCounters> {
+    let word = |index: usize| {
+        let at = index * size_of::<u64>();
+        value.get(at..)?.first_chunk().map(|&bytes| u64::from_ne_bytes(bytes))
+    };
+    Some(LinkCounters {
+        received: Passed { packets: word(0)?, bytes: word(2)? },
+        sent: Passed { packets: word(1)?, bytes: word(3)? },
+    })
+}
+
 /// `struct ifaddrmsg` and its attributes. Where there is a local address, the other is that of the peer.
-fn read_address(body: &[u8]) -> Option<(IpAddr, u32)> {
+fn read_address(body: &[u8]) -> Option<Address> {
+    let prefix_len = *body.get(1)?;
     let index = number(body.get(4..8)?)?;
     let mut address = None;
     for (kind, value) in attributes(body.get(IFADDRMSG..)?) {
@@ -93,7 +161,7 @@ fn read_address(body: &[u8]) -> Option<(IpAddr, u32)> {
             _ => {}
         }
     }
-    Some((address?, index))
+    Some(Address { ip: address?, prefix_len, index })
 }
 
 fn ip(value: &[u8]) -> Option<IpAddr> {
@@ -122,6 +190,7 @@ mod tests {
     fn loopback_is_there_and_is_made_of_nothing() {
         let links = open().and_then(|mut netlink| all(&mut netlink)).expect("every namespace has interfaces");
         let loopback = links.iter().find(|link| link.index == 1).expect("lo is number 1");
+        assert_eq!((loopback.name.as_str(), loopback.link_type), ("lo", libc::ARPHRD_LOOPBACK));
         assert!(loopback.mtu >= 1280, "{loopback:?}");
         assert_eq!((loopback.master, loopback.lower, loopback.kind.as_str()), (None, None, ""));
     }
@@ -130,9 +199,10 @@ mod tests {
     fn of_two_addresses_the_local_one_is_ours() {
         let mut body = vec![2, 32, 0, 0, 7, 0, 0, 0];
         body.extend([8, 0, 1, 0, 192, 0, 2, 9]);
-        assert_eq!(read_address(&body), Some((IpAddr::from([192, 0, 2, 9]), 7)));
+        let address = |last| Address { ip: IpAddr::from([192, 0, 2, last]), prefix_len: 32, index: 7 };
+        assert_eq!(read_address(&body), Some(address(9)));
         body.extend([8, 0, 2, 0, 192, 0, 2, 1]);
-        assert_eq!(read_address(&body), Some((IpAddr::from([192, 0, 2, 1]), 7)));
+        assert_eq!(read_address(&body), Some(address(1)));
         assert_eq!(read_address(&body[..12]), None);
     }
 

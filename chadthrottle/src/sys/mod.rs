@@ -1,13 +1,15 @@
 //! The only place with system calls, /proc parsing by hand, and `unsafe`.
 
 #[cfg(feature = "ebpf")]
+pub mod bpf_map;
+#[cfg(feature = "ebpf")]
 pub mod btf;
 pub mod capability;
 pub mod cgroup;
-#[cfg(feature = "monitor-pnet")]
+#[cfg(any(feature = "ebpf", feature = "monitor-pnet"))]
 pub mod links;
 pub mod namespace;
-#[cfg(any(feature = "monitor-pnet", feature = "monitor-sock-diag"))]
+#[cfg(any(feature = "ebpf", feature = "monitor-pnet", feature = "monitor-sock-diag"))]
 pub mod netlink;
 #[cfg(feature = "monitor-pnet")]
 pub mod packet;

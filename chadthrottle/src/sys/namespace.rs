@@ -1,6 +1,18 @@
-//! Which namespaces this process is in.
+//! Which namespaces this process, or a socket, is in.
 
-use std::{fs, os::unix::fs::MetadataExt};
+use std::{
+    fs, io,
+    os::{
+        fd::{AsFd, AsRawFd},
+        unix::fs::MetadataExt,
+    },
+};
+
+use nix::{
+    errno::Errno,
+    libc,
+    sys::socket::{AddressFamily, SockFlag, SockType, socket},
+};
 
 /// Inode numbers of the first namespace of each kind (`PROC_PID_INIT_INO` and the like,
 /// `include/uapi/linux/nsfs.h` and, in older kernels, `include/linux/proc_ns.h`).
@@ -16,4 +28,36 @@ pub fn first_that_is_not_the_hosts(kinds: &[&'static str]) -> Option<&'static st
         let ours = fs::metadata(format!("/proc/self/ns/{kind}")).map(|metadata| metadata.ino());
         matches!((first, ours), (Some(first), Ok(ours)) if first != ours)
     })
+}
+/// The number that the kernel gives to a socket's network namespace, never the same one again (`SO_NETNS_COOKIE`, since
+/// Linux 5.14).
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn netns_cookie(socket: impl AsFd) -> io::Result<u64> {
+    let mut cookie = 0_u64;
+    let mut length = libc::socklen_t::try_from(size_of::<u64>()).unwrap_or_default();
+    // SAFETY: the kernel writes at most `length` bytes to `cookie`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    Errno::result(result)?;
+    Ok(cookie)
+}
+
+/// `SO_NETNS_COOKIE` (include/uapi/asm-generic/socket.h).
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
+/// The same for the network namespace of the calling thread.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn own_netns_cookie() -> io::Result<u64> {
+    netns_cookie(socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?)
 }

@@ -43,7 +43,7 @@ fn pieces(app: &App) -> Vec<(usize, Style, String)> {
     if app.limited() > 0 {
         add(0, theme.limit, format!("{} limited", app.limited()));
     }
-    let unattributed = app.snapshot().map(|snapshot| snapshot.unattributed).unwrap_or_default();
+    let unattributed = app.snapshot().map(|snapshot| snapshot.buckets.unattributed()).unwrap_or_default();
     let (up, down) = (scaled(unattributed.upload), scaled(unattributed.download));
     add(1, Style::new(), format!("unattributed up {up} down {down}"));
     let backends = app.backends();

@@ -136,7 +136,7 @@ pub(crate) fn row(pid: i32, name: &str, upload: u64, download: u64) -> ProcessRo
         cgroup: Some("/user.slice/user-1000.slice/session-2.scope".into()),
     };
     let total = Traffic { upload: upload * 60, download: download * 60 };
-    ProcessRow { info: Arc::new(info), rate: Traffic { upload, download }, total, alive: true }
+    ProcessRow::new(Arc::new(info), Traffic { upload, download }, total, true)
 }
 
 pub(crate) fn changed(row: &ProcessRow, change: impl FnOnce(&mut ProcessInfo)) -> ProcessRow {
@@ -207,6 +207,6 @@ pub(crate) fn busy() -> Snapshot {
         ended,
     ];
     let mut snapshot = snapshot(rows);
-    snapshot.unattributed = Traffic { upload: 0, download: 1_204 };
+    snapshot.buckets.unknown = Traffic { upload: 0, download: 1_204 };
     snapshot
 }

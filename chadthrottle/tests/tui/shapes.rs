@@ -41,12 +41,8 @@ fn process() -> impl Strategy<Value = ProcessRow> {
     (info, any::<[u64; 4]>(), any::<bool>()).prop_map(|((pid, name, exe, user, cgroup), figures, alive)| {
         let [upload, download, sent, received] = figures;
         let info = ProcessInfo { id: id(pid), name, exe: exe.map(Into::into), user, cgroup };
-        ProcessRow {
-            info: info.into(),
-            rate: Traffic { upload, download },
-            total: Traffic { upload: sent, download: received },
-            alive,
-        }
+        let (rate, total) = (Traffic { upload, download }, Traffic { upload: sent, download: received });
+        ProcessRow::new(info.into(), rate, total, alive)
     })
 }
 

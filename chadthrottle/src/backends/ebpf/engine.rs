@@ -1,29 +1,27 @@
 //! The programs in the kernel, and the maps that userspace reads and writes.
 
-use std::collections::HashMap as StdHashMap;
-
 use anyhow::{Context, anyhow};
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuHashMap, SkStorage},
+    maps::{Array, HashMap, MapData, MapError, PerCpuHashMap, SkStorage},
     programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock},
 };
 use chadthrottle_common::{
-    ControlFlags, LimitKey, LimitState, Membership, ProcessKey, ProcessRecord, SocketOwner, ThrottleStats,
-    TrafficCounters,
+    ControlFlags, LimitKey, LimitState, Membership, ProcessKey, SocketOwner, ThrottleStats,
 };
 use log::LevelFilter;
 
 use super::{
+    accounts::Accounts,
     messages::Messages,
+    network::Network,
     tagger::{self, Existing, Tables},
     targets::Targets,
 };
 use crate::{
     backends::BackendOptions,
     process::ProcessId,
-    stats::Traffic,
-    sys::{btf::KernelTypes, cgroup::CgroupRoot},
+    sys::{btf::KernelTypes, cgroup::CgroupRoot, namespace},
 };
 
 /// The programs, built from chadthrottle-ebpf by `cargo xtask ebpf`.
@@ -34,19 +32,17 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("CHADTHROTTLE_EBPF_OBJEC
 pub struct Engine {
     cgroup: CgroupRoot,
     owners: SkStorage<MapData, SocketOwner>,
-    processes: HashMap<MapData, ProcessKey, ProcessRecord>,
-    traffic: PerCpuHashMap<MapData, ProcessKey, TrafficCounters>,
-    unowned: PerCpuArray<MapData, TrafficCounters>,
-    lost: PerCpuArray<MapData, u64>,
+    accounts: Accounts,
+    network: Network,
     pub(super) members: HashMap<MapData, ProcessKey, Membership>,
     pub(super) limits: HashMap<MapData, LimitKey, LimitState>,
     pub(super) stats: PerCpuHashMap<MapData, LimitKey, ThrottleStats>,
     control: Array<MapData, ControlFlags>,
-    control_flags: ControlFlags,
+    pub(super) control_flags: ControlFlags,
     targets: Targets,
     _messages: Option<Messages>,
     /// Last, because the programs go with it.
-    programs: Ebpf,
+    pub(super) programs: Ebpf,
 }
 
 impl Engine {
@@ -57,13 +53,13 @@ impl Engine {
     pub fn load(options: &BackendOptions) -> anyhow::Result<Self> {
         let cgroup = CgroupRoot::open(options.cgroup_root.as_deref())?;
         let types = KernelTypes::running()?;
-        let offsets = [
-            ("TASK_GROUP_LEADER", types.offset("task_struct", "group_leader")?),
-            ("TASK_TGID", types.offset("task_struct", "tgid")?),
-            ("TASK_START_BOOTTIME", types.offset("task_struct", "start_boottime")?),
-            ("TASK_FLAGS", types.offset("task_struct", "flags")?),
-            ("SOCK_LOCK_OWNED", types.offset("sock", "sk_lock.owned")?),
-        ];
+        let offsets = constants(&types)?;
+        let cookie =
+            if types.offset("net", "net_cookie").is_ok() { namespace::own_netns_cookie() } else { Ok(0) };
+        let cookie = cookie.unwrap_or_else(|error| {
+            log::info!("network namespaces are not told apart: {error}");
+            0
+        });
         drop(types);
         // The programs' own messages cost time in the packet path; the verifier removes them where they are off.
         let log_level = options.kernel_messages as u8;
@@ -71,7 +67,9 @@ impl Engine {
 
         let btf = Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
         let mut loader = EbpfLoader::new();
-        loader.btf(Some(&btf)).override_global(aya_log::LEVEL, &log_level, true);
+        loader.btf(Some(&btf));
+        loader.override_global(aya_log::LEVEL, &log_level, true);
+        loader.override_global("OWN_NETNS_COOKIE", &cookie, true);
         for (name, offset) in &offsets {
             loader.override_global(name, offset, true);
         }
@@ -79,15 +77,16 @@ impl Engine {
         let messages = if has_messages { Some(Messages::pass_on(&mut programs)?) } else { None };
 
         let mut control: Array<_, ControlFlags> = take(&mut programs, "CHAD_CONTROL")?;
-        let control_flags =
-            ControlFlags { include_loopback: u32::from(options.include_loopback), ..ControlFlags::default() };
+        let control_flags = ControlFlags {
+            include_loopback: u32::from(options.include_loopback),
+            only_chosen_interfaces: u32::from(!options.interfaces.is_empty()),
+            ..ControlFlags::default()
+        };
         control.set(0, control_flags, 0)?;
         let mut engine = Self {
             owners: take(&mut programs, "CHAD_OWNERS")?,
-            processes: take(&mut programs, "CHAD_PROCESSES")?,
-            traffic: take(&mut programs, "CHAD_TRAFFIC")?,
-            unowned: take(&mut programs, "CHAD_UNOWNED")?,
-            lost: take(&mut programs, "CHAD_LOST")?,
+            accounts: Accounts::take(&mut programs)?,
+            network: Network::open(&mut programs, options)?,
             members: take(&mut programs, "CHAD_MEMBERS")?,
             limits: take(&mut programs, "CHAD_LIMITS")?,
             stats: take(&mut programs, "CHAD_STATS")?,
@@ -98,7 +97,10 @@ impl Engine {
             cgroup,
             programs,
         };
+        // Before the first packet is looked at: which interfaces count has to be known by then.
+        engine.refresh_network()?;
         engine.attach(&btf)?;
+        engine.network.start()?;
         Ok(engine)
     }
 
@@ -116,6 +118,13 @@ impl Engine {
             if let Err(error) = trace(&mut self.programs, name, tracepoint, btf) {
                 log::info!("who receives on a shared socket is not seen: {error:#}");
             }
+        }
+        for (name, tracepoint) in [
+            ("process_executed", "sched_process_exec"),
+            ("process_renamed", "task_rename"),
+            ("process_ended", "sched_process_exit"),
+        ] {
+            trace(&mut self.programs, name, tracepoint, btf)?;
         }
         for name in ["socket_created", "socket_released"] {
             let socket: &mut CgroupSock = program(&mut self.programs, name)?;
@@ -155,7 +164,7 @@ impl Engine {
 
     /// Gives every socket that has no owner yet, of every process, the process that has it open.
     pub fn adopt_everything(&mut self) {
-        let mut tables = Tables { owners: &mut self.owners, processes: &mut self.processes };
+        let mut tables = Tables { owners: &mut self.owners, accounts: &mut self.accounts };
         tagger::adopt_everything(&mut tables, &self.cgroup);
     }
 
@@ -164,52 +173,38 @@ impl Engine {
     /// # Errors
     /// When it has ended, or does not let us.
     pub fn adopt(&mut self, process: ProcessId) -> std::io::Result<()> {
-        let mut tables = Tables { owners: &mut self.owners, processes: &mut self.processes };
+        let mut tables = Tables { owners: &mut self.owners, accounts: &mut self.accounts };
         tagger::adopt(&mut tables, process.pid, Existing::Replaced)
     }
 
-    /// Counters of every process, added up over the CPUs.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn traffic(&self) -> Result<StdHashMap<ProcessKey, TrafficCounters>, MapError> {
-        self.traffic
-            .iter()
-            .map(|entry| {
-                let (key, per_cpu) = entry?;
-                Ok((key, sum_traffic(per_cpu.iter())))
-            })
-            .collect()
-    }
-
-    /// Bytes of packets whose socket has no owner.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn unowned(&self) -> Result<Traffic, MapError> {
-        let sum = sum_traffic(self.unowned.get(&0, 0)?.iter());
-        Ok(Traffic { upload: sum.upload_bytes, download: sum.download_bytes })
-    }
-
-    /// Events that the programs could not record.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn lost(&self) -> Result<u64, MapError> {
-        Ok(self.lost.get(&0, 0)?.iter().sum())
-    }
-
-    /// What the kernel noted of a process when it opened its first socket.
+    /// What has been counted.
     #[must_use]
-    pub fn record(&self, process: &ProcessKey) -> Option<ProcessRecord> {
-        self.processes.get(process, 0).ok()
+    pub const fn accounts(&self) -> &Accounts {
+        &self.accounts
     }
 
-    /// Forgets a process that has ended and whose counters have been read.
-    pub fn forget(&mut self, process: &ProcessKey) {
-        // What is not there need not be removed; there is no other error that matters here.
-        let _ = self.traffic.remove(process);
-        let _ = self.processes.remove(process);
+    /// What has been counted, to forget some of it.
+    pub const fn accounts_mut(&mut self) -> &mut Accounts {
+        &mut self.accounts
+    }
+
+    /// The interfaces, as they were when they were last read.
+    #[must_use]
+    pub const fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Reads the interfaces, their counters and addresses, and tells the programs what has changed.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn refresh_network(&mut self) -> anyhow::Result<()> {
+        if let Some(prefixes) = self.network.refresh(&mut self.programs)? {
+            self.control_flags.local_prefixes = prefixes;
+            self.control_flags.scope_generation = (self.control_flags.scope_generation + 1) % (1 << 30);
+            self.control.set(0, self.control_flags, 0)?;
+        }
+        Ok(())
     }
 
     /// Tells the packet path whether to look for limits at all.
@@ -222,17 +217,35 @@ impl Engine {
     }
 }
 
-fn sum_traffic<'a>(per_cpu: impl Iterator<Item = &'a TrafficCounters>) -> TrafficCounters {
-    per_cpu.fold(TrafficCounters::default(), |sum, cpu| TrafficCounters {
-        upload_bytes: sum.upload_bytes + cpu.upload_bytes,
-        upload_packets: sum.upload_packets + cpu.upload_packets,
-        download_bytes: sum.download_bytes + cpu.download_bytes,
-        download_packets: sum.download_packets + cpu.download_packets,
-    })
+/// What the programs are told of the running kernel's structures.
+fn constants(types: &KernelTypes) -> anyhow::Result<Vec<(&'static str, u32)>> {
+    let members = [
+        ("TASK_GROUP_LEADER", "task_struct", "group_leader"),
+        ("TASK_TGID", "task_struct", "tgid"),
+        ("TASK_START_BOOTTIME", "task_struct", "start_boottime"),
+        ("TASK_FLAGS", "task_struct", "flags"),
+        ("TASK_SIGNAL", "task_struct", "signal"),
+        ("SIGNAL_LIVE", "signal_struct", "live"),
+        ("BINPRM_INTERP", "linux_binprm", "interp"),
+        ("SKB_SK", "sk_buff", "sk"),
+        ("SOCK_LOCK_OWNED", "sock", "sk_lock.owned"),
+        ("SOCK_NET", "sock", "__sk_common.skc_net"),
+        ("TCP_WRITE_SEQ", "tcp_sock", "write_seq"),
+    ];
+    let mut constants = Vec::new();
+    for (name, structure, path) in members {
+        constants.push((name, types.offset(structure, path)?));
+    }
+    let is_kernels = types.bit_offset("sock", "sk_kern_sock")?;
+    // Bits of a byte are numbered from the other end where the most significant byte comes first.
+    let bit = if cfg!(target_endian = "little") { is_kernels % 8 } else { 7 - is_kernels % 8 };
+    constants.extend([("SOCK_KERN_SOCK", is_kernels / 8), ("SOCK_KERN_SOCK_BIT", bit)]);
+    constants.extend(types.offset("net", "net_cookie").ok().map(|offset| ("NET_COOKIE", offset)));
+    Ok(constants)
 }
 
 /// Takes a map out of the loaded object, by its type.
-fn take<M>(programs: &mut Ebpf, name: &'static str) -> anyhow::Result<M>
+pub(super) fn take<M>(programs: &mut Ebpf, name: &'static str) -> anyhow::Result<M>
 where
     M: TryFrom<aya::maps::Map, Error = MapError>,
 {
@@ -240,7 +253,7 @@ where
     M::try_from(map).with_context(|| format!("map {name}"))
 }
 
-fn program<'a, P>(programs: &'a mut Ebpf, name: &'static str) -> anyhow::Result<&'a mut P>
+pub(super) fn program<'a, P>(programs: &'a mut Ebpf, name: &'static str) -> anyhow::Result<&'a mut P>
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
 {

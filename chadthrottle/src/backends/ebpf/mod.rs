@@ -1,15 +1,21 @@
 //! What the eBPF monitor and the eBPF limiter share: one set of programs, attached once.
 //!
 //! - [`Engine`]: the loaded programs, their links, and the maps by type.
+//! - [`Accounts`]: what they have counted, and for whom.
+//! - [`Network`]: what they have to know of interfaces.
 //! - `tagger`: owners for the sockets that were open before.
 //! - [`targets`]: which processes are limited, and how.
 
+mod accounts;
 mod engine;
 mod messages;
+mod network;
 mod tagger;
 pub mod targets;
 
+pub use accounts::Accounts;
 pub use engine::Engine;
+pub use network::Network;
 pub(super) use tagger::process;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

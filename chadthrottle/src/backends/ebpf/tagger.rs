@@ -6,14 +6,16 @@
 
 use std::{io, os::fd::AsRawFd};
 
-use aya::maps::{HashMap, MapData, MapError, SkStorage};
+use aya::maps::{MapData, MapError, SkStorage};
 use chadthrottle_common::{ProcessKey, ProcessRecord, SocketOwner};
 use procfs::{ProcError, process::Process};
 
+use super::Accounts;
 use crate::{
     process::{ProcessId, cgroup_path},
     sys::{
         cgroup::CgroupRoot,
+        namespace,
         pidfd::{PidFd, is_inet, sockets},
     },
 };
@@ -23,12 +25,12 @@ pub(super) struct Tables<'a> {
     /// The owner of each socket.
     pub(super) owners: &'a mut SkStorage<MapData, SocketOwner>,
     /// What is known of each owner.
-    pub(super) processes: &'a mut HashMap<MapData, ProcessKey, ProcessRecord>,
+    pub(super) accounts: &'a mut Accounts,
 }
 
 /// Flags of `bpf_map_update_elem` (include/uapi/linux/bpf.h).
 const BPF_ANY: u64 = 0;
-const BPF_NOEXIST: u64 = 1;
+pub(super) const BPF_NOEXIST: u64 = 1;
 
 /// What to do with an owner that a socket has already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +56,8 @@ impl Existing {
 /// Twice: a connection that a listener without an owner accepted during the first pass, with a descriptor number
 /// that the pass had gone by, is found in the second, and listeners hand on their owner by then.
 pub(super) fn adopt_everything(tables: &mut Tables<'_>, root: &CgroupRoot) {
-    for _ in 0..2 {
+    let own_netns = namespace::own_netns_cookie().ok();
+    for pass in 0..2 {
         let processes = match procfs::process::all_processes() {
             Ok(processes) => processes,
             Err(error) => {
@@ -67,7 +70,10 @@ pub(super) fn adopt_everything(tables: &mut Tables<'_>, root: &CgroupRoot) {
             if !cgroup_path(&process).is_some_and(|path| root.contains(&path)) {
                 continue;
             }
-            if let Err(error) = adopt(tables, process.pid, Existing::Kept)
+            if pass == 0 {
+                note_program(tables, &process);
+            }
+            if let Err(error) = adopt_in(tables, process.pid, Existing::Kept, own_netns)
                 && !has_ended(&error)
             {
                 log::debug!("sockets of process {} keep no owner: {error}", process.pid);
@@ -76,8 +82,20 @@ pub(super) fn adopt_everything(tables: &mut Tables<'_>, root: &CgroupRoot) {
     }
 }
 
+/// Notes what a process executes: its children will, too, and may end before anybody asks.
+fn note_program(tables: &mut Tables<'_>, process: &Process) {
+    if let (Ok(stat), Ok(exe)) = (process.stat(), process.exe()) {
+        let id = ProcessId { pid: process.pid, start_time: stat.starttime };
+        tables.accounts.note_program(&key(id), &exe);
+    }
+}
+
 /// Makes the process that has this pid now the owner of its open sockets.
 pub(super) fn adopt(tables: &mut Tables<'_>, pid: i32, existing: Existing) -> io::Result<()> {
+    adopt_in(tables, pid, existing, namespace::own_netns_cookie().ok())
+}
+
+fn adopt_in(tables: &mut Tables<'_>, pid: i32, existing: Existing, own_netns: Option<u64>) -> io::Result<()> {
     // Held before it is looked at: from here on the pid cannot become another's.
     let pidfd = PidFd::open(pid)?;
     let open = sockets(pid)?;
@@ -101,12 +119,18 @@ pub(super) fn adopt(tables: &mut Tables<'_>, pid: i32, existing: Existing) -> io
         }
         if !is_known {
             // Before its first socket: who sees its bytes finds its name.
-            existing_is_fine(tables.processes.insert(key, record, BPF_NOEXIST))?;
+            existing_is_fine(tables.accounts.note(&key, &record))?;
             is_known = true;
         }
         let fd = socket.as_raw_fd();
-        let owner = SocketOwner { process: key, ..SocketOwner::default() };
+        let netns = own_netns.and_then(|own| Some((own, namespace::netns_cookie(&socket).ok()?)));
+        let is_elsewhere = u32::from(netns.is_some_and(|(own, of_socket)| own != of_socket));
+        let owner = SocketOwner { process: key, is_elsewhere, ..SocketOwner::default() };
         existing_is_fine(tables.owners.insert(&fd, owner, existing.flag()))?;
+    }
+    // Whoever ended before it was noted is not seen to end.
+    if is_known && !process(key).is_alive() {
+        tables.accounts.note_end(&key);
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::{
 
 use super::filter::Scope;
 use crate::sys::{
-    links::{self, Link},
+    links::{self, Address, Link},
     netlink::Netlink,
 };
 
@@ -48,9 +48,9 @@ impl Interfaces {
         let mtus: HashMap<u32, u32> = links.iter().map(|link| (link.index, link.mtu)).collect();
         // Not by pnet's interfaces(): it takes every name for UTF-8, and a time that grows with the square of their
         // number.
-        for (address, index) in links::addresses(&mut self.0)? {
+        for Address { ip, index, .. } in links::addresses(&mut self.0)? {
             let mtu = mtus.get(&index).copied().unwrap_or(USUAL_MTU);
-            addresses.0.entry(address).or_default().push((index, mtu));
+            addresses.0.entry(ip).or_default().push((index, mtu));
         }
         Ok(addresses)
     }
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     fn link(index: u32, kind: &str, master: Option<u32>, lower: Option<u32>) -> Link {
-        Link { index, mtu: 1500, master, lower, kind: kind.into() }
+        Link { index, mtu: 1500, master, lower, kind: kind.into(), ..Link::default() }
     }
 
     #[test]

@@ -50,7 +50,7 @@ use super::{MonitorBackend, socket_owners::SocketOwners};
 use crate::{
     backends::{Availability, BackendCapabilities, BackendError, BackendOptions, BackendPriority, Obstacle},
     process::{ProcessId, ProcessInfo, UserNames},
-    stats::{ProcessMap, ProcessTraffic, Sample, Traffic},
+    stats::{Buckets, ProcessMap, ProcessTraffic, Sample, Traffic},
     sys::{
         capability::{self, DAC_READ_SEARCH, NET_RAW, SYS_PTRACE},
         cgroup::CgroupRoot,
@@ -177,13 +177,15 @@ impl Running {
     ) -> Sample {
         let listed = totals.iter().filter_map(|(id, &total)| Some((*id, total, processes.get(id)?)));
         let processes: ProcessMap = listed
-            .map(|(id, total, known)| {
-                (id, ProcessTraffic { info: Arc::clone(&known.info), total, alive: known.alive })
-            })
+            .map(|(id, total, known)| (id, ProcessTraffic::new(Arc::clone(&known.info), total, known.alive)))
             .collect();
         Sample {
             processes,
-            unattributed: if self.is_partial { Traffic::default() } else { unattributed },
+            buckets: Buckets {
+                unknown: if self.is_partial { Traffic::default() } else { unattributed },
+                ..Buckets::default()
+            },
+            interfaces: Vec::new(),
             lost_events: self.lost + self.control.unreadable(),
         }
     }

@@ -46,7 +46,7 @@ use super::{MonitorBackend, socket_owners::SocketOwners};
 use crate::{
     backends::{Availability, BackendCapabilities, BackendError, BackendOptions, BackendPriority, Obstacle},
     process::UserNames,
-    stats::{Sample, Traffic},
+    stats::{Buckets, Sample, Traffic},
     sys::{
         capability::{self, SYS_PTRACE},
         cgroup::CgroupRoot,
@@ -147,7 +147,11 @@ impl Running {
         self.processes.refresh(&self.table, &mut self.users);
         Ok(Sample {
             processes: self.processes.traffic(&self.table),
-            unattributed: if self.scope.is_partial { Traffic::default() } else { self.table.unattributed },
+            buckets: Buckets {
+                unknown: if self.scope.is_partial { Traffic::default() } else { self.table.unattributed },
+                ..Buckets::default()
+            },
+            interfaces: Vec::new(),
             lost_events: self.overflows,
         })
     }

@@ -51,7 +51,7 @@ impl Processes {
         known
             .map(|(id, total, known)| {
                 let info = Arc::clone(&known.info);
-                (id, ProcessTraffic { info, total, alive: known.alive })
+                (id, ProcessTraffic::new(info, total, known.alive))
             })
             .collect()
     }

@@ -1,0 +1,68 @@
+//! What belongs to no process.
+//!
+//! These paths are taken for few packets and read the kernel's own structures, which the others avoid.
+
+use aya_ebpf::{bindings::__sk_buff, helpers::bpf_probe_read_kernel};
+use chadthrottle_common::{
+    ProcessKey,
+    wire::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP},
+};
+
+use crate::maps::{OWN_NETNS_COOKIE, SocketOffsets};
+
+/// `SOCK_RAW` (include/linux/net.h).
+const SOCK_RAW: u32 = 3;
+
+/// The bucket of a packet whose socket has no owner.
+///
+/// The sockets by which the kernel answers for nobody in particular are raw: those of ICMP (`icmp_sk_init`,
+/// `icmpv6_sk_init`) and that of TCP, for RST and for connections in TIME-WAIT (`tcp_sk_init`).
+#[inline(always)]
+pub(crate) fn bucket(skb: *mut __sk_buff, kind: u32, protocol: u32) -> ProcessKey {
+    if !is_of_kernel(skb) {
+        return ProcessKey::UNKNOWN;
+    }
+    let answers = [IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP];
+    if kind == SOCK_RAW && answers.iter().any(|&answer| u32::from(answer) == protocol) {
+        return ProcessKey::REPLIES;
+    }
+    ProcessKey::KERNEL
+}
+
+/// Whether the packet is in another network namespace than the monitor.
+#[inline(always)]
+pub(crate) fn is_elsewhere(skb: *mut __sk_buff) -> bool {
+    let own = OWN_NETNS_COOKIE.load();
+    own != 0 && netns_cookie(skb).is_some_and(|cookie| cookie != own)
+}
+
+/// The address of the packet's `struct sock`, as a number. The context of the hook is the `struct sk_buff` itself, and
+/// what the verifier lets a program have of its socket cannot be read beyond what `struct bpf_sock` shows.
+#[inline(always)]
+pub(crate) fn socket_address(skb: *mut __sk_buff) -> Option<u64> {
+    let offsets = SocketOffsets::load();
+    // SAFETY: the helper checks the address; a wrong one is an error, not a fault.
+    let address = unsafe { bpf_probe_read_kernel(skb.cast::<u8>().add(offsets.skb_sk).cast::<u64>()).ok()? };
+    if address == 0 { None } else { Some(address) }
+}
+
+/// Whether the packet's socket was made by the kernel for itself (`sk_kern_sock`, include/net/sock.h).
+#[inline(always)]
+fn is_of_kernel(skb: *mut __sk_buff) -> bool {
+    let offsets = SocketOffsets::load();
+    let Some(socket) = socket_address(skb) else { return true };
+    // SAFETY: as above.
+    let bits = unsafe { bpf_probe_read_kernel((socket + offsets.kern_sock_byte) as *const u8) };
+    bits.is_ok_and(|bits| bits >> offsets.kern_sock_bit & 1 == 1)
+}
+
+#[inline(always)]
+fn netns_cookie(skb: *mut __sk_buff) -> Option<u64> {
+    let offsets = SocketOffsets::load();
+    let socket = socket_address(skb)?;
+    // SAFETY: as above.
+    unsafe {
+        let net: u64 = bpf_probe_read_kernel((socket + offsets.net) as *const u64).ok()?;
+        bpf_probe_read_kernel((net + offsets.net_cookie) as *const u64).ok()
+    }
+}

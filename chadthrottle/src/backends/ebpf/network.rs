@@ -1,0 +1,228 @@
+//! What the programs have to know of the interfaces of this network namespace: which were chosen, how long their
+//! link-layer headers are, which prefixes are local although they are public, and where packets are passed on.
+
+use std::{
+    collections::{BTreeSet, HashMap as StdHashMap},
+    fs,
+    net::{IpAddr, Ipv6Addr},
+};
+
+use anyhow::Context;
+use aya::{
+    Ebpf,
+    maps::{HashMap, LpmTrie, MapData, lpm_trie::Key},
+    programs::{
+        LinkOrder, SchedClassifier, TcAttachType,
+        tc::{SchedClassifierLinkId, TcAttachOptions},
+    },
+};
+use chadthrottle_common::{Interface, SCOPE_INTERNET, scope_of_v4, scope_of_v6};
+
+use super::engine::{program, take};
+use crate::{
+    backends::BackendOptions,
+    sys::{
+        links::{self, Address, Link, LinkCounters},
+        netlink::Netlink,
+    },
+};
+
+/// Whether packets are passed on from one interface to another.
+const FORWARDING: [&str; 2] = ["/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding"];
+/// An IPv4 address as an IPv6 one has so many bits in front.
+const MAPPED_BITS: u32 = 96;
+
+/// The interfaces of this network namespace.
+pub struct Network {
+    netlink: Netlink,
+    links: Vec<Link>,
+    at_start: StdHashMap<u32, LinkCounters>,
+    /// Names of the interfaces that count; all where it is empty.
+    chosen: Vec<String>,
+    interfaces: HashMap<MapData, u32, Interface>,
+    known: StdHashMap<u32, Interface>,
+    prefixes: LpmTrie<MapData, [u32; 4], u32>,
+    /// Public prefixes that are local here.
+    known_prefixes: BTreeSet<(Ipv6Addr, u32)>,
+    /// Where packets are counted that are passed on; `None` once the kernel has refused.
+    forwarders: Option<StdHashMap<u32, SchedClassifierLinkId>>,
+    is_loaded: bool,
+}
+
+impl Network {
+    pub(super) fn open(programs: &mut Ebpf, options: &BackendOptions) -> anyhow::Result<Self> {
+        Ok(Self {
+            netlink: links::open().context("cannot ask the kernel for interfaces")?,
+            links: Vec::new(),
+            at_start: StdHashMap::new(),
+            chosen: options.interfaces.clone(),
+            interfaces: take(programs, "CHAD_INTERFACES")?,
+            known: StdHashMap::new(),
+            prefixes: take(programs, "CHAD_PREFIXES")?,
+            known_prefixes: BTreeSet::new(),
+            forwarders: Some(StdHashMap::new()),
+            is_loaded: false,
+        })
+    }
+
+    /// The programs count from now on: what interfaces have counted up to now is not in the books.
+    pub(super) fn start(&mut self) -> anyhow::Result<()> {
+        self.links = links::all(&mut self.netlink).context("cannot list the interfaces")?;
+        self.at_start = self.links.iter().map(|link| (link.index, link.counters)).collect();
+        Ok(())
+    }
+
+    /// The interfaces that there are, with their counters.
+    #[must_use]
+    pub fn links(&self) -> &[Link] {
+        &self.links
+    }
+
+    /// What those had counted that were there when the programs began to.
+    #[must_use]
+    pub const fn at_start(&self) -> &StdHashMap<u32, LinkCounters> {
+        &self.at_start
+    }
+
+    /// Whether an interface is among those that count.
+    #[must_use]
+    pub fn is_chosen(&self, name: &str) -> bool {
+        self.chosen.is_empty() || self.chosen.iter().any(|chosen| chosen == name)
+    }
+
+    /// Reads everything anew, and tells the programs what has changed. Returns the number of local prefixes if that is
+    /// part of it.
+    pub(super) fn refresh(&mut self, programs: &mut Ebpf) -> anyhow::Result<Option<u32>> {
+        self.links = links::all(&mut self.netlink).context("cannot list the interfaces")?;
+        self.tell_interfaces()?;
+        self.count_forwarded(programs);
+        self.tell_prefixes()
+    }
+
+    fn tell_interfaces(&mut self) -> anyhow::Result<()> {
+        for link in &self.links {
+            let interface = Interface {
+                link_header_len: link.header_len(),
+                is_chosen: u32::from(self.is_chosen(&link.name)),
+            };
+            if self.known.get(&link.index) != Some(&interface) {
+                self.interfaces.insert(link.index, interface, 0).context("too many interfaces")?;
+                self.known.insert(link.index, interface);
+            }
+        }
+        let gone: Vec<u32> = self.known.keys().copied().filter(|index| self.link(*index).is_none()).collect();
+        for index in gone {
+            self.known.remove(&index);
+            // Gone already is as good.
+            let _ = self.interfaces.remove(&index);
+        }
+        Ok(())
+    }
+
+    fn link(&self, index: u32) -> Option<&Link> {
+        self.links.iter().find(|link| link.index == index)
+    }
+
+    /// Networks that this host is in are local, whoever else has such addresses.
+    fn tell_prefixes(&mut self) -> anyhow::Result<Option<u32>> {
+        let addresses = links::addresses(&mut self.netlink).context("cannot list the addresses")?;
+        let prefixes: BTreeSet<_> = addresses.iter().filter_map(public_prefix).collect();
+        if prefixes == self.known_prefixes {
+            return Ok(None);
+        }
+        for (network, bits) in self.known_prefixes.difference(&prefixes) {
+            let _ = self.prefixes.remove(&lookup_key(*network, *bits));
+        }
+        for (network, bits) in prefixes.difference(&self.known_prefixes) {
+            self.prefixes.insert(&lookup_key(*network, *bits), 1, 0).context("too many networks")?;
+        }
+        self.known_prefixes = prefixes;
+        Ok(Some(u32::try_from(self.known_prefixes.len()).unwrap_or(u32::MAX)))
+    }
+
+    /// Counts what is passed on, where anything may be. The link goes with the interface, or with us.
+    fn count_forwarded(&mut self, programs: &mut Ebpf) {
+        if !self.is_passing_on() {
+            return;
+        }
+        let Some(mut forwarders) = self.forwarders.take() else { return };
+        forwarders.retain(|index, _| self.link(*index).is_some());
+        for link in &self.links {
+            if forwarders.contains_key(&link.index) {
+                continue;
+            }
+            match count_forwarded_on(programs, &link.name, &mut self.is_loaded) {
+                Ok(id) => {
+                    forwarders.insert(link.index, id);
+                }
+                // It has gone since it was listed.
+                Err(_) if fs::metadata(format!("/sys/class/net/{}", link.name)).is_err() => {}
+                Err(error) => {
+                    log::info!("what is passed on by {} stays in the residual: {error:#}", link.name);
+                    return;
+                }
+            }
+        }
+        self.forwarders = Some(forwarders);
+    }
+
+    fn is_passing_on(&self) -> bool {
+        let is_on = |path: &str| fs::read_to_string(path).is_ok_and(|value| value.trim() != "0");
+        self.links.iter().any(|link| link.kind == "bridge") || FORWARDING.into_iter().any(is_on)
+    }
+}
+
+fn count_forwarded_on(
+    programs: &mut Ebpf,
+    interface: &str,
+    is_loaded: &mut bool,
+) -> anyhow::Result<SchedClassifierLinkId> {
+    let classifier: &mut SchedClassifier = program(programs, "packet_forwarded")?;
+    if !*is_loaded {
+        classifier.load().context("loading packet_forwarded")?;
+        *is_loaded = true;
+    }
+    // As a link, since Linux 6.6. The older way would leave a qdisc behind when we are killed.
+    let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+    Ok(classifier.attach_with_options(interface, TcAttachType::Egress, options)?)
+}
+
+/// The network of an address, where the address alone would be taken for one on the internet.
+fn public_prefix(address: &Address) -> Option<(Ipv6Addr, u32)> {
+    let prefix_len = u32::from(address.prefix_len);
+    let (scope, mapped, bits) = match address.ip {
+        IpAddr::V4(ip) => (scope_of_v4(ip.to_bits()), ip.to_ipv6_mapped(), prefix_len + MAPPED_BITS),
+        IpAddr::V6(ip) => (scope_of_v6(words(ip)), ip, prefix_len),
+    };
+    let mask = u128::MAX.checked_shl(Ipv6Addr::BITS.checked_sub(bits)?).unwrap_or(0);
+    (scope == SCOPE_INTERNET).then(|| (Ipv6Addr::from_bits(mapped.to_bits() & mask), bits))
+}
+
+/// The four words of an address, in host byte order.
+fn words(address: Ipv6Addr) -> [u32; 4] {
+    let bytes = address.octets();
+    [0, 4, 8, 12].map(|at| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]))
+}
+
+fn lookup_key(network: Ipv6Addr, bits: u32) -> Key<[u32; 4]> {
+    Key::new(bits, words(network).map(u32::to_be))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefix(address: &str, prefix_len: u8) -> Option<(String, u32)> {
+        let address = Address { ip: address.parse().expect("an address"), prefix_len, index: 2 };
+        public_prefix(&address).map(|(network, bits)| (network.to_string(), bits))
+    }
+
+    #[test]
+    fn networks_with_public_addresses_are_noted_and_others_need_not_be() {
+        assert_eq!(prefix("203.0.113.77", 24), Some(("::ffff:203.0.113.0".into(), 120)));
+        assert_eq!(prefix("2001:db8:1:2::77", 64), Some(("2001:db8:1:2::".into(), 64)));
+        assert_eq!(prefix("203.0.113.77", 0), Some(("::ffff:0.0.0.0".into(), 96)));
+        assert_eq!((prefix("192.168.1.5", 24), prefix("fe80::1", 64)), (None, None));
+        assert_eq!(prefix("203.0.113.77", 77), None, "no such prefix");
+    }
+}
