@@ -82,6 +82,10 @@ pub struct SocketOwner {
     pub is_presumed: u32,
     /// Not 0: it is in another network namespace than the monitor, where interfaces have other numbers.
     pub is_elsewhere: u32,
+    /// Not 0: it is TCP's.
+    pub is_stream: u32,
+    /// Where its traffic was counted last: a slot in the table of counters. 0 for none; whose a slot is stands beside it.
+    pub slot: u32,
 }
 
 /// What the kernel knows of a process that has opened a socket: all that is left to name it by, once it has ended.
@@ -125,7 +129,10 @@ pub struct TrafficKey {
     pub scope: u32,
 }
 
-/// What was sent and received.
+/// Slots of the table of counters. Keys beyond that are counted in a table that costs more to look into.
+pub const SLOTS: u32 = 4096;
+
+/// What was sent and received. As long as a cache line: no two CPUs write to the same one.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TrafficCounters {
@@ -170,10 +177,10 @@ assert_layout!(TrafficCounters, 64, { upload: FlowCounters => 0, download: FlowC
 assert_layout!(FlowCounters, 32, {
     bytes: u64 => 0, packets: u64 => 8, merged_packets: u64 => 16, merged_bytes: u64 => 24,
 });
-assert_layout!(SocketOwner, 112, {
+assert_layout!(SocketOwner, 120, {
     process: ProcessKey => 0, writer: ProcessKey => 8, previous_writer: ProcessKey => 16, held: TrafficCounters => 24,
     written_seq: u32 => 88, handover_seq: u32 => 92, held_ifindex: u32 => 96, peer_scope: u32 => 100,
-    is_presumed: u32 => 104, is_elsewhere: u32 => 108,
+    is_presumed: u32 => 104, is_elsewhere: u32 => 108, is_stream: u32 => 112, slot: u32 => 116,
 });
 assert_layout!(Interface, 8, { link_header_len: u32 => 0, is_chosen: u32 => 4 });
 

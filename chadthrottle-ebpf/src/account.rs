@@ -4,13 +4,13 @@
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd, atomic_xchg};
 
-use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_get_smp_processor_id};
 use chadthrottle_common::{
-    DIRECTION_DOWNLOAD, DIRECTION_UPLOAD, FlowCounters, SocketOwner, TrafficCounters, TrafficKey,
+    DIRECTION_DOWNLOAD, DIRECTION_UPLOAD, FlowCounters, ProcessKey, SocketOwner, TrafficCounters, TrafficKey,
 };
 
 use crate::{
-    maps::{NO_TRAFFIC, TRAFFIC, count_lost},
+    maps::{COUNTERS, CPUS, FREE_SLOTS, NO_TRAFFIC, SLOT_KEYS, SLOT_OF, TRAFFIC, count_lost},
     owner,
     packet::Packet,
     peer::SCOPE_MASK,
@@ -30,28 +30,76 @@ pub(crate) fn count(packet: &Packet, direction: u32) {
         return;
     }
     let key = TrafficKey { owner: packet.owner, ifindex: packet.ifindex, scope: packet.scope };
+    if let Some(socket) = packet.socket {
+        // SAFETY: the packet's own socket. Whatever another CPU writes there is a slot, and is looked at again.
+        let counters = unsafe {
+            counters_in((*socket).slot, &key).or_else(|| {
+                (*socket).slot = slot_of(&key);
+                counters_in((*socket).slot, &key)
+            })
+        };
+        if let Some(counters) = counters {
+            // SAFETY: this CPU's own copy, valid for the program's run.
+            unsafe { add_to(flow_of(counters, direction), &packet.flow) };
+            return;
+        }
+    }
     add(&key, direction, &packet.flow);
 }
 
 /// Adds to what was sent or received.
 #[inline(always)]
 pub(crate) fn add(key: &TrafficKey, direction: u32, flow: &FlowCounters) {
-    let counters = match TRAFFIC.get_ptr_mut(key) {
-        Some(counters) => counters,
-        None => {
-            // Another CPU may have made the entry in between: what matters is that it is there now.
-            let _ = TRAFFIC.insert(key, &NO_TRAFFIC, u64::from(BPF_NOEXIST));
-            match TRAFFIC.get_ptr_mut(key) {
-                Some(counters) => counters,
-                None => {
-                    count_lost();
-                    return;
-                }
-            }
-        }
+    let Some(counters) = counters_in(slot_of(key), key).or_else(|| counters_without_slot(key)) else {
+        count_lost();
+        return;
     };
     // SAFETY: this CPU's own copy, valid for the program's run.
     unsafe { add_to(flow_of(counters, direction), flow) };
+}
+
+/// This CPU's counters in a slot, if it is the key's.
+#[inline(always)]
+fn counters_in(slot: u32, key: &TrafficKey) -> Option<*mut TrafficCounters> {
+    if SLOT_KEYS.get(slot)? != key {
+        return None;
+    }
+    // SAFETY: the helper has no arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    COUNTERS.get_ptr_mut(slot * CPUS.load() + cpu)
+}
+
+/// The slot of a key, or one that becomes it; 0 where there is none left.
+#[inline(never)]
+fn slot_of(key: &TrafficKey) -> u32 {
+    // SAFETY: copied out at once.
+    if let Some(slot) = unsafe { SLOT_OF.get(key) } {
+        return *slot;
+    }
+    let Ok(Some(slot)) = FREE_SLOTS.pop() else { return 0 };
+    // The slot is the key's before anybody finds it.
+    if SLOT_KEYS.set(slot, key, 0).is_ok() && SLOT_OF.insert(key, slot, u64::from(BPF_NOEXIST)).is_ok() {
+        return slot;
+    }
+    // Another CPU has found one at the same time.
+    let _ = SLOT_KEYS.set(slot, NO_KEY, 0);
+    if FREE_SLOTS.push(slot, 0).is_err() {
+        count_lost();
+    }
+    // SAFETY: as above.
+    unsafe { SLOT_OF.get(key) }.copied().unwrap_or(0)
+}
+
+const NO_KEY: TrafficKey = TrafficKey { owner: ProcessKey::NONE, ifindex: 0, scope: 0 };
+
+/// This CPU's counters of a key for which there is no slot.
+#[inline(never)]
+fn counters_without_slot(key: &TrafficKey) -> Option<*mut TrafficCounters> {
+    TRAFFIC.get_ptr_mut(key).or_else(|| {
+        // Another CPU may have made the entry in between: what matters is that it is there now.
+        let _ = TRAFFIC.insert(key, &NO_TRAFFIC, u64::from(BPF_NOEXIST));
+        TRAFFIC.get_ptr_mut(key)
+    })
 }
 
 /// Counts what was held back for whoever owns the socket now.

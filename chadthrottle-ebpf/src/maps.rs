@@ -7,19 +7,21 @@ use core::ptr;
 
 use aya_ebpf::{
     Global,
-    bindings::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE},
-    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap},
-    helpers::bpf_probe_read_kernel,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, Stack},
     macros::btf_map,
 };
 use chadthrottle_common::{
     ControlFlags, FlowCounters, Interface, LimitKey, LimitState, Membership, ProcessKey, ProcessRecord,
-    ProgramPath, SocketOwner, ThrottleStats, TrafficCounters, TrafficKey,
+    ProgramPath, SocketOwner, ThrottleStats, TrafficCounters, TrafficKey, traffic::SLOTS,
 };
 
 /// Entries are allocated when they are needed: the tables are as large as a busy host may want, and empty on
 /// most.
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
+
+/// Userspace may map it into its memory.
+const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 
 /// A socket cloned by `accept` takes its listener's storage along (`BPF_F_CLONE`, include/uapi/linux/bpf.h).
 const CLONE: usize = 1 << 9;
@@ -73,9 +75,26 @@ pub(crate) static PROGRAMS: LruHashMap<ProcessKey, ProgramPath, 4096> = LruHashM
 #[btf_map(name = "CHAD_PATH")]
 pub(crate) static PATH: PerCpuArray<ProgramPath, 1> = PerCpuArray::new();
 
-/// What was sent and received. A copy a CPU, so that no packet waits for another CPU's.
+/// What was sent and received: slot by slot a counter a CPU, so that no packet waits for another CPU's. Userspace has it
+/// mapped into its memory, and sets its size.
+#[btf_map(name = "CHAD_COUNTERS")]
+pub(crate) static COUNTERS: Array<TrafficCounters, { SLOTS as usize }, MMAPABLE> = Array::new();
+
+/// Which slot is whose.
+#[btf_map(name = "CHAD_SLOTS")]
+pub(crate) static SLOT_OF: HashMap<TrafficKey, u32, { SLOTS as usize }, ON_DEMAND> = HashMap::new();
+
+/// Whose each slot is.
+#[btf_map(name = "CHAD_SLOT_KEYS")]
+pub(crate) static SLOT_KEYS: Array<TrafficKey, { SLOTS as usize }> = Array::new();
+
+/// Slots that are nobody's.
+#[btf_map(name = "CHAD_FREE_SLOTS")]
+pub(crate) static FREE_SLOTS: Stack<u32, { SLOTS as usize }> = Stack::new();
+
+/// The same as `CHAD_COUNTERS` for when there is no slot left.
 #[btf_map(name = "CHAD_TRAFFIC")]
-pub(crate) static TRAFFIC: PerCpuHashMap<TrafficKey, TrafficCounters, 65536, ON_DEMAND> =
+pub(crate) static TRAFFIC: PerCpuHashMap<TrafficKey, TrafficCounters, 16384, ON_DEMAND> =
     PerCpuHashMap::new();
 
 /// What a new entry of `CHAD_TRAFFIC` starts with: as a constant, so that no packet has to clear memory for it.
@@ -141,24 +160,33 @@ offsets!(
     SOCK_KERN_SOCK_BIT,
 );
 
+/// CPUs that there may be.
+#[unsafe(no_mangle)]
+pub(crate) static CPUS: Global<u32> = Global::new(1);
+
 /// The monitor's network namespace (`SO_NETNS_COOKIE`); 0 where the kernel does not tell.
 #[unsafe(no_mangle)]
 pub(crate) static OWN_NETNS_COOKIE: Global<u64> = Global::new(0);
 
-/// Whether a process is inside a call on a TCP socket, by the address of its `struct sock`.
+/// Whether a process is inside a call on a TCP socket.
+///
+/// # Safety
+/// `tcp_sock` comes from `bpf_skc_to_tcp_sock`: the verifier knows what it points to, looks up which member is at the
+/// offset (a constant by then), and lets it be read.
 #[inline(always)]
-pub(crate) fn is_owned_by_user(socket: u64) -> Option<bool> {
-    // SAFETY: the helper checks the address; a wrong one is an error, not a fault.
-    let owned: i32 =
-        unsafe { bpf_probe_read_kernel((socket + u64::from(SOCK_LOCK_OWNED.load())) as *const i32).ok()? };
-    Some(owned != 0)
+pub(crate) unsafe fn is_owned_by_user(tcp_sock: *const u8) -> bool {
+    // SAFETY: as promised by the caller. A TCP socket begins with the general one.
+    unsafe { ptr::read_volatile(tcp_sock.add(SOCK_LOCK_OWNED.load() as usize).cast::<i32>()) != 0 }
 }
 
 /// The sequence number after the last byte that was written to a TCP socket.
+///
+/// # Safety
+/// As above.
 #[inline(always)]
-pub(crate) fn write_seq(tcp_sock: *const u8) -> Option<u32> {
-    // SAFETY: as above.
-    unsafe { bpf_probe_read_kernel(tcp_sock.add(TCP_WRITE_SEQ.load() as usize).cast()).ok() }
+pub(crate) unsafe fn write_seq(tcp_sock: *const u8) -> u32 {
+    // SAFETY: as promised by the caller.
+    unsafe { ptr::read_volatile(tcp_sock.add(TCP_WRITE_SEQ.load() as usize).cast()) }
 }
 
 /// Offset of `interp` in `struct linux_binprm`.

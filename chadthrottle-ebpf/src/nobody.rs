@@ -2,7 +2,10 @@
 //!
 //! These paths are taken for few packets and read the kernel's own structures, which the others avoid.
 
-use aya_ebpf::{bindings::__sk_buff, helpers::bpf_probe_read_kernel};
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::{bpf_probe_read_kernel, bpf_sk_fullsock},
+};
 use chadthrottle_common::{
     ProcessKey,
     wire::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP},
@@ -13,12 +16,22 @@ use crate::maps::{OWN_NETNS_COOKIE, SocketOffsets};
 /// `SOCK_RAW` (include/linux/net.h).
 const SOCK_RAW: u32 = 3;
 
-/// The bucket of a packet whose socket has no owner.
+/// The bucket of a packet without a socket that has an owner.
 ///
 /// The sockets by which the kernel answers for nobody in particular are raw: those of ICMP (`icmp_sk_init`,
 /// `icmpv6_sk_init`) and that of TCP, for RST and for connections in TIME-WAIT (`tcp_sk_init`).
 #[inline(always)]
-pub(crate) fn bucket(skb: *mut __sk_buff, kind: u32, protocol: u32) -> ProcessKey {
+pub(crate) fn bucket(skb: *mut __sk_buff) -> ProcessKey {
+    // SAFETY: the hook's own context; every pointer is checked before it is used.
+    let (kind, protocol) = unsafe {
+        let sk = (*skb).__bindgen_anon_2.sk;
+        let sk = if sk.is_null() { sk } else { bpf_sk_fullsock(sk) };
+        // No socket, or what is left of one.
+        if sk.is_null() {
+            return ProcessKey::REPLIES;
+        }
+        ((*sk).type_, (*sk).protocol)
+    };
     if !is_of_kernel(skb) {
         return ProcessKey::UNKNOWN;
     }
@@ -39,7 +52,7 @@ pub(crate) fn is_elsewhere(skb: *mut __sk_buff) -> bool {
 /// The address of the packet's `struct sock`, as a number. The context of the hook is the `struct sk_buff` itself, and
 /// what the verifier lets a program have of its socket cannot be read beyond what `struct bpf_sock` shows.
 #[inline(always)]
-pub(crate) fn socket_address(skb: *mut __sk_buff) -> Option<u64> {
+fn socket_address(skb: *mut __sk_buff) -> Option<u64> {
     let offsets = SocketOffsets::load();
     // SAFETY: the helper checks the address; a wrong one is an error, not a fault.
     let address = unsafe { bpf_probe_read_kernel(skb.cast::<u8>().add(offsets.skb_sk).cast::<u64>()).ok()? };

@@ -20,7 +20,7 @@ use aya_ebpf::{
     programs::SockContext,
 };
 use aya_log_ebpf::{debug, warn};
-use chadthrottle_common::{ProcessKey, SocketOwner};
+use chadthrottle_common::{ProcessKey, SocketOwner, wire::IPPROTO_TCP};
 
 use crate::{
     account,
@@ -43,7 +43,14 @@ pub(crate) fn tag_new_socket(ctx: &SockContext) {
     let own_netns = OWN_NETNS_COOKIE.load();
     // SAFETY: the hook's own context.
     let is_elsewhere = own_netns != 0 && unsafe { bpf_get_netns_cookie(ctx.as_ptr()) } != own_netns;
-    let mut owner = SocketOwner { process, is_elsewhere: is_elsewhere.into(), ..SocketOwner::default() };
+    // SAFETY: the hook's own context.
+    let is_stream = unsafe { (*ctx.sock).protocol } == u32::from(IPPROTO_TCP);
+    let mut owner = SocketOwner {
+        process,
+        is_elsewhere: is_elsewhere.into(),
+        is_stream: is_stream.into(),
+        ..SocketOwner::default()
+    };
     // SAFETY: the hook's own socket, and a value as large as the map's.
     let stored = unsafe {
         bpf_sk_storage_get(
@@ -124,7 +131,7 @@ pub(crate) unsafe fn has_written(socket: *mut SocketOwner, sk: *mut core::ffi::c
         if tcp.is_null() {
             return;
         }
-        let Some(written) = write_seq(tcp) else { return };
+        let written = write_seq(tcp);
         let process = process(socket);
         if (*socket).writer != process {
             if (*socket).writer != ProcessKey::NONE {

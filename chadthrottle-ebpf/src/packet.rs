@@ -1,13 +1,12 @@
 //! What a packet hook needs to know of a packet.
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_TCP_LISTEN},
-    helpers::{bpf_get_current_pid_tgid, bpf_sk_fullsock},
+    bindings::{__sk_buff, BPF_TCP_LISTEN, bpf_sock},
+    helpers::{bpf_get_current_pid_tgid, generated::bpf_skc_to_tcp_sock},
     programs::SkBuffContext,
 };
 use chadthrottle_common::{
-    DIRECTION_UPLOAD, FlowCounters, LOOPBACK_IFINDEX, ProcessKey, SocketOwner,
-    wire::{IPPROTO_TCP, flow},
+    DIRECTION_UPLOAD, FlowCounters, LOOPBACK_IFINDEX, ProcessKey, SocketOwner, wire::flow,
 };
 
 use crate::{
@@ -76,14 +75,11 @@ impl Packet {
         // SAFETY: the hook's own context; every pointer is checked before it is used.
         unsafe {
             let sk = (*skb).__bindgen_anon_2.sk;
-            let sk = if sk.is_null() { sk } else { bpf_sk_fullsock(sk) };
             if sk.is_null() {
-                self.owner = ProcessKey::REPLIES;
                 self.is_of_nobody(skb, headers, peer, control);
                 return;
             }
             let Some(socket) = owner::of_socket(sk.cast()) else {
-                self.owner = nobody::bucket(skb, (*sk).type_, (*sk).protocol);
                 self.is_of_nobody(skb, headers, peer, control);
                 return;
             };
@@ -91,7 +87,7 @@ impl Packet {
             if (*socket).is_elsewhere != 0 {
                 self.ifindex = 0;
             }
-            if (*sk).protocol != u32::from(IPPROTO_TCP) {
+            if (*socket).is_stream == 0 {
                 // What is no TCP leaves within the call that sends it.
                 if direction == DIRECTION_UPLOAD {
                     owner::claim(ctx, socket);
@@ -108,7 +104,7 @@ impl Packet {
                 self.owner = owner::process(socket);
                 return;
             }
-            if direction == DIRECTION_UPLOAD && !is_known_user(socket) && is_in_use(skb) {
+            if direction == DIRECTION_UPLOAD && !is_known_user(socket) && is_in_use(sk) {
                 owner::claim(ctx, socket);
             }
             self.scope = peer::scope_of_stream(socket, headers, peer, control);
@@ -124,6 +120,7 @@ impl Packet {
     /// No socket of a process: less frequent, so that it may take longer.
     #[inline(always)]
     fn is_of_nobody(&mut self, skb: *mut __sk_buff, headers: &Headers, peer: Peer, control: &Control) {
+        self.owner = nobody::bucket(skb);
         if nobody::is_elsewhere(skb) {
             self.ifindex = 0;
         }
@@ -146,7 +143,14 @@ unsafe fn is_known_user(socket: *mut SocketOwner) -> bool {
 /// Whether a process is inside a call on a TCP socket right now (`sock_owned_by_user`, include/net/sock.h). Then a
 /// packet that leaves does so in that process's context; at other times timers and incoming acknowledgements make
 /// packets leave, in anybody's.
+///
+/// # Safety
+/// `sk` is the packet's own socket.
 #[inline(always)]
-fn is_in_use(skb: *mut __sk_buff) -> bool {
-    nobody::socket_address(skb).and_then(maps::is_owned_by_user).unwrap_or(false)
+unsafe fn is_in_use(sk: *mut bpf_sock) -> bool {
+    // SAFETY: as promised by the caller; the helper tells whether this is TCP, and the result is checked.
+    unsafe {
+        let tcp: *const u8 = bpf_skc_to_tcp_sock(sk.cast()).cast();
+        !tcp.is_null() && maps::is_owned_by_user(tcp)
+    }
 }

@@ -51,6 +51,7 @@ pub fn run(backends: &Backends, wanted: &Wanted, options: &Options) -> anyhow::R
     log::info!("{} is counting", monitor.name());
     let mut deadline = start;
     let mut printed = 0;
+    let mut text = Vec::new();
     while options.count.is_none_or(|count| printed < count) {
         // From deadline to deadline and not from now: otherwise the lines would drift.
         deadline += options.interval;
@@ -58,17 +59,18 @@ pub fn run(backends: &Backends, wanted: &Wanted, options: &Options) -> anyhow::R
             break;
         }
         let snapshot = stats.advance(start.elapsed(), &monitor.update()?);
-        // Locked for the line alone, and flushed: whoever reads it waits for it.
-        let mut out = io::stdout().lock();
+        // Put together first and written at once: of whoever reads it, nobody gets half a line, and a line of many
+        // processes is not a thousand system calls.
+        text.clear();
         if options.json {
-            serde_json::to_writer(
-                &mut out,
-                &Line::new(monitor.name(), &snapshot, listed(&snapshot, &options.pids)),
-            )?;
-            writeln!(out)?;
+            let rows = listed(&snapshot, &options.pids);
+            serde_json::to_writer(&mut text, &Line::new(monitor.name(), &snapshot, rows))?;
+            writeln!(text)?;
         } else {
-            print_table(&snapshot, &options.pids, &mut out)?;
+            print_table(&snapshot, &options.pids, &mut text)?;
         }
+        let mut out = io::stdout().lock();
+        out.write_all(&text)?;
         out.flush()?;
         printed += 1;
     }

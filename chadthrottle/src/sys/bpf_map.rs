@@ -1,12 +1,18 @@
-//! Whole maps of the kernel, read in batches: a few system calls, however many entries there are.
+//! Whole maps of the kernel: hash tables read in batches, a few system calls however many entries there are, and arrays
+//! mapped into memory, which take none.
 
 use std::{
     io,
+    num::NonZeroUsize,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
+    ptr::NonNull,
 };
 
 use aya::Pod;
-use nix::libc;
+use nix::{
+    libc,
+    sys::mman::{MapFlags, ProtFlags, mmap, munmap},
+};
 
 /// `BPF_MAP_LOOKUP_BATCH` (include/uapi/linux/bpf.h), for hash tables since Linux 5.6.
 const LOOKUP_BATCH: libc::c_long = 24;
@@ -38,10 +44,8 @@ pub fn read_all<K: Pod + Default, V: Pod + Default>(
     copies: usize,
     mut each: impl FnMut(K, &[V]),
 ) -> io::Result<()> {
-    const {
-        // The kernel rounds the size of each copy up to eight bytes (`bpf_map_copy_value`); these are that already.
-        assert!(size_of::<V>().is_multiple_of(8));
-    }
+    // The kernel rounds the size of each copy up to eight bytes (`__htab_map_lookup_and_delete_batch`).
+    debug_assert!(copies == 1 || size_of::<V>().is_multiple_of(8));
     let (mut keys, mut values) = (Vec::new(), Vec::new());
     let mut room = BATCH;
     // Where the kernel goes on: the number of a bucket.
@@ -105,3 +109,56 @@ fn lookup<K, V>(
     };
     (count, Err(error))
 }
+
+/// An array of the kernel in the memory of this process.
+#[derive(Debug)]
+pub struct Mapped<T> {
+    entries: NonNull<T>,
+    length: usize,
+    bytes: usize,
+}
+
+impl<T: Pod> Mapped<T> {
+    /// Maps an array of `length` entries that was made with `BPF_F_MMAPABLE`.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn new(map: impl AsFd, length: usize) -> io::Result<Self> {
+        const {
+            // The kernel rounds the size of an entry up to eight bytes (`array_map_alloc`).
+            assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() <= 8 && size_of::<T>() > 0);
+        }
+        let bytes = length * size_of::<T>();
+        let size = NonZeroUsize::new(bytes).ok_or(io::ErrorKind::InvalidInput)?;
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping, at an address that the kernel chooses.
+        let entries = unsafe { mmap(None, size, access, MapFlags::MAP_SHARED, map, 0)? };
+        Ok(Self { entries: entries.cast(), length, bytes })
+    }
+
+    /// A copy of an entry. The kernel writes to it at the same time, word by word.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<T> {
+        // SAFETY: inside the mapping; every bit pattern is a value.
+        (index < self.length).then(|| unsafe { self.entries.add(index).read_volatile() })
+    }
+
+    /// Replaces an entry.
+    pub fn set(&mut self, index: usize, value: T) {
+        if index < self.length {
+            // SAFETY: inside the mapping.
+            unsafe { self.entries.add(index).write_volatile(value) };
+        }
+    }
+}
+
+impl<T> Drop for Mapped<T> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this value's own, and gone with it.
+        let unmapped = unsafe { munmap(self.entries.cast(), self.bytes) };
+        debug_assert!(unmapped.is_ok());
+    }
+}
+
+// SAFETY: it is memory that belongs to nobody else in this process.
+unsafe impl<T: Send> Send for Mapped<T> {}

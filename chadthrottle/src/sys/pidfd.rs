@@ -73,17 +73,28 @@ pub fn sockets(pid: i32) -> io::Result<Vec<RawFd>> {
 /// Whether a socket speaks IP.
 #[must_use]
 pub fn is_inet(socket: &impl AsFd) -> bool {
-    let mut domain: libc::c_int = 0;
-    let mut length = libc::socklen_t::try_from(size_of_val(&domain)).unwrap_or_default();
+    matches!(option(socket, libc::SO_DOMAIN), Some(libc::AF_INET | libc::AF_INET6))
+}
+
+/// Whether a socket speaks TCP.
+#[must_use]
+pub fn is_tcp(socket: &impl AsFd) -> bool {
+    option(socket, libc::SO_PROTOCOL) == Some(libc::IPPROTO_TCP)
+}
+
+/// The value of a socket's option that is a number (`socket(7)`).
+fn option(socket: &impl AsFd, name: libc::c_int) -> Option<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut length = libc::socklen_t::try_from(size_of_val(&value)).unwrap_or_default();
     // SAFETY: the pointers are to a live integer and to its size.
     let result = unsafe {
         libc::getsockopt(
             socket.as_fd().as_raw_fd(),
             libc::SOL_SOCKET,
-            libc::SO_DOMAIN,
-            (&raw mut domain).cast(),
+            name,
+            (&raw mut value).cast(),
             &raw mut length,
         )
     };
-    result == 0 && matches!(domain, libc::AF_INET | libc::AF_INET6)
+    (result == 0).then_some(value)
 }

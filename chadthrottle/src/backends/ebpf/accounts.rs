@@ -1,23 +1,37 @@
 //! What the programs have counted, and what they know of whom it is counted for.
+//!
+//! Counters are in slots, one a key: the programs find a socket's slot in its storage, and userspace has all slots in its
+//! memory. A key that finds no slot left is counted in a hash table.
 
 use std::{io, os::unix::ffi::OsStrExt, path::Path};
 
+use anyhow::Context;
 use aya::{
     Ebpf,
-    maps::{HashMap, IterableMap, MapData, MapError, PerCpuArray, PerCpuHashMap},
+    maps::{Array, HashMap, IterableMap, MapData, MapError, PerCpuArray, PerCpuHashMap, Stack},
 };
 use chadthrottle_common::{
     FlowCounters, ProcessKey, ProcessRecord, ProgramPath, TrafficCounters, TrafficKey,
-    traffic::PROGRAM_PATH_LEN,
+    traffic::{PROGRAM_PATH_LEN, SLOTS},
 };
 
 use super::{engine::take, tagger::BPF_NOEXIST};
-use crate::sys::bpf_map;
+use crate::sys::bpf_map::{self, Mapped};
 
 /// The maps of accounting.
 pub struct Accounts {
     processes: HashMap<MapData, ProcessKey, ProcessRecord>,
     programs: HashMap<MapData, ProcessKey, ProgramPath>,
+    /// Slot by slot a counter a CPU.
+    counters: Mapped<TrafficCounters>,
+    /// The map itself: programs that are loaded later look for it.
+    _counters: Array<MapData, TrafficCounters>,
+    slot_of: HashMap<MapData, TrafficKey, u32>,
+    slot_keys: Array<MapData, TrafficKey>,
+    free_slots: Stack<MapData, u32>,
+    /// Slots that nobody has any more, but that a program may still be at.
+    freed_slots: Vec<u32>,
+    /// What is counted without a slot.
     traffic: PerCpuHashMap<MapData, TrafficKey, TrafficCounters>,
     lost: PerCpuArray<MapData, u64>,
     /// Copies of what is counted by CPU.
@@ -25,9 +39,26 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    pub(super) fn take(programs: &mut Ebpf) -> anyhow::Result<Self> {
-        let cpus = aya::util::nr_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))?;
+    /// The size that the table of counters is to have.
+    pub(super) fn counters(cpus: usize) -> anyhow::Result<u32> {
+        Ok(u32::try_from(cpus)?.checked_mul(SLOTS).context("too many CPUs")?)
+    }
+
+    pub(super) fn take(programs: &mut Ebpf, cpus: usize) -> anyhow::Result<Self> {
+        let counters: Array<MapData, TrafficCounters> = take(programs, "CHAD_COUNTERS")?;
+        let mut free_slots: Stack<MapData, u32> = take(programs, "CHAD_FREE_SLOTS")?;
+        // The lowest are taken first. 0 is none.
+        for slot in (1..SLOTS).rev() {
+            free_slots.push(slot, 0)?;
+        }
         Ok(Self {
+            counters: Mapped::new(counters.map().fd(), cpus * SLOTS as usize)
+                .context("cannot map the counters")?,
+            _counters: counters,
+            slot_of: take(programs, "CHAD_SLOTS")?,
+            slot_keys: take(programs, "CHAD_SLOT_KEYS")?,
+            free_slots,
+            freed_slots: Vec::new(),
             processes: take(programs, "CHAD_PROCESSES")?,
             programs: take(programs, "CHAD_PROGRAMS")?,
             traffic: take(programs, "CHAD_TRAFFIC")?,
@@ -42,6 +73,10 @@ impl Accounts {
     /// When the kernel refuses.
     pub fn traffic(&self) -> io::Result<Vec<(TrafficKey, TrafficCounters)>> {
         let mut found = Vec::new();
+        bpf_map::read_all(self.slot_of.map().fd(), 1, |key, slot: &[u32]| {
+            let slot = slot.first().map_or(0, |slot| *slot as usize);
+            found.push((key, self.copies(slot).fold(TrafficCounters::default(), |all, cpu| sum(all, &cpu))));
+        })?;
         bpf_map::read_all(self.traffic.map().fd(), self.cpus, |key, copies: &[TrafficCounters]| {
             found.push((key, copies.iter().fold(TrafficCounters::default(), sum)));
         })?;
@@ -78,8 +113,31 @@ impl Accounts {
 
     /// Forgets what was counted under a key, after it has been read.
     pub fn forget_traffic(&mut self, key: &TrafficKey) {
+        if let Ok(slot) = self.slot_of.get(key, 0) {
+            // In this order: who looks for the slot finds another one, and who had found it sees that it is nobody's.
+            let _ = self.slot_of.remove(key);
+            let _ = self.slot_keys.set(slot, TrafficKey::default(), 0);
+            self.freed_slots.push(slot);
+        }
         // What is not there need not be removed; there is no other error that matters here.
         let _ = self.traffic.remove(key);
+    }
+
+    /// Has the slots used again that were freed before this was called last: by now no program is at them any more.
+    pub fn reuse_slots(&mut self) {
+        for slot in std::mem::take(&mut self.freed_slots) {
+            for cpu in 0..self.cpus {
+                self.counters.set(slot as usize * self.cpus + cpu, TrafficCounters::default());
+            }
+            // There is room for as many as there are.
+            let _ = self.free_slots.push(slot, 0);
+        }
+    }
+
+    /// The counters of a slot, CPU by CPU.
+    fn copies(&self, slot: usize) -> impl Iterator<Item = TrafficCounters> {
+        let first = slot * self.cpus;
+        (first..first + self.cpus).filter_map(|index| self.counters.get(index))
     }
 
     /// Forgets a process that has ended.

@@ -66,7 +66,11 @@ impl Engine {
         let has_messages = options.kernel_messages != LevelFilter::Off;
 
         let btf = Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
+        let cpus = aya::util::nr_cpus().map_err(|(what, error)| anyhow!("{what}: {error}"))?;
+        let cpu_count = u32::try_from(cpus)?;
         let mut loader = EbpfLoader::new();
+        loader.map_max_entries("CHAD_COUNTERS", Accounts::counters(cpus)?);
+        loader.override_global("CPUS", &cpu_count, true);
         loader.btf(Some(&btf));
         loader.override_global(aya_log::LEVEL, &log_level, true);
         loader.override_global("OWN_NETNS_COOKIE", &cookie, true);
@@ -85,7 +89,7 @@ impl Engine {
         control.set(0, control_flags, 0)?;
         let mut engine = Self {
             owners: take(&mut programs, "CHAD_OWNERS")?,
-            accounts: Accounts::take(&mut programs)?,
+            accounts: Accounts::take(&mut programs, cpus)?,
             network: Network::open(&mut programs, options)?,
             members: take(&mut programs, "CHAD_MEMBERS")?,
             limits: take(&mut programs, "CHAD_LIMITS")?,

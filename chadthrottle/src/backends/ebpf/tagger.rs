@@ -16,7 +16,7 @@ use crate::{
     sys::{
         cgroup::CgroupRoot,
         namespace,
-        pidfd::{PidFd, is_inet, sockets},
+        pidfd::{PidFd, is_inet, is_tcp, sockets},
     },
 };
 
@@ -125,7 +125,8 @@ fn adopt_in(tables: &mut Tables<'_>, pid: i32, existing: Existing, own_netns: Op
         let fd = socket.as_raw_fd();
         let netns = own_netns.and_then(|own| Some((own, namespace::netns_cookie(&socket).ok()?)));
         let is_elsewhere = u32::from(netns.is_some_and(|(own, of_socket)| own != of_socket));
-        let owner = SocketOwner { process: key, is_elsewhere, ..SocketOwner::default() };
+        let is_stream = u32::from(is_tcp(&socket));
+        let owner = SocketOwner { process: key, is_elsewhere, is_stream, ..SocketOwner::default() };
         existing_is_fine(tables.owners.insert(&fd, owner, existing.flag()))?;
     }
     // Whoever ended before it was noted is not seen to end.
