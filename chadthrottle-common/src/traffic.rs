@@ -56,36 +56,37 @@ impl ProcessKey {
     }
 }
 
-/// The owner of a socket, in the socket's own storage, and what is remembered for it.
+/// The owner of a socket, in the socket's own storage, and what is remembered for it. What every packet needs is in
+/// front.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SocketOwner {
     /// Whose it is: whoever used it last.
     pub process: ProcessKey,
-    /// Who wrote to the stream last, up to `written_seq`; nobody so far where it is `NONE`.
-    pub writer: ProcessKey,
-    /// Who wrote before, up to `handover_seq`: what it wrote may still stand in the queue.
-    pub previous_writer: ProcessKey,
-    /// Traffic that waits until the socket is used: its owner is only presumed.
-    pub held: TrafficCounters,
-    /// TCP sequence number after the last byte that a finished call has written.
-    pub written_seq: u32,
-    /// TCP sequence number after the last byte of `previous_writer`.
-    pub handover_seq: u32,
-    /// The interface that the held traffic was seen on.
-    pub held_ifindex: u32,
-    /// Where its peer is: a `SCOPE_…` in the two lowest bits, and above them the generation of prefixes that this was
-    /// found by. 0: not looked at yet.
-    pub peer_scope: u32,
+    /// Not 0: it is TCP's.
+    pub is_stream: u32,
     /// Not 0: nobody has used the socket yet. It was accepted for the process that listens, and that may hand it to
     /// another one, as servers do that fork workers.
     pub is_presumed: u32,
     /// Not 0: it is in another network namespace than the monitor, where interfaces have other numbers.
     pub is_elsewhere: u32,
-    /// Not 0: it is TCP's.
-    pub is_stream: u32,
+    /// Where its peer is: a `SCOPE_…` in the two lowest bits, and above them the generation of prefixes that this was
+    /// found by. 0: not looked at yet.
+    pub peer_scope: u32,
     /// Where its traffic was counted last: a slot in the table of counters. 0 for none; whose a slot is stands beside it.
     pub slot: u32,
+    /// TCP sequence number after the last byte that a finished call has written.
+    pub written_seq: u32,
+    /// Who wrote to the stream last, up to `written_seq`; nobody so far where it is `NONE`.
+    pub writer: ProcessKey,
+    /// Who wrote before, up to `handover_seq`: what it wrote may still stand in the queue.
+    pub previous_writer: ProcessKey,
+    /// TCP sequence number after the last byte of `previous_writer`.
+    pub handover_seq: u32,
+    /// The interface that the held traffic was seen on.
+    pub held_ifindex: u32,
+    /// Traffic that waits until the socket is used: its owner is only presumed.
+    pub held: TrafficCounters,
 }
 
 /// What the kernel knows of a process that has opened a socket: all that is left to name it by, once it has ended.
@@ -178,9 +179,9 @@ assert_layout!(FlowCounters, 32, {
     bytes: u64 => 0, packets: u64 => 8, merged_packets: u64 => 16, merged_bytes: u64 => 24,
 });
 assert_layout!(SocketOwner, 120, {
-    process: ProcessKey => 0, writer: ProcessKey => 8, previous_writer: ProcessKey => 16, held: TrafficCounters => 24,
-    written_seq: u32 => 88, handover_seq: u32 => 92, held_ifindex: u32 => 96, peer_scope: u32 => 100,
-    is_presumed: u32 => 104, is_elsewhere: u32 => 108, is_stream: u32 => 112, slot: u32 => 116,
+    process: ProcessKey => 0, is_stream: u32 => 8, is_presumed: u32 => 12, is_elsewhere: u32 => 16, peer_scope: u32 => 20,
+    slot: u32 => 24, written_seq: u32 => 28, writer: ProcessKey => 32, previous_writer: ProcessKey => 40,
+    handover_seq: u32 => 48, held_ifindex: u32 => 52, held: TrafficCounters => 56,
 });
 assert_layout!(Interface, 8, { link_header_len: u32 => 0, is_chosen: u32 => 4 });
 

@@ -8,6 +8,8 @@ pub mod capability;
 pub mod cgroup;
 #[cfg(any(feature = "ebpf", feature = "monitor-pnet"))]
 pub mod links;
+#[cfg(feature = "ebpf")]
+pub mod memory;
 pub mod namespace;
 #[cfg(any(feature = "ebpf", feature = "monitor-pnet", feature = "monitor-sock-diag"))]
 pub mod netlink;

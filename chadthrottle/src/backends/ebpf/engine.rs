@@ -21,7 +21,7 @@ use super::{
 use crate::{
     backends::BackendOptions,
     process::ProcessId,
-    sys::{btf::KernelTypes, cgroup::CgroupRoot, namespace},
+    sys::{btf::KernelTypes, cgroup::CgroupRoot, memory, namespace},
 };
 
 /// The programs, built from chadthrottle-ebpf by `cargo xtask ebpf`.
@@ -105,6 +105,8 @@ impl Engine {
         engine.refresh_network()?;
         engine.attach(&btf)?;
         engine.network.start()?;
+        drop(btf);
+        memory::give_back();
         Ok(engine)
     }
 
