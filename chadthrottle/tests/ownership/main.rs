@@ -3,6 +3,8 @@
 
 mod backend;
 mod books;
+mod datagrams;
+mod long;
 mod odd;
 mod peer;
 mod plain;
@@ -26,15 +28,25 @@ macro_rules! scenarios {
 }
 
 scenarios! {
+    long::a_long_upload;
+    long::a_long_download;
+    datagrams::a_connected_socket;
+    datagrams::an_unconnected_socket;
+    datagrams::received_datagrams;
+    long::ipv6;
+    long::an_accepted_connection;
+    datagrams::ipv6_datagrams;
     plain::fifty_processes_that_live_twenty_milliseconds;
     shared::prefork_workers_with_large_transfers_both_ways;
     shared::a_socket_passed_on_belongs_to_who_uses_it;
+    long::open_before_the_start;
     plain::two_thousand_sockets_of_one_process;
+    long::line_rate_for_five_seconds;
     plain::two_processes_of_one_name;
     plain::a_process_that_ends_while_its_bytes_still_wait;
     odd::sendfile;
     odd::splice;
-    plain::two_hundred_thousand_small_datagrams;
+    datagrams::two_hundred_thousand_small_datagrams;
     shared::workers_that_share_a_port_have_their_own;
     shared::workers_have_their_own_on_sockets_that_their_parent_opened;
     shared::a_child_goes_on_with_the_connection_of_a_parent_that_has_ended;

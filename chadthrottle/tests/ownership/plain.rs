@@ -1,14 +1,12 @@
-//! Sockets of one process: short lives, many sockets, many packets.
-
-use std::net::UdpSocket;
+//! Sockets of one process: short lives, many sockets.
 
 use anyhow::{Context, ensure};
-use testbed::{Family, Process, traffic};
+use testbed::{Process, traffic};
 
 use crate::{
     backend::Backend,
     books::{Books, bed, end, parts, start, with_retransmissions},
-    peer::{self, Flow},
+    peer,
     support::PATIENCE,
 };
 
@@ -84,17 +82,4 @@ pub(crate) fn a_process_that_ends_while_its_bytes_still_wait(backend: Backend) -
     ensure!(at_its_end.up < flow.up, "nothing was left to wait: {at_its_end:?} of {flow:?}");
     // Less than the sum's thousandth: the last exchange of headers may find no socket on this side any more.
     books.check("16", pid, flow)
-}
-
-pub(crate) fn two_hundred_thousand_small_datagrams(backend: Backend) -> anyhow::Result<()> {
-    let bed = bed("small")?;
-    let monitor = backend.start(&bed, &[])?;
-    // It need not read: what matters is that nobody refuses them.
-    let socket = bed.server().run(|| Ok(UdpSocket::bind(bed.server().socket_address(Family::V4, 0))?))?;
-    let to = socket.local_addr()?;
-    let send = format!("udp-send --to {to} --rate 10000000 --size 100 --datagrams 200000");
-    let (pid, printed) = end(start(bed.client(), &send)?)?;
-    let report = traffic::Report::parse(&printed)?;
-    ensure!(report.datagrams == 200_000, "{report:?}");
-    Books::close(&monitor)?.check_packets("18", pid, Flow { up: 200_000 * 128, down: 0 })
 }

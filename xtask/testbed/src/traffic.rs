@@ -105,6 +105,8 @@ pub struct Report {
     pub timeline: Timeline,
     /// Datagrams that were received, or accepted for sending by the kernel.
     pub datagrams: u64,
+    /// Bytes of payload that TCP sent more than once.
+    pub retransmitted: u64,
     /// Calls that failed, by the name of the error, e.g. `EPERM`.
     pub errors: BTreeMap<String, u64>,
 }
@@ -139,6 +141,7 @@ fn parse(line: &str) -> anyhow::Result<Report> {
         seconds,
         timeline,
         datagrams: report["datagrams"].as_u64().context("no datagrams")?,
+        retransmitted: report["retransmitted"].as_u64().context("no retransmissions")?,
         errors: errors.map(|(name, count)| (name.clone(), count.as_u64().unwrap_or_default())).collect(),
     })
 }
@@ -149,9 +152,12 @@ mod tests {
 
     #[test]
     fn the_last_bucket_ends_with_the_transfer() {
-        let line = r#"{"bytes":30,"seconds":0.15,"datagrams":3,"errors":{"EPERM":2},"bucket_seconds":0.1,"buckets":[20,10]}"#;
+        let line = r#"{"bytes":30,"seconds":0.15,"datagrams":3,"retransmitted":4,"errors":{"EPERM":2},"bucket_seconds":0.1,"buckets":[20,10]}"#;
         let report = Report::parse(&format!("{{\"ready\":\"10.77.1.2:1\"}}\n{line}\n")).unwrap();
-        assert_eq!((report.bytes, report.datagrams, report.errors["EPERM"]), (30, 3, 2));
+        assert_eq!(
+            (report.bytes, report.datagrams, report.retransmitted, report.errors["EPERM"]),
+            (30, 3, 4, 2)
+        );
         assert!((report.timeline.end() - 0.15).abs() < 1e-9);
         assert_eq!(report.timeline.bytes(), 30);
         assert!(Report::parse("").is_err());

@@ -94,17 +94,21 @@ impl Tally {
 
     /// Adds what was sent more than once on a connection, by anybody: to be called at its end.
     pub(crate) fn note_retransmissions(&mut self, stream: &TcpStream) -> anyhow::Result<()> {
-        let mut info = [0_u8; BYTES_RETRANS + 8];
-        let mut length = libc::socklen_t::try_from(info.len())?;
-        let (fd, address) = (stream.as_raw_fd(), info.as_mut_ptr().cast());
-        // SAFETY: the kernel writes at most `length` bytes.
-        let result =
-            unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, address, &raw mut length) };
-        Errno::result(result).context("TCP_INFO")?;
-        let bytes = info[BYTES_RETRANS..].try_into().expect("eight bytes");
-        self.retransmitted += u64::from_ne_bytes(bytes);
+        self.retransmitted += retransmitted(stream)?;
         Ok(())
     }
+}
+
+/// The bytes that the kernel has sent more than once on a connection.
+pub(crate) fn retransmitted(stream: &TcpStream) -> anyhow::Result<u64> {
+    let mut info = [0_u8; BYTES_RETRANS + 8];
+    let mut length = libc::socklen_t::try_from(info.len())?;
+    let (fd, address) = (stream.as_raw_fd(), info.as_mut_ptr().cast());
+    // SAFETY: the kernel writes at most `length` bytes.
+    let result = unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, address, &raw mut length) };
+    Errno::result(result).context("TCP_INFO")?;
+    let bytes = info[BYTES_RETRANS..].try_into().expect("eight bytes");
+    Ok(u64::from_ne_bytes(bytes))
 }
 
 /// Who a child lives for.
