@@ -30,6 +30,14 @@ pub(crate) fn start(host: &Host, arguments: &str) -> anyhow::Result<Process> {
     Process::spawn(traffic::command(host)?.args(arguments.split(' ')))
 }
 
+/// Runs `ip` on a host, a line at a time.
+pub(crate) fn ip(host: &Host, lines: &[&str]) -> anyhow::Result<()> {
+    for line in lines {
+        Process::spawn(host.command("ip").args(line.split(' ')))?.success(PATIENCE)?;
+    }
+    Ok(())
+}
+
 /// What one process of the `traffic` program did, in bytes of payload.
 #[derive(Clone, Debug)]
 pub(crate) struct Part {

@@ -4,8 +4,10 @@
 mod backend;
 mod books;
 mod datagrams;
+mod interface;
 mod long;
 mod odd;
+mod paths;
 mod peer;
 mod plain;
 mod shared;
@@ -41,6 +43,7 @@ scenarios! {
     shared::a_socket_passed_on_belongs_to_who_uses_it;
     long::open_before_the_start;
     plain::two_thousand_sockets_of_one_process;
+    paths::loopback;
     long::line_rate_for_five_seconds;
     plain::two_processes_of_one_name;
     plain::a_process_that_ends_while_its_bytes_still_wait;
@@ -52,7 +55,9 @@ scenarios! {
     shared::a_child_goes_on_with_the_connection_of_a_parent_that_has_ended;
     odd::io_uring;
     odd::io_uring_where_a_kernel_thread_does_it;
-    odd::another_network_namespace;
+    paths::another_network_namespace;
+    paths::through_a_tunnel;
+    paths::a_link_that_loses_packets;
     shared::prefork_workers_that_speak_first;
     shared::prefork_workers_that_receive_small_uploads;
     shared::two_processes_take_turns_on_one_connection;

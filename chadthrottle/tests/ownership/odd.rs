@@ -1,9 +1,9 @@
-//! Unusual ways to the network: without a buffer, through rings, raw, from another namespace, under another name.
+//! Unusual ways to the network: without a buffer, through rings, raw, under another name.
 
 use std::net::TcpStream;
 
 use anyhow::ensure;
-use testbed::{Family, Process, traffic, until};
+use testbed::{Family, traffic, until};
 
 use crate::{
     backend::Backend,
@@ -45,22 +45,6 @@ pub(crate) fn io_uring(backend: Backend) -> anyhow::Result<()> {
 
 pub(crate) fn io_uring_where_a_kernel_thread_does_it(backend: Backend) -> anyhow::Result<()> {
     both_ways(backend, "21, by worker", "uring", " --worker")
-}
-
-pub(crate) fn another_network_namespace(backend: Backend) -> anyhow::Result<()> {
-    let bed = bed("container")?;
-    let monitor = backend.start(&bed, &[])?;
-    let (to, peer) = peer::serve(bed.client(), 1, peer::receive)?;
-    // In the cgroup that is watched, on a host that is not the monitor's.
-    let mut command = bed.server().command_in(bed.cgroup_root(), traffic::traffic_binary()?)?;
-    let to = to.to_string();
-    let sender = command.args(["many", "--to", &to, "--connections", "1", "--bytes", "3000000"]);
-    let [part] = parts(Process::spawn(sender)?)?;
-    let flow = with_retransmissions(peer::flow(peer)?, std::slice::from_ref(&part));
-    let books = Books::close(&monitor)?;
-    books.check_sum("22", flow)?;
-    books.check("22", part.pid, flow)?;
-    books.check_name(part.pid, "traffic")
 }
 
 pub(crate) fn echo_requests_on_a_raw_socket(backend: Backend) -> anyhow::Result<()> {

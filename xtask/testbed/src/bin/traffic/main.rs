@@ -17,6 +17,7 @@ mod prefork;
 mod rename;
 mod reuseport;
 mod tcp;
+mod tunnel;
 mod turns;
 mod udp;
 mod uring;
@@ -87,6 +88,7 @@ fn run(mut words: impl Iterator<Item = String>) -> anyhow::Result<()> {
         "uring" => uring::run(args)?,
         "icmp" => icmp::run(args)?,
         "rename" => rename::run(args)?,
+        "tunnel" => tunnel::run(args)?,
         other => bail!("I do not know how to {other}"),
     };
     println!("{report}");
