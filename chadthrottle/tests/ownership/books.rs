@@ -141,6 +141,18 @@ impl Books {
         compare(&format!("{what}, all together"), sum, expected, THOUSANDTH)
     }
 
+    /// The same for several processes that have had this pid, in this order. Each has a row.
+    pub(crate) fn check_in_turn(&self, what: &str, pid: u32, expected: &[Flow]) -> anyhow::Result<()> {
+        let rows = self.line["processes"].as_array().context("no rows")?;
+        let mut rows: Vec<_> = rows.iter().filter(|row| row["pid"] == pid).collect();
+        rows.sort_by_key(|row| row["start_time"].as_u64());
+        ensure!(rows.len() == expected.len(), "{what}: not {} rows: {rows:?}", expected.len());
+        rows.iter().zip(expected).try_for_each(|(row, expected)| {
+            let what = format!("{what}, process {pid} since {}", row["start_time"]);
+            compare(&what, totals(row), *expected, PERCENT)
+        })
+    }
+
     /// What the process is called.
     pub(crate) fn check_name(&self, pid: u32, name: &str) -> anyhow::Result<()> {
         let row = self.row(pid)?;

@@ -84,3 +84,20 @@ pub(crate) fn a_process_that_becomes_another_program_keeps_its_bytes_and_gets_it
     books.check("30", pid, flow)?;
     books.check_name(pid, "second-name")
 }
+
+pub(crate) fn a_pid_that_is_used_again(backend: Backend) -> anyhow::Result<()> {
+    let bed = bed("reborn")?;
+    let monitor = backend.start(&bed, &[])?;
+    let (to, peer) = peer::serve(bed.server(), 2, peer::receive)?;
+    let program = start(bed.client(), &format!("reborn --to {to} --bytes 1000000 --more 3000000"))?;
+    let [_, first, second] = parts(program)?;
+    ensure!(first.pid == second.pid, "the pid was to be used again: {first:?}, {second:?}");
+    let mut flows: Vec<_> = peer::flows(peer)?.into_values().collect();
+    flows.sort_by_key(|flow| flow.up);
+    for (flow, part) in flows.iter_mut().zip([&first, &second]) {
+        *flow = with_retransmissions(*flow, std::slice::from_ref(part));
+    }
+    let books = Books::close(&monitor)?;
+    books.check_sum("30", flows.iter().copied().sum())?;
+    books.check_in_turn("30", first.pid, &flows)
+}

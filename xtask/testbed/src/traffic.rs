@@ -69,6 +69,7 @@ fn build() -> anyhow::Result<PathBuf> {
 /// | `uring --to ADDR --bytes N [--worker]` | sends and then receives to the end by `io_uring`; or has a kernel thread do it |
 /// | `icmp --to IPV4 --count N --size N` | sends echo requests, each when the one before was answered |
 /// | `rename --to ADDR --bytes N --program PATH` | sends, and on a line of input becomes the program, given `tcp-send … --wait-stdin` |
+/// | `reborn --to ADDR --bytes N --more N` | a child sends and ends; another one, which has its pid, sends more |
 /// | `tunnel --device NAME (--listen ADDR \| --to ADDR)` | makes a tun device and carries its packets in datagrams, until it is killed |
 ///
 /// Rates are in bytes of payload per second. With `--wait-stdin` whatever sends waits for a line on its standard input

@@ -124,6 +124,11 @@ pub(crate) enum Until {
 pub(crate) struct Child(Pid);
 
 impl Child {
+    /// Its pid, until it has been waited for.
+    pub(crate) fn pid(&self) -> Pid {
+        self.0
+    }
+
     /// Waits for its end.
     pub(crate) fn wait(self) -> anyhow::Result<()> {
         match waitpid(self.0, None)? {
@@ -136,9 +141,18 @@ impl Child {
 /// Starts a process that has every descriptor open that this one has, without `exec`, as servers do. It prints its
 /// tally.
 pub(crate) fn fork_off(until: Until, work: impl FnOnce() -> anyhow::Result<Tally>) -> anyhow::Result<Child> {
+    fork_off_as(None, until, work)
+}
+
+/// The same with a pid that has been somebody's before.
+pub(crate) fn fork_off_as(
+    pid: Option<Pid>,
+    until: Until,
+    work: impl FnOnce() -> anyhow::Result<Tally>,
+) -> anyhow::Result<Child> {
     let parent = getpid();
     // SAFETY: this program has one thread, so that the child may do whatever the parent might.
-    match unsafe { fork() }? {
+    match unsafe { pid.map_or_else(|| fork(), |pid| fork_as(pid)) }.context("cannot fork")? {
         ForkResult::Parent { child } => Ok(Child(child)),
         ForkResult::Child => {
             let tally = begin(until, parent).and_then(|()| work());
@@ -154,6 +168,27 @@ pub(crate) fn fork_off(until: Until, work: impl FnOnce() -> anyhow::Result<Tally
             })
         }
     }
+}
+
+/// What `fork` does, for a child of this pid (`clone(2)`, `set_tid`).
+///
+/// # Safety
+/// That of `fork`.
+unsafe fn fork_as(pid: Pid) -> nix::Result<ForkResult> {
+    let pid = pid.as_raw();
+    // SAFETY: zeros ask for nothing.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.exit_signal = Signal::SIGCHLD as u64;
+    arguments.set_tid = (&raw const pid) as u64;
+    arguments.set_tid_size = 1;
+    // SAFETY: the arguments, and what they point to, live through the call. Without a stack of its own the child goes
+    // on with a copy of ours.
+    let result =
+        unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) };
+    Ok(match Errno::result(result)? {
+        0 => ForkResult::Child,
+        _ => ForkResult::Parent { child: Pid::from_raw(pid) },
+    })
 }
 
 /// Sees to it that a child ends.

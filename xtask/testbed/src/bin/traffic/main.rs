@@ -14,6 +14,7 @@ mod meter;
 mod pace;
 mod pass;
 mod prefork;
+mod reborn;
 mod rename;
 mod reuseport;
 mod tcp;
@@ -88,6 +89,7 @@ fn run(mut words: impl Iterator<Item = String>) -> anyhow::Result<()> {
         "uring" => uring::run(args)?,
         "icmp" => icmp::run(args)?,
         "rename" => rename::run(args)?,
+        "reborn" => reborn::run(args)?,
         "tunnel" => tunnel::run(args)?,
         other => bail!("I do not know how to {other}"),
     };
