@@ -12,6 +12,8 @@ use crate::{
 
 /// One percent of what a process did may be missing, or too much.
 const PERCENT: u64 = 100;
+/// A tenth where it cannot be told better.
+const TENTH: u64 = 10;
 /// And a thousandth of all that there was.
 const THOUSANDTH: u64 = 1000;
 
@@ -121,6 +123,11 @@ impl Books {
     /// What a process is accounted for is within one percent of what it did, in both directions.
     pub(crate) fn check(&self, what: &str, pid: u32, expected: Flow) -> anyhow::Result<()> {
         compare(&format!("{what}, process {pid}"), self.counted(pid), expected, PERCENT)
+    }
+
+    /// The same within ten percent.
+    pub(crate) fn check_roughly(&self, what: &str, pid: u32, expected: Flow) -> anyhow::Result<()> {
+        compare(&format!("{what}, process {pid}"), self.counted(pid), expected, TENTH)
     }
 
     /// The same where each packet is known, and no percent is to be missing.

@@ -61,6 +61,7 @@ scenarios! {
     shared::prefork_workers_that_speak_first;
     shared::prefork_workers_that_receive_small_uploads;
     shared::two_processes_take_turns_on_one_connection;
+    shared::a_socket_passed_on_with_bytes_that_wait;
     odd::echo_requests_on_a_raw_socket;
     odd::a_pid_that_is_used_again;
     odd::a_process_that_becomes_another_program_keeps_its_bytes_and_gets_its_name;

@@ -2,17 +2,19 @@
 
 use std::{
     net::{SocketAddr, TcpStream, UdpSocket},
+    sync::{Arc, Barrier},
     thread,
     time::Duration,
 };
 
 use anyhow::{Context, anyhow, ensure};
-use testbed::{Family, Host, traffic};
+use testbed::{Family, Host, traffic, until};
 
 use crate::{
     backend::Backend,
     books::{Books, Part, all_parts, bed, parts, start, with_retransmissions},
     peer::{self, Flow, Flows, HEADERS, OPENED, SYN, Talk},
+    support::PATIENCE,
 };
 
 /// Header of a datagram: IP and UDP.
@@ -106,6 +108,34 @@ pub(crate) fn a_socket_passed_on_belongs_to_who_uses_it(backend: Backend) -> any
     books.check_sum("10", flow)?;
     books.check("10", giver.pid, Flow { up: OPENED, down: SYN })?;
     books.check("10", taker.pid, Flow { up: flow.up - OPENED, down: flow.down - SYN })
+}
+
+pub(crate) fn a_socket_passed_on_with_bytes_that_wait(backend: Backend) -> anyhow::Result<()> {
+    let bed = bed("waiting")?;
+    let monitor = backend.start(&bed, &[])?;
+    let both_have_written = Arc::new(Barrier::new(2));
+    let may_read = Arc::clone(&both_have_written);
+    let (to, peer) = peer::serve(bed.server(), 1, move |stream| {
+        // Until then next to nothing leaves: there is no room here.
+        may_read.wait();
+        peer::receive(stream)
+    })?;
+    let program = start(bed.client(), &format!("pass --to {to} --first 1000000 --bytes 2000000"))?;
+    until("both have written", PATIENCE, || {
+        Ok((program.stdout().matches("ready").count() == 2).then_some(()))
+    })?;
+    both_have_written.wait();
+    let flow = peer::flow(peer)?;
+    let parts = parts(program)?;
+    let flow = with_retransmissions(flow, &parts);
+    let books = Books::close(&monitor)?;
+    let [giver, taker] = parts;
+    ensure!((giver.sent, taker.sent) == (1_000_000, 2_000_000), "{giver:?}, {taker:?}");
+    books.check_sum("28", flow)?;
+    // Acknowledgements are whose the socket is.
+    let first = Flow { up: tcp_ip_bytes(giver.sent) + OPENED, down: books.counted(giver.pid).down };
+    books.check_roughly("28", giver.pid, first)?;
+    books.check_roughly("28", taker.pid, Flow { up: flow.up - first.up, down: flow.down - first.down })
 }
 
 pub(crate) fn a_child_goes_on_with_the_connection_of_a_parent_that_has_ended(

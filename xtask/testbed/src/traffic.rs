@@ -60,7 +60,7 @@ fn build() -> anyhow::Result<PathBuf> {
 /// | `udp-sink --listen ADDR --idle-exit MS [--first-wait MS]` | receives until nothing comes any more |
 /// | `udp-send --to ADDR --rate B --size N (--seconds S \| --datagrams N) [--unconnected]` | sends datagrams of N bytes of payload |
 /// | `prefork --listen ADDR --workers N --connections N --answer N` | processes accept from one listener, each so many connections; each sends an answer, then receives to the end |
-/// | `pass --to ADDR --bytes N` | connects, and a process that gets the connection sends, then receives to the end |
+/// | `pass --to ADDR --bytes N [--first N]` | connects, and a process that gets the connection sends, then receives to the end; before that the first one sends something that has to wait |
 /// | `turns --to ADDR --bytes N --rounds N` | two processes by turns send, and receive as much; the child three times as much |
 /// | `orphan --to ADDR --bytes N --more N` | sends and ends; its child sends more, then receives to the end |
 /// | `reuseport --listen ADDR --workers N [--inherited] [--silent]` | processes with a socket each on one port send datagrams back, or none; or with sockets that their parent opened |

@@ -201,14 +201,20 @@ fn begin(until: Until, parent: Pid) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How many bytes the other side has not acknowledged.
+pub(crate) fn unacknowledged(stream: &TcpStream) -> anyhow::Result<u64> {
+    let mut queued: libc::c_int = 0;
+    // SAFETY: this request, SIOCOUTQ by another name, writes an int.
+    let result = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut queued) };
+    Errno::result(result).context("cannot ask for the length of the queue")?;
+    Ok(queued.try_into()?)
+}
+
 /// Waits until the other side has acknowledged everything: nothing of it leaves in anybody else's name.
 pub(crate) fn wait_until_acknowledged(stream: &TcpStream) -> anyhow::Result<()> {
     let deadline = Instant::now() + ACKNOWLEDGED;
     loop {
-        let mut queued: libc::c_int = 0;
-        // SAFETY: this request, SIOCOUTQ by another name, writes an int.
-        let result = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut queued) };
-        Errno::result(result).context("cannot ask for the length of the queue")?;
+        let queued = unacknowledged(stream)?;
         if queued == 0 {
             return Ok(());
         }
