@@ -1,13 +1,15 @@
-//! Unusual ways to the network: without a buffer, through rings, raw, from another namespace, under another name.
+//! Unusual ways to the network: without a buffer, through rings, raw, under another name.
 
 use std::net::TcpStream;
 
-use testbed::{Family, Process, traffic, until};
+use anyhow::ensure;
+use testbed::{Family, traffic, until};
 
 use crate::{
-    books::{Books, bed, parts, start, with_retransmissions},
+    backend::Backend,
+    books::{Books, bed, end, parts, start, with_retransmissions},
     peer::{self, Flow},
-    support::{Monitor, PATIENCE, process},
+    support::{PATIENCE, process},
 };
 
 /// Reads to the end, then answers.
@@ -17,74 +19,49 @@ fn answer(stream: &TcpStream) -> anyhow::Result<()> {
 }
 
 /// One process that sends and receives three megabytes.
-fn both_ways(what: &str, mode: &str, options: &str) -> anyhow::Result<()> {
+fn both_ways(backend: Backend, what: &str, mode: &str, options: &str) -> anyhow::Result<()> {
     let bed = bed(mode)?;
-    let monitor = Monitor::start(&bed, &[])?;
+    let monitor = backend.start(&bed, &[])?;
     let (to, peer) = peer::serve(bed.server(), 1, answer)?;
-    let parts = parts(start(bed.client(), &format!("{mode} --to {to} --bytes 3000000{options}"))?)?;
-    let flow = with_retransmissions(peer.join().expect("no panic")?.into_values().sum(), &parts);
+    let [part] = parts(start(bed.client(), &format!("{mode} --to {to} --bytes 3000000{options}"))?)?;
+    let flow = with_retransmissions(peer::flow(peer)?, std::slice::from_ref(&part));
     let books = Books::close(&monitor)?;
-    assert_eq!((parts[0].sent, parts[0].received), (3_000_000, 3_000_000));
-    books.check_sum(what, flow);
-    books.check(what, parts[0].pid, flow);
-    Ok(())
+    ensure!((part.sent, part.received) == (3_000_000, 3_000_000), "{part:?}");
+    books.check_sum(what, flow)?;
+    books.check(what, part.pid, flow)
 }
 
-#[test]
-fn sendfile_is_counted() -> anyhow::Result<()> {
-    both_ways("17, sendfile", "zerocopy", " --by sendfile")
+pub(crate) fn sendfile(backend: Backend) -> anyhow::Result<()> {
+    both_ways(backend, "17, sendfile", "zerocopy", " --by sendfile")
 }
 
-#[test]
-fn splice_is_counted() -> anyhow::Result<()> {
-    both_ways("17, splice", "zerocopy", " --by splice")
+pub(crate) fn splice(backend: Backend) -> anyhow::Result<()> {
+    both_ways(backend, "17, splice", "zerocopy", " --by splice")
 }
 
-#[test]
-fn io_uring_is_counted() -> anyhow::Result<()> {
-    both_ways("21", "uring", "")
+pub(crate) fn io_uring(backend: Backend) -> anyhow::Result<()> {
+    both_ways(backend, "21", "uring", "")
 }
 
-#[test]
-fn io_uring_is_counted_where_a_kernel_thread_does_it() -> anyhow::Result<()> {
-    both_ways("21, by worker", "uring", " --worker")
+pub(crate) fn io_uring_where_a_kernel_thread_does_it(backend: Backend) -> anyhow::Result<()> {
+    both_ways(backend, "21, by worker", "uring", " --worker")
 }
 
-#[test]
-fn another_network_namespace_is_counted() -> anyhow::Result<()> {
-    let bed = bed("container")?;
-    let monitor = Monitor::start(&bed, &[])?;
-    let (to, peer) = peer::serve(bed.client(), 1, peer::receive)?;
-    // In the cgroup that is watched, on a host that is not the monitor's.
-    let mut command = bed.server().command_in(bed.cgroup_root(), traffic::traffic_binary()?)?;
-    let to = to.to_string();
-    let sender = command.args(["many", "--to", &to, "--connections", "1", "--bytes", "3000000"]);
-    let parts = parts(Process::spawn(sender)?)?;
-    let flow = with_retransmissions(peer.join().expect("no panic")?.into_values().sum(), &parts);
-    let books = Books::close(&monitor)?;
-    books.check_sum("22", flow);
-    books.check("22", parts[0].pid, flow);
-    assert_eq!(books.row(parts[0].pid)?["name"], "traffic");
-    Ok(())
-}
-
-#[test]
-fn echo_requests_on_a_raw_socket_are_counted() -> anyhow::Result<()> {
+pub(crate) fn echo_requests_on_a_raw_socket(backend: Backend) -> anyhow::Result<()> {
     let bed = bed("icmp")?;
-    let monitor = Monitor::start(&bed, &[])?;
+    let monitor = backend.start(&bed, &[])?;
     let to = bed.server().address(Family::V4);
-    let parts = parts(start(bed.client(), &format!("icmp --to {to} --count 500 --size 1000"))?)?;
-    let books = Books::close(&monitor)?;
+    let [part] = parts(start(bed.client(), &format!("icmp --to {to} --count 500 --size 1000"))?)?;
     // 20 bytes of IP and 8 of ICMP.
     let each_way = 500 * 1028;
-    assert_eq!(books.counted(parts[0].pid), Flow { up: each_way, down: each_way });
-    Ok(())
+    Books::close(&monitor)?.check_packets("29", part.pid, Flow { up: each_way, down: each_way })
 }
 
-#[test]
-fn a_process_that_becomes_another_program_keeps_its_bytes_and_gets_its_name() -> anyhow::Result<()> {
+pub(crate) fn a_process_that_becomes_another_program_keeps_its_bytes_and_gets_its_name(
+    backend: Backend,
+) -> anyhow::Result<()> {
     let bed = bed("rename")?;
-    let monitor = Monitor::start(&bed, &[])?;
+    let monitor = backend.start(&bed, &[])?;
     let directory = tempfile::tempdir()?;
     let program = directory.path().join("second-name");
     std::os::unix::fs::symlink(traffic::traffic_binary()?, &program)?;
@@ -100,11 +77,27 @@ fn a_process_that_becomes_another_program_keeps_its_bytes_and_gets_its_name() ->
     })?;
     name("second-name")?;
     sender.send_line("go")?;
-    assert!(sender.wait_timeout(PATIENCE)?.success());
-    let flow: Flow = peer.join().expect("no panic")?.into_values().sum();
+    end(sender)?;
+    let flow = peer::flow(peer)?;
     let books = Books::close(&monitor)?;
-    books.check_sum("30", flow);
-    books.check("30", pid, flow);
-    assert_eq!(books.row(pid)?["name"], "second-name");
-    Ok(())
+    books.check_sum("30", flow)?;
+    books.check("30", pid, flow)?;
+    books.check_name(pid, "second-name")
+}
+
+pub(crate) fn a_pid_that_is_used_again(backend: Backend) -> anyhow::Result<()> {
+    let bed = bed("reborn")?;
+    let monitor = backend.start(&bed, &[])?;
+    let (to, peer) = peer::serve(bed.server(), 2, peer::receive)?;
+    let program = start(bed.client(), &format!("reborn --to {to} --bytes 1000000 --more 3000000"))?;
+    let [_, first, second] = parts(program)?;
+    ensure!(first.pid == second.pid, "the pid was to be used again: {first:?}, {second:?}");
+    let mut flows: Vec<_> = peer::flows(peer)?.into_values().collect();
+    flows.sort_by_key(|flow| flow.up);
+    for (flow, part) in flows.iter_mut().zip([&first, &second]) {
+        *flow = with_retransmissions(*flow, std::slice::from_ref(part));
+    }
+    let books = Books::close(&monitor)?;
+    books.check_sum("30", flows.iter().copied().sum())?;
+    books.check_in_turn("30", first.pid, &flows)
 }

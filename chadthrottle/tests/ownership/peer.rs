@@ -9,14 +9,16 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use nix::{errno::Errno, libc};
 use testbed::{Family, Host};
 
 /// A connection that stands still for so long has failed.
 const STALLED: Duration = Duration::from_secs(5);
-/// IP and TCP header with timestamps.
+/// IPv4 and TCP header with timestamps.
 pub(crate) const HEADERS: u64 = 52;
+/// So much longer the header of IPv6 is.
+const IPV6_EXTRA: u64 = 20;
 /// The first segment of either side has more options: maximum segment size, window scale, SACK.
 pub(crate) const SYN: u64 = 60;
 const SYN_OPTIONS: u64 = SYN - HEADERS;
@@ -45,17 +47,42 @@ pub(crate) type Peer = JoinHandle<anyhow::Result<Flows>>;
 /// What a peer does with one connection.
 pub(crate) type Talk = fn(&TcpStream) -> anyhow::Result<()>;
 
-/// Listens on a host, accepts so many connections, and talks on each at the same time.
-pub(crate) fn serve(host: &Host, connections: usize, talk: Talk) -> anyhow::Result<(SocketAddr, Peer)> {
-    let (address, listener) = listen(host)?;
+/// Waits for the end of a peer.
+pub(crate) fn flows(peer: Peer) -> anyhow::Result<Flows> {
+    peer.join().map_err(|_| anyhow!("the peer panicked"))?
+}
+
+/// The same for all its connections together.
+pub(crate) fn flow(peer: Peer) -> anyhow::Result<Flow> {
+    Ok(flows(peer)?.into_values().sum())
+}
+
+/// Listens on a host, by IPv4, accepts so many connections, and talks on each at the same time.
+pub(crate) fn serve(
+    host: &Host,
+    connections: usize,
+    talk: impl Fn(&TcpStream) -> anyhow::Result<()> + Clone + Send + 'static,
+) -> anyhow::Result<(SocketAddr, Peer)> {
+    serve_at(host, host.socket_address(Family::V4, 0), connections, talk)
+}
+
+/// The same at any address of the host.
+pub(crate) fn serve_at(
+    host: &Host,
+    address: SocketAddr,
+    connections: usize,
+    talk: impl Fn(&TcpStream) -> anyhow::Result<()> + Clone + Send + 'static,
+) -> anyhow::Result<(SocketAddr, Peer)> {
+    let (address, listener) = listen(host, address)?;
     let peer = std::thread::spawn(move || {
         let talks: Vec<_> = (0..connections)
             .map(|_| {
                 let (stream, from) = listener.accept()?;
+                let talk = talk.clone();
                 anyhow::Ok(std::thread::spawn(move || Ok((from.port(), accepted(&stream, talk)?))))
             })
             .collect::<Result<_, _>>()?;
-        talks.into_iter().map(|talk| talk.join().expect("no panic")).collect()
+        talks.into_iter().map(|talk| talk.join().map_err(|_| anyhow!("a talk panicked"))?).collect()
     });
     Ok((address, peer))
 }
@@ -67,7 +94,7 @@ pub(crate) fn serve_in_turn(
     talk: Talk,
 ) -> anyhow::Result<(SocketAddr, Peer)> {
     allow_many_files()?;
-    let (address, listener) = listen(host)?;
+    let (address, listener) = listen(host, host.socket_address(Family::V4, 0))?;
     let peer = std::thread::spawn(move || {
         let streams: Vec<_> = (0..connections).map(|_| listener.accept()).collect::<Result<_, _>>()?;
         streams.iter().map(|(stream, from)| Ok((from.port(), accepted(stream, talk)?))).collect()
@@ -75,27 +102,34 @@ pub(crate) fn serve_in_turn(
     Ok((address, peer))
 }
 
-fn listen(host: &Host) -> anyhow::Result<(SocketAddr, TcpListener)> {
-    let listener = host.run(|| Ok(TcpListener::bind(host.socket_address(Family::V4, 0))?))?;
+fn listen(host: &Host, address: SocketAddr) -> anyhow::Result<(SocketAddr, TcpListener)> {
+    let listener = host.run(|| Ok(TcpListener::bind(address)?))?;
     Ok((listener.local_addr()?, listener))
 }
 
-fn accepted(stream: &TcpStream, talk: Talk) -> anyhow::Result<Flow> {
+fn accepted(stream: &TcpStream, talk: impl FnOnce(&TcpStream) -> anyhow::Result<()>) -> anyhow::Result<Flow> {
+    let extra = ip_extra(stream)?;
     let seen = talk_to_the_end(stream, talk)?;
     Ok(Flow {
-        up: seen.bytes_in + HEADERS * seen.segments_in + SYN_OPTIONS,
+        up: seen.bytes_in + (HEADERS + extra) * seen.segments_in + SYN_OPTIONS,
         // The answer to the SYN was sent when there was no such socket yet.
-        down: seen.bytes_out + HEADERS * seen.segments_out + SYN,
+        down: seen.bytes_out + (HEADERS + extra) * seen.segments_out + SYN + extra,
     })
+}
+
+/// How much longer than those of IPv4 the headers of a connection are.
+fn ip_extra(stream: &TcpStream) -> anyhow::Result<u64> {
+    Ok(if stream.local_addr()?.is_ipv6() { IPV6_EXTRA } else { 0 })
 }
 
 /// Connects, talks, and returns the port that it had and what was sent and received by who accepted.
 pub(crate) fn connect(to: SocketAddr, talk: Talk) -> anyhow::Result<(u16, Flow)> {
     let stream = TcpStream::connect(to).with_context(|| format!("cannot connect to {to}"))?;
+    let headers = HEADERS + ip_extra(&stream)?;
     let seen = talk_to_the_end(&stream, talk)?;
     let flow = Flow {
-        up: seen.bytes_in + HEADERS * seen.segments_in + SYN_OPTIONS,
-        down: seen.bytes_out + HEADERS * seen.segments_out + SYN_OPTIONS,
+        up: seen.bytes_in + headers * seen.segments_in + SYN_OPTIONS,
+        down: seen.bytes_out + headers * seen.segments_out + SYN_OPTIONS,
     };
     Ok((stream.local_addr()?.port(), flow))
 }
@@ -118,7 +152,10 @@ pub(crate) fn send(mut stream: &TcpStream, bytes: usize) -> anyhow::Result<()> {
     Ok(stream.write_all(&vec![b'y'; bytes])?)
 }
 
-fn talk_to_the_end(stream: &TcpStream, talk: Talk) -> anyhow::Result<Seen> {
+fn talk_to_the_end(
+    stream: &TcpStream,
+    talk: impl FnOnce(&TcpStream) -> anyhow::Result<()>,
+) -> anyhow::Result<Seen> {
     stream.set_read_timeout(Some(STALLED))?;
     stream.set_write_timeout(Some(STALLED))?;
     talk(stream)?;

@@ -1,56 +1,52 @@
-//! Sockets of one process: short lives, many sockets, many packets.
+//! Sockets of one process: short lives, many sockets.
 
-use std::net::UdpSocket;
-
-use testbed::{Family, Process, traffic};
+use anyhow::{Context, ensure};
+use testbed::{Process, traffic};
 
 use crate::{
-    books::{Books, bed, parts, start, with_retransmissions},
-    peer::{self, Flow},
-    support::{Monitor, PATIENCE},
+    backend::Backend,
+    books::{Books, bed, end, parts, start, with_retransmissions},
+    peer,
+    support::PATIENCE,
 };
 
-#[test]
-fn fifty_processes_that_live_twenty_milliseconds() -> anyhow::Result<()> {
+pub(crate) fn fifty_processes_that_live_twenty_milliseconds(backend: Backend) -> anyhow::Result<()> {
     let bed = bed("fifty")?;
-    let monitor = Monitor::start(&bed, &[])?;
+    let monitor = backend.start(&bed, &[])?;
     let (to, peer) = peer::serve(bed.server(), 50, peer::receive)?;
     // 64 KB in 20 ms.
     let send = format!("tcp-send --to {to} --bytes 65536 --rate 3200000");
     let senders: Vec<_> = (0..50).map(|_| start(bed.client(), &send)).collect::<Result<_, _>>()?;
     let mut ports = Vec::new();
-    for mut sender in senders {
-        assert!(sender.wait_timeout(PATIENCE)?.success());
-        ports.push((sender.pid(), traffic::ready(&sender)?.port()));
+    for sender in senders {
+        let port = traffic::ready(&sender)?.port();
+        ports.push((end(sender)?.0, port));
     }
-    let flows = peer.join().expect("no panic")?;
+    let flows = peer::flows(peer)?;
     let books = Books::close(&monitor)?;
-    books.check_sum("8", flows.values().copied().sum());
+    books.check_sum("8", flows.values().copied().sum())?;
     for (pid, port) in ports {
-        let row = books.row(pid)?;
-        assert_eq!((&row["name"], &row["alive"]), (&"traffic".into(), &false.into()));
-        books.check("8", pid, flows[&port]);
+        books.check("8", pid, *flows.get(&port).context("nobody came from this port")?)?;
+        books.check_name(pid, "traffic")?;
+        ensure!(books.row(pid)?["alive"] == false, "{pid} has ended");
     }
     Ok(())
 }
 
-#[test]
-fn two_thousand_sockets_of_one_process() -> anyhow::Result<()> {
+pub(crate) fn two_thousand_sockets_of_one_process(backend: Backend) -> anyhow::Result<()> {
     let bed = bed("many")?;
-    let monitor = Monitor::start(&bed, &[])?;
+    let monitor = backend.start(&bed, &[])?;
     let (to, peer) = peer::serve_in_turn(bed.server(), 2000, peer::receive)?;
-    let parts = parts(start(bed.client(), &format!("many --to {to} --connections 2000 --bytes 5000"))?)?;
-    let flow = with_retransmissions(peer.join().expect("no panic")?.into_values().sum(), &parts);
+    let [part] = parts(start(bed.client(), &format!("many --to {to} --connections 2000 --bytes 5000"))?)?;
+    let flow = with_retransmissions(peer::flow(peer)?, std::slice::from_ref(&part));
     let books = Books::close(&monitor)?;
-    books.check_sum("12", flow);
-    books.check("12", parts[0].pid, flow);
-    Ok(())
+    books.check_sum("12", flow)?;
+    books.check("12", part.pid, flow)
 }
 
-#[test]
-fn two_processes_of_one_name() -> anyhow::Result<()> {
+pub(crate) fn two_processes_of_one_name(backend: Backend) -> anyhow::Result<()> {
     let bed = bed("names")?;
-    let monitor = Monitor::start(&bed, &[])?;
+    let monitor = backend.start(&bed, &[])?;
     let mut senders = Vec::new();
     for bytes in [1_000_000, 3_000_000] {
         let (to, peer) = peer::serve(bed.server(), 1, peer::receive)?;
@@ -59,53 +55,31 @@ fn two_processes_of_one_name() -> anyhow::Result<()> {
     }
     let mut expected = Vec::new();
     for (sender, peer) in senders {
-        let parts = parts(sender)?;
-        let flow = peer.join().expect("no panic")?.into_values().sum();
-        expected.push((parts[0].pid, with_retransmissions(flow, &parts)));
+        let [part] = parts(sender)?;
+        let flow = with_retransmissions(peer::flow(peer)?, std::slice::from_ref(&part));
+        expected.push((part.pid, flow));
     }
     let books = Books::close(&monitor)?;
-    books.check_sum("15", expected.iter().map(|(_, flow)| *flow).sum());
+    books.check_sum("15", expected.iter().map(|(_, flow)| *flow).sum())?;
     for (pid, flow) in expected {
-        assert_eq!(books.row(pid)?["name"], "traffic");
-        books.check("15", pid, flow);
+        books.check_name(pid, "traffic")?;
+        books.check("15", pid, flow)?;
     }
     Ok(())
 }
 
-#[test]
-fn a_process_that_ends_while_its_bytes_still_wait() -> anyhow::Result<()> {
+pub(crate) fn a_process_that_ends_while_its_bytes_still_wait(backend: Backend) -> anyhow::Result<()> {
     let bed = bed("quit")?;
     // So that what it wrote last leaves when it is gone.
     let narrow = "qdisc add dev ctrserver root tbf rate 16mbit burst 20k limit 1m";
     Process::spawn(bed.router().command("tc").args(narrow.split(' ')))?.success(PATIENCE)?;
-    let monitor = Monitor::start(&bed, &[])?;
+    let monitor = backend.start(&bed, &[])?;
     let (to, peer) = peer::serve(bed.server(), 1, peer::receive)?;
-    let mut sender = start(bed.client(), &format!("tcp-send --to {to} --bytes 1000000 --quit"))?;
-    let pid = sender.pid();
-    assert!(sender.wait_timeout(PATIENCE)?.success());
+    let (pid, _) = end(start(bed.client(), &format!("tcp-send --to {to} --bytes 1000000 --quit"))?)?;
     let at_its_end = Books::close(&monitor)?.counted(pid);
-    let flow: Flow = peer.join().expect("no panic")?.into_values().sum();
+    let flow = peer::flow(peer)?;
     let books = Books::close(&monitor)?;
-    assert!(at_its_end.up < flow.up, "nothing was left to wait: {at_its_end:?} of {flow:?}");
+    ensure!(at_its_end.up < flow.up, "nothing was left to wait: {at_its_end:?} of {flow:?}");
     // Less than the sum's thousandth: the last exchange of headers may find no socket on this side any more.
-    books.check("16", pid, flow);
-    Ok(())
-}
-
-#[test]
-fn two_hundred_thousand_small_datagrams() -> anyhow::Result<()> {
-    let bed = bed("small")?;
-    let monitor = Monitor::start(&bed, &[])?;
-    // It need not read: what matters is that nobody refuses them.
-    let socket = bed.server().run(|| Ok(UdpSocket::bind(bed.server().socket_address(Family::V4, 0))?))?;
-    let to = socket.local_addr()?;
-    let send = format!("udp-send --to {to} --rate 10000000 --size 100 --datagrams 200000");
-    let mut sender = start(bed.client(), &send)?;
-    let pid = sender.pid();
-    assert!(sender.wait_timeout(PATIENCE)?.success());
-    let report = traffic::Report::parse(&sender.stdout())?;
-    assert_eq!(report.datagrams, 200_000, "{report:?}");
-    let books = Books::close(&monitor)?;
-    assert_eq!(books.counted(pid), Flow { up: 200_000 * 128, down: 0 });
-    Ok(())
+    books.check("16", pid, flow)
 }

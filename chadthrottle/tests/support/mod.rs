@@ -51,7 +51,11 @@ pub struct Monitor(Process);
 
 impl Monitor {
     pub fn start(bed: &Testbed, options: &[&str]) -> anyhow::Result<Self> {
-        let mut command = chadthrottle(bed);
+        Self::start_by(chadthrottle(bed), options)
+    }
+
+    /// The same by a command of the program that may have options already.
+    pub fn start_by(mut command: Command, options: &[&str]) -> anyhow::Result<Self> {
         command.args(["monitor", "--json", "--interval", "100ms"]).args(options);
         let process = Process::spawn(&mut command)?;
         process.wait_for_line(|line| line.starts_with('{'), PATIENCE)?;

@@ -60,7 +60,7 @@ fn build() -> anyhow::Result<PathBuf> {
 /// | `udp-sink --listen ADDR --idle-exit MS [--first-wait MS]` | receives until nothing comes any more |
 /// | `udp-send --to ADDR --rate B --size N (--seconds S \| --datagrams N) [--unconnected]` | sends datagrams of N bytes of payload |
 /// | `prefork --listen ADDR --workers N --connections N --answer N` | processes accept from one listener, each so many connections; each sends an answer, then receives to the end |
-/// | `pass --to ADDR --bytes N` | connects, and a process that gets the connection sends, then receives to the end |
+/// | `pass --to ADDR --bytes N [--first N]` | connects, and a process that gets the connection sends, then receives to the end; before that the first one sends something that has to wait |
 /// | `turns --to ADDR --bytes N --rounds N` | two processes by turns send, and receive as much; the child three times as much |
 /// | `orphan --to ADDR --bytes N --more N` | sends and ends; its child sends more, then receives to the end |
 /// | `reuseport --listen ADDR --workers N [--inherited] [--silent]` | processes with a socket each on one port send datagrams back, or none; or with sockets that their parent opened |
@@ -70,6 +70,8 @@ fn build() -> anyhow::Result<PathBuf> {
 /// | `uring --to ADDR --bytes N [--worker]` | sends and then receives to the end by `io_uring`; or has a kernel thread do it |
 /// | `icmp --to IPV4 --count N --size N` | sends echo requests, each when the one before was answered |
 /// | `rename --to ADDR --bytes N --program PATH` | sends, and on a line of input becomes the program, given `tcp-send … --wait-stdin` |
+/// | `reborn --to ADDR --bytes N --more N` | a child sends and ends; another one, which has its pid, sends more |
+/// | `tunnel --device NAME (--listen ADDR \| --to ADDR)` | makes a tun device and carries its packets in datagrams, until it is killed |
 ///
 /// Rates are in bytes of payload per second. With `--wait-stdin` whatever sends waits for a line on its standard input
 /// when its socket is open. All print a line when their socket is open ([`ready`]), and a report at the end:
@@ -106,6 +108,8 @@ pub struct Report {
     pub timeline: Timeline,
     /// Datagrams that were received, or accepted for sending by the kernel.
     pub datagrams: u64,
+    /// Bytes of payload that TCP sent more than once.
+    pub retransmitted: u64,
     /// Calls that failed, by the name of the error, e.g. `EPERM`.
     pub errors: BTreeMap<String, u64>,
 }
@@ -140,6 +144,7 @@ fn parse(line: &str) -> anyhow::Result<Report> {
         seconds,
         timeline,
         datagrams: report["datagrams"].as_u64().context("no datagrams")?,
+        retransmitted: report["retransmitted"].as_u64().context("no retransmissions")?,
         errors: errors.map(|(name, count)| (name.clone(), count.as_u64().unwrap_or_default())).collect(),
     })
 }
@@ -150,9 +155,12 @@ mod tests {
 
     #[test]
     fn the_last_bucket_ends_with_the_transfer() {
-        let line = r#"{"bytes":30,"seconds":0.15,"datagrams":3,"errors":{"EPERM":2},"bucket_seconds":0.1,"buckets":[20,10]}"#;
+        let line = r#"{"bytes":30,"seconds":0.15,"datagrams":3,"retransmitted":4,"errors":{"EPERM":2},"bucket_seconds":0.1,"buckets":[20,10]}"#;
         let report = Report::parse(&format!("{{\"ready\":\"10.77.1.2:1\"}}\n{line}\n")).unwrap();
-        assert_eq!((report.bytes, report.datagrams, report.errors["EPERM"]), (30, 3, 2));
+        assert_eq!(
+            (report.bytes, report.datagrams, report.retransmitted, report.errors["EPERM"]),
+            (30, 3, 4, 2)
+        );
         assert!((report.timeline.end() - 0.15).abs() < 1e-9);
         assert_eq!(report.timeline.bytes(), 30);
         assert!(Report::parse("").is_err());

@@ -94,17 +94,21 @@ impl Tally {
 
     /// Adds what was sent more than once on a connection, by anybody: to be called at its end.
     pub(crate) fn note_retransmissions(&mut self, stream: &TcpStream) -> anyhow::Result<()> {
-        let mut info = [0_u8; BYTES_RETRANS + 8];
-        let mut length = libc::socklen_t::try_from(info.len())?;
-        let (fd, address) = (stream.as_raw_fd(), info.as_mut_ptr().cast());
-        // SAFETY: the kernel writes at most `length` bytes.
-        let result =
-            unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, address, &raw mut length) };
-        Errno::result(result).context("TCP_INFO")?;
-        let bytes = info[BYTES_RETRANS..].try_into().expect("eight bytes");
-        self.retransmitted += u64::from_ne_bytes(bytes);
+        self.retransmitted += retransmitted(stream)?;
         Ok(())
     }
+}
+
+/// The bytes that the kernel has sent more than once on a connection.
+pub(crate) fn retransmitted(stream: &TcpStream) -> anyhow::Result<u64> {
+    let mut info = [0_u8; BYTES_RETRANS + 8];
+    let mut length = libc::socklen_t::try_from(info.len())?;
+    let (fd, address) = (stream.as_raw_fd(), info.as_mut_ptr().cast());
+    // SAFETY: the kernel writes at most `length` bytes.
+    let result = unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, address, &raw mut length) };
+    Errno::result(result).context("TCP_INFO")?;
+    let bytes = info[BYTES_RETRANS..].try_into().expect("eight bytes");
+    Ok(u64::from_ne_bytes(bytes))
 }
 
 /// Who a child lives for.
@@ -120,6 +124,11 @@ pub(crate) enum Until {
 pub(crate) struct Child(Pid);
 
 impl Child {
+    /// Its pid, until it has been waited for.
+    pub(crate) fn pid(&self) -> Pid {
+        self.0
+    }
+
     /// Waits for its end.
     pub(crate) fn wait(self) -> anyhow::Result<()> {
         match waitpid(self.0, None)? {
@@ -132,9 +141,18 @@ impl Child {
 /// Starts a process that has every descriptor open that this one has, without `exec`, as servers do. It prints its
 /// tally.
 pub(crate) fn fork_off(until: Until, work: impl FnOnce() -> anyhow::Result<Tally>) -> anyhow::Result<Child> {
+    fork_off_as(None, until, work)
+}
+
+/// The same with a pid that has been somebody's before.
+pub(crate) fn fork_off_as(
+    pid: Option<Pid>,
+    until: Until,
+    work: impl FnOnce() -> anyhow::Result<Tally>,
+) -> anyhow::Result<Child> {
     let parent = getpid();
     // SAFETY: this program has one thread, so that the child may do whatever the parent might.
-    match unsafe { fork() }? {
+    match unsafe { pid.map_or_else(|| fork(), |pid| fork_as(pid)) }.context("cannot fork")? {
         ForkResult::Parent { child } => Ok(Child(child)),
         ForkResult::Child => {
             let tally = begin(until, parent).and_then(|()| work());
@@ -152,6 +170,27 @@ pub(crate) fn fork_off(until: Until, work: impl FnOnce() -> anyhow::Result<Tally
     }
 }
 
+/// What `fork` does, for a child of this pid (`clone(2)`, `set_tid`).
+///
+/// # Safety
+/// That of `fork`.
+unsafe fn fork_as(pid: Pid) -> nix::Result<ForkResult> {
+    let pid = pid.as_raw();
+    // SAFETY: zeros ask for nothing.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.exit_signal = Signal::SIGCHLD as u64;
+    arguments.set_tid = (&raw const pid) as u64;
+    arguments.set_tid_size = 1;
+    // SAFETY: the arguments, and what they point to, live through the call. Without a stack of its own the child goes
+    // on with a copy of ours.
+    let result =
+        unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) };
+    Ok(match Errno::result(result)? {
+        0 => ForkResult::Child,
+        _ => ForkResult::Parent { child: Pid::from_raw(pid) },
+    })
+}
+
 /// Sees to it that a child ends.
 fn begin(until: Until, parent: Pid) -> anyhow::Result<()> {
     alarm::set(LIFETIME_SECONDS);
@@ -162,14 +201,20 @@ fn begin(until: Until, parent: Pid) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How many bytes the other side has not acknowledged.
+pub(crate) fn unacknowledged(stream: &TcpStream) -> anyhow::Result<u64> {
+    let mut queued: libc::c_int = 0;
+    // SAFETY: this request, SIOCOUTQ by another name, writes an int.
+    let result = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut queued) };
+    Errno::result(result).context("cannot ask for the length of the queue")?;
+    Ok(queued.try_into()?)
+}
+
 /// Waits until the other side has acknowledged everything: nothing of it leaves in anybody else's name.
 pub(crate) fn wait_until_acknowledged(stream: &TcpStream) -> anyhow::Result<()> {
     let deadline = Instant::now() + ACKNOWLEDGED;
     loop {
-        let mut queued: libc::c_int = 0;
-        // SAFETY: this request, SIOCOUTQ by another name, writes an int.
-        let result = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut queued) };
-        Errno::result(result).context("cannot ask for the length of the queue")?;
+        let queued = unacknowledged(stream)?;
         if queued == 0 {
             return Ok(());
         }

@@ -1,9 +1,10 @@
 //! Sends and receives over TCP and UDP, and counts every byte.
 //!
 //! Prints two lines of JSON: `{"ready":"ADDRESS"}` when its socket is open (the address is its own), and a report at
-//! the end: `bytes`, `seconds`, `datagrams`, `errors` by name, and of a receiver `buckets` of bytes. What shares
-//! sockets among processes, or uses them in unusual ways, reports `pid`, `sent`, `received`, `receipts`, `retransmitted`
-//! and the `ports` of who connected to it: a line for each process. `testbed::traffic` documents the arguments.
+//! the end: `bytes`, `seconds`, `datagrams`, bytes `retransmitted`, `errors` by name, and of a receiver `buckets` of
+//! bytes. What shares sockets among processes, or uses them in unusual ways, reports `pid`, `sent`, `received`,
+//! `receipts`, `retransmitted` and the `ports` of who connected to it: a line for each process. `testbed::traffic`
+//! documents the arguments.
 
 mod args;
 mod family;
@@ -14,9 +15,11 @@ mod meter;
 mod pace;
 mod pass;
 mod prefork;
+mod reborn;
 mod rename;
 mod reuseport;
 mod tcp;
+mod tunnel;
 mod turns;
 mod udp;
 mod uring;
@@ -88,6 +91,8 @@ fn run(mut words: impl Iterator<Item = String>) -> anyhow::Result<()> {
         "uring" => uring::run(args)?,
         "icmp" => icmp::run(args)?,
         "rename" => rename::run(args)?,
+        "reborn" => reborn::run(args)?,
+        "tunnel" => tunnel::run(args)?,
         other => bail!("I do not know how to {other}"),
     };
     println!("{report}");

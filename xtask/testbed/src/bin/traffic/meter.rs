@@ -14,6 +14,8 @@ const BUCKET: Duration = Duration::from_millis(100);
 pub(crate) struct Meter {
     pub(crate) bytes: u64,
     pub(crate) datagrams: u64,
+    /// Bytes that TCP sent more than once.
+    pub(crate) retransmitted: u64,
     first: Option<Instant>,
     last: Option<Instant>,
     /// Bytes by number of 100 ms since the first one. A bucket in which nothing came is zero, not missing.
@@ -23,8 +25,8 @@ pub(crate) struct Meter {
 
 impl Meter {
     /// That of a sender, which has no times of arrival.
-    pub(crate) fn of_sender(bytes: u64) -> Self {
-        Self { bytes, ..Self::default() }
+    pub(crate) fn of_sender(bytes: u64, retransmitted: u64) -> Self {
+        Self { bytes, retransmitted, ..Self::default() }
     }
 
     /// Counts what has just been received.
@@ -61,6 +63,7 @@ impl Meter {
             "bytes": self.bytes,
             "seconds": elapsed.as_secs_f64(),
             "datagrams": self.datagrams,
+            "retransmitted": self.retransmitted,
             "errors": self.errors,
             "bucket_seconds": BUCKET.as_secs_f64(),
             "buckets": self.buckets,

@@ -5,30 +5,51 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
-use anyhow::Context;
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use anyhow::{Context, ensure};
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg, setsockopt, sockopt,
+};
 use serde_json::Value;
 
 use crate::announce;
 use crate::args::Args;
-use crate::family::{Tally, Until, fork_off};
+use crate::family::{Tally, Until, fork_off, unacknowledged};
+
+/// Room for everything that is written before the connection is handed over, and after.
+const SEND_BUFFER: usize = 16 << 20;
 
 /// Connects and hands the connection to a process that was there before, which sends and then receives to the end.
+///
+/// With `--first` some bytes are sent before, and are still waiting to leave when the connection changes hands; who
+/// gets it says so once it has written its own.
 pub(crate) fn run(mut args: Args) -> anyhow::Result<Value> {
     let to: SocketAddr = args.required("to")?;
     let bytes: u64 = args.required("bytes")?;
+    let first = args.optional("first")?.unwrap_or(0);
     args.finish()?;
     let (here, there) = UnixStream::pair()?;
     let receiver = fork_off(Until::ParentEnds, || {
         let mut tally = Tally::default();
-        tally.use_up(&TcpStream::from(take(&there)?), bytes)?;
+        let stream = TcpStream::from(take(&there)?);
+        tally.send(&stream, bytes)?;
+        if first > 0 {
+            announce(stream.local_addr()?);
+        }
+        tally.use_up(&stream, 0)?;
         Ok(tally)
     })?;
     let stream = TcpStream::connect(to).with_context(|| format!("cannot connect to {to}"))?;
     announce(stream.local_addr()?);
+    let mut tally = Tally::default();
+    if first > 0 {
+        setsockopt(&stream, sockopt::SndBufForce, &SEND_BUFFER)?;
+        tally.send(&stream, first)?;
+        let waiting = unacknowledged(&stream)?;
+        ensure!(waiting > first / 2, "only {waiting} of {first} bytes wait: the other side is too fast");
+    }
     hand_over(&here, stream)?;
     receiver.wait()?;
-    Ok(Tally::default().report())
+    Ok(tally.report())
 }
 
 /// Sends a connection through a socket, and closes it here.

@@ -10,6 +10,7 @@ use anyhow::Context;
 use serde_json::Value;
 
 use crate::args::Args;
+use crate::family::retransmitted;
 use crate::meter::Meter;
 use crate::pace::Pace;
 use crate::{announce, wait_for_stdin};
@@ -47,7 +48,7 @@ pub(crate) fn send_to(to: SocketAddr, sending: Sending) -> anyhow::Result<Value>
         wait_for_stdin()?;
     }
     let (bytes, elapsed) = send(&stream, sending)?;
-    Ok(Meter::of_sender(bytes).report(elapsed))
+    Ok(Meter::of_sender(bytes, retransmitted(&stream)?).report(elapsed))
 }
 
 /// Receives from an address.
@@ -70,18 +71,18 @@ pub(crate) fn sink(listen: SocketAddr, connections: usize) -> anyhow::Result<Val
 
 /// Sends to who connects.
 pub(crate) fn source(listen: SocketAddr, connections: usize, sending: Sending) -> anyhow::Result<Value> {
-    let total = Mutex::new((0, Duration::ZERO));
+    let total = Mutex::new((0, 0, Duration::ZERO));
     accept(listen, connections, |stream| {
         if sending.wait_stdin {
             wait_for_stdin()?;
         }
         let (bytes, elapsed) = send(stream, sending)?;
         let mut total = total.lock().expect("no thread panics with it");
-        *total = (total.0 + bytes, total.1.max(elapsed));
+        *total = (total.0 + bytes, total.1 + retransmitted(stream)?, total.2.max(elapsed));
         Ok(())
     })?;
-    let (bytes, elapsed) = total.into_inner()?;
-    Ok(Meter::of_sender(bytes).report(elapsed))
+    let (bytes, retransmitted, elapsed) = total.into_inner()?;
+    Ok(Meter::of_sender(bytes, retransmitted).report(elapsed))
 }
 
 /// Accepts so many connections and serves each on a thread; fails if one of them does.
