@@ -6,6 +6,7 @@
 //!
 //! - [`layout`]: the structures.
 //! - [`clock`]: the limiter's arithmetic.
+//! - [`scope`]: local or on the internet.
 //! - [`wire`]: how many bytes a super-packet stands for.
 #![no_std]
 #![expect(
@@ -15,6 +16,7 @@
 
 pub mod clock;
 pub mod layout;
+pub mod scope;
 pub mod wire;
 
 pub use layout::{
@@ -22,6 +24,7 @@ pub use layout::{
     MEMBER_INHERITED_BY_CHILDREN, Membership, ProcessKey, ProcessRecord, SocketOwner, TRAFFIC_TYPE_ALL,
     TRAFFIC_TYPE_INTERNET, TRAFFIC_TYPE_LOCAL, ThrottleStats, TokenBucket, TrafficCounters,
 };
+pub use scope::{SCOPE_INTERNET, SCOPE_LOCAL, scope_of_v4, scope_of_v6};
 
 /// The interface index of `lo`, the same in every network namespace (`LOOPBACK_IFINDEX`,
 /// include/net/flow.h in the kernel source).
