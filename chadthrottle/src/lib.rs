@@ -18,6 +18,7 @@ pub mod headless;
 pub mod process;
 pub mod rate;
 pub mod run;
+pub mod scope;
 pub mod stats;
 pub mod sys;
 pub mod ui;
