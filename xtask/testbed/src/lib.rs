@@ -39,6 +39,7 @@ mod netns;
 mod poll;
 mod process;
 mod program;
+pub mod program_runs;
 mod timeline;
 pub mod traffic;
 

@@ -65,6 +65,7 @@ fn build() -> anyhow::Result<PathBuf> {
 /// | `orphan --to ADDR --bytes N --more N` | sends and ends; its child sends more, then receives to the end |
 /// | `reuseport --listen ADDR --workers N [--inherited] [--silent]` | processes with a socket each on one port send datagrams back, or none; or with sockets that their parent opened |
 /// | `many --to ADDR --connections N --bytes N` | opens connections, then sends on each and receives to its end |
+/// | `hold (--to ADDR --connections N \| --listen ADDR) --processes N` | processes with idle connections each, or that accept any number, until a line of input |
 /// | `zerocopy --to ADDR --bytes N --by (sendfile \| splice)` | sends out of a file, then receives to the end by `splice` |
 /// | `uring --to ADDR --bytes N [--worker]` | sends and then receives to the end by `io_uring`; or has a kernel thread do it |
 /// | `icmp --to IPV4 --count N --size N` | sends echo requests, each when the one before was answered |

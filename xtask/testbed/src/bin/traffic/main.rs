@@ -7,6 +7,7 @@
 
 mod args;
 mod family;
+mod hold;
 mod icmp;
 mod many;
 mod meter;
@@ -82,6 +83,7 @@ fn run(mut words: impl Iterator<Item = String>) -> anyhow::Result<()> {
         "orphan" => turns::orphan(args)?,
         "reuseport" => reuseport::run(args)?,
         "many" => many::run(args)?,
+        "hold" => hold::run(args)?,
         "zerocopy" => zerocopy::run(args)?,
         "uring" => uring::run(args)?,
         "icmp" => icmp::run(args)?,

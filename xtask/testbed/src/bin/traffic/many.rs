@@ -32,7 +32,7 @@ pub(crate) fn run(mut args: Args) -> anyhow::Result<Value> {
 }
 
 /// Raises the number of files that this process may open to what it may raise it to.
-fn allow_many_files() -> anyhow::Result<()> {
+pub(crate) fn allow_many_files() -> anyhow::Result<()> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: both calls get a structure that lives through them.
     unsafe {
