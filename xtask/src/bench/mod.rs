@@ -2,6 +2,7 @@
 //! machine is measured here.
 
 mod limits;
+mod monitor;
 
 use std::path::PathBuf;
 
@@ -14,6 +15,9 @@ use crate::process;
 pub(crate) enum Bench {
     /// How exactly limits hold: TCP by iperf3 through a router, over every combination asked for.
     Limits(limits::Options),
+    /// What watching costs, in CPU, memory, throughput and time a packet; beside nethogs and bandwhich where they are
+    /// installed.
+    Monitor(monitor::Options),
 }
 
 impl Bench {
@@ -24,6 +28,7 @@ impl Bench {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         match self {
             Self::Limits(options) => limits::run(options),
+            Self::Monitor(options) => monitor::run(options),
         }
     }
 }

@@ -44,7 +44,7 @@ impl RunStatistics {
 }
 
 /// What a program has cost so far, as far as it was counted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Runs {
     /// The program's name, of at most 15 bytes.
     pub name: String,
