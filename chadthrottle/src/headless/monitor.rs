@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use serde::Serialize;
 
+use super::connections::{Connected, JsonConnections};
 use crate::{
     backends::{
         monitor::MonitorBackend,
@@ -33,6 +34,8 @@ pub struct Options {
     pub count: Option<u64>,
     /// Only these; all where it is empty.
     pub pids: Vec<i32>,
+    /// With the connections of each of `pids`.
+    pub connections: bool,
 }
 
 /// Prints one snapshot an interval, until a signal or the last one asked for.
@@ -52,20 +55,27 @@ pub fn run(backends: &Backends, wanted: &Wanted, options: &Options) -> anyhow::R
     log::info!("{} is counting", monitor.name());
     let mut deadline = start;
     let mut printed = 0;
+    let mut connected = options.connections.then(Connected::default);
     while options.count.is_none_or(|count| printed < count) {
         // From deadline to deadline and not from now: otherwise the lines would drift.
         deadline += options.interval;
         if is_told_to_end(&signals, deadline)? {
             break;
         }
-        let snapshot = stats.advance(start.elapsed(), &monitor.update()?);
+        let mut snapshot = stats.advance(start.elapsed(), &monitor.update()?);
+        if let Some(connected) = &mut connected {
+            connected.look(&mut snapshot, &options.pids, start.elapsed());
+        }
         // Locked for the line alone, and flushed: whoever reads it waits for it.
         let mut out = io::stdout().lock();
         if options.json {
-            serde_json::to_writer(&mut out, &Line::new(monitor.name(), &snapshot, &options.pids))?;
+            serde_json::to_writer(
+                &mut out,
+                &Line::new(monitor.name(), &snapshot, &options.pids, connected.as_ref()),
+            )?;
             writeln!(out)?;
         } else {
-            print_table(&snapshot, &options.pids, &mut out)?;
+            print_table(&snapshot, &options.pids, connected.as_ref(), &mut out)?;
         }
         out.flush()?;
         printed += 1;
@@ -128,6 +138,9 @@ struct JsonProcess<'a> {
     upload_dropped_bytes_total: u64,
     download_dropped_bytes_total: u64,
     alive: bool,
+    /// Left out where they were not asked for; null where they cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connections: Option<JsonConnections>,
 }
 
 #[derive(Serialize)]
@@ -137,12 +150,12 @@ struct JsonTotals {
 }
 
 impl<'a> Line<'a> {
-    fn new(monitor: &'a str, snapshot: &'a Snapshot, pids: &[i32]) -> Self {
+    fn new(monitor: &'a str, snapshot: &'a Snapshot, pids: &[i32], connected: Option<&Connected>) -> Self {
         Self {
             time: Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
             interval_s: snapshot.interval.as_secs_f64(),
             monitor,
-            processes: wanted(snapshot, pids).map(JsonProcess::new).collect(),
+            processes: wanted(snapshot, pids).map(|row| JsonProcess::new(row, connected)).collect(),
             unattributed: JsonTotals {
                 upload_bytes_total: snapshot.unattributed.upload,
                 download_bytes_total: snapshot.unattributed.download,
@@ -153,7 +166,7 @@ impl<'a> Line<'a> {
 }
 
 impl<'a> JsonProcess<'a> {
-    fn new(row: &'a ProcessRow) -> Self {
+    fn new(row: &'a ProcessRow, connected: Option<&Connected>) -> Self {
         let info = &row.info;
         Self {
             pid: info.id.pid,
@@ -172,6 +185,7 @@ impl<'a> JsonProcess<'a> {
             upload_dropped_bytes_total: 0,
             download_dropped_bytes_total: 0,
             alive: row.alive,
+            connections: connected.map(|connected| connected.json(info.id)),
         }
     }
 }
@@ -181,7 +195,12 @@ fn wanted<'a>(snapshot: &'a Snapshot, pids: &[i32]) -> impl Iterator<Item = &'a 
 }
 
 /// The snapshot for people: busiest first, and only who did something in this interval.
-fn print_table(snapshot: &Snapshot, pids: &[i32], out: &mut impl Write) -> io::Result<()> {
+fn print_table(
+    snapshot: &Snapshot,
+    pids: &[i32],
+    connected: Option<&Connected>,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let mut rows: Vec<_> =
         wanted(snapshot, pids).filter(|row| row.rate.sum() > 0 || !pids.is_empty()).collect();
     rows.sort_by_key(|row| std::cmp::Reverse((row.rate.sum(), row.total.sum())));
@@ -197,6 +216,9 @@ fn print_table(snapshot: &Snapshot, pids: &[i32], out: &mut impl Write) -> io::R
             scaled(row.total.upload),
             scaled(row.total.download),
         )?;
+        if let Some(connected) = connected {
+            connected.print(row.info.id, out)?;
+        }
     }
     let (unowned, lost) = (snapshot.unattributed, snapshot.lost_events);
     writeln!(

@@ -4,15 +4,14 @@
 pub mod btf;
 pub mod capability;
 pub mod cgroup;
+pub mod inet_diag;
 #[cfg(feature = "monitor-pnet")]
 pub mod links;
 pub mod namespace;
-#[cfg(any(feature = "monitor-pnet", feature = "monitor-sock-diag"))]
 pub mod netlink;
 #[cfg(feature = "monitor-pnet")]
 pub mod packet;
 pub mod pidfd;
-#[cfg(any(feature = "monitor-pnet", feature = "monitor-sock-diag"))]
 pub mod proc_fd;
 pub mod signals;
 #[cfg(feature = "monitor-sock-diag")]
@@ -20,3 +19,4 @@ pub mod sock_diag;
 #[cfg(feature = "monitor-pnet")]
 pub mod socket_lookup;
 pub mod spawn;
+pub mod tcp_info;

@@ -1,6 +1,14 @@
-//! Which namespaces this process is in.
+//! Which namespaces processes are in, and a way into them.
 
-use std::{fs, os::unix::fs::MetadataExt};
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt,
+    path::Path,
+    thread,
+};
+
+use nix::sched::{CloneFlags, setns};
 
 /// Inode numbers of the first namespace of each kind (`PROC_PID_INIT_INO` and the like,
 /// `include/uapi/linux/nsfs.h` and, in older kernels, `include/linux/proc_ns.h`).
@@ -16,4 +24,32 @@ pub fn first_that_is_not_the_hosts(kinds: &[&'static str]) -> Option<&'static st
         let ours = fs::metadata(format!("/proc/self/ns/{kind}")).map(|metadata| metadata.ino());
         matches!((first, ours), (Some(first), Ok(ours)) if first != ours)
     })
+}
+
+/// Does `work` in the network namespace of a process: on this thread where it is ours too, else on one that enters it
+/// and ends with the work. What is opened there stays there.
+///
+/// # Errors
+/// What `work` failed with; `NotFound` when the process has ended, `PermissionDenied` when it is not ours to look into
+/// or to follow (`CAP_SYS_ADMIN`, setns(2)).
+pub fn in_network_of<T: Send>(pid: i32, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    let theirs = format!("/proc/{pid}/ns/net");
+    if identity(Path::new(&theirs))? == identity(Path::new("/proc/thread-self/ns/net"))? {
+        return work();
+    }
+    let namespace = File::open(&theirs)?;
+    thread::scope(|scope| {
+        let enter = || {
+            // The thread's own: this process stays where it is.
+            setns(&namespace, CloneFlags::CLONE_NEWNET)?;
+            work()
+        };
+        let thread = thread::Builder::new().name("namespace".into()).spawn_scoped(scope, enter)?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// What tells namespaces apart: device and inode of the files that stand for them (namespaces(7)).
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
 }
