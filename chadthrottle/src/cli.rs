@@ -95,6 +95,9 @@ pub enum Command {
         /// Only this process; may be given several times.
         #[arg(long = "pid", value_name = "PID", value_parser = parse_pid, allow_negative_numbers = true)]
         pids: Vec<i32>,
+        /// With the connections of each --pid: addresses, state, bytes, round-trip time, retransmits, age.
+        #[arg(long, requires = "pids")]
+        connections: bool,
     },
 }
 
@@ -245,6 +248,7 @@ mod tests {
             &["chadthrottle", "--json"],
             &["chadthrottle", "--list-backends", "monitor"],
             &["chadthrottle", "--pid", "1", "--upload-limit", "1M", "monitor"],
+            &["chadthrottle", "monitor", "--connections"],
         ] {
             let error = parse(line).expect_err("usage error");
             assert_eq!(error.exit_code(), 2, "{line:?}");

@@ -45,8 +45,8 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
             let limits = chadthrottle::cli::limits(upload_limit, download_limit);
             headless::command::run(&backends, &wanted, limits, &command)
         }
-        Some(Command::Monitor { json, interval, count, pids }) => {
-            let options = headless::monitor::Options { json, interval, count, pids };
+        Some(Command::Monitor { json, interval, count, pids, connections }) => {
+            let options = headless::monitor::Options { json, interval, count, pids, connections };
             headless::monitor::run(&backends, &wanted, &options).map(|()| 0)
         }
         None if cli.list_backends => {

@@ -5,7 +5,6 @@ mod support;
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    os::unix::fs::PermissionsExt,
     path::Path,
     process::Command,
     time::Duration,
@@ -13,7 +12,7 @@ use std::{
 
 use chadthrottle::sys::sock_diag::{SocketDump, SocketEnds};
 use serde_json::Value;
-use support::{BINARY, Monitor, PATIENCE, assert_close, number, process, tcp_ip_bytes};
+use support::{BINARY, Everybodys, Monitor, PATIENCE, assert_close, number, process, tcp_ip_bytes};
 use testbed::{Family, Process, Testbed, traffic};
 
 const SOCK_DIAG: [&str; 2] = ["--monitor-backend", "sock_diag"];
@@ -204,28 +203,6 @@ fn with_a_cgroup_only_what_is_below_it_is_seen() -> anyhow::Result<()> {
     let row = process(&line, pid).expect("the one inside");
     assert_close(number(row, "upload_bytes_total"), tcp_ip_bytes(3_000_000, Family::V4), "upload");
     Ok(())
-}
-
-/// Programs where every user can reach them: where tests are built, others may not look.
-struct Everybodys(tempfile::TempDir);
-
-impl Everybodys {
-    fn new() -> anyhow::Result<Self> {
-        let directory = tempfile::Builder::new().prefix("chadtest-").tempdir_in("/tmp")?;
-        std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755))?;
-        Ok(Self(directory))
-    }
-
-    /// A copy of the program as a command that nobody runs on the bed's client.
-    fn command(&self, bed: &Testbed, program: &Path) -> anyhow::Result<Command> {
-        let copy = self.0.path().join(program.file_name().expect("a program has a name"));
-        // By another process, so that no descriptor here that writes to it is inherited by anybody (ETXTBSY).
-        anyhow::ensure!(Command::new("cp").arg(program).arg(&copy).status()?.success());
-        // After the namespace has been entered, which takes root.
-        let mut command = bed.client().command("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(copy).current_dir("/");
-        Ok(command)
-    }
 }
 
 #[test]

@@ -49,6 +49,7 @@ fn wrong_usage_is_2_and_says_what_was_typed() -> anyhow::Result<()> {
     answers(&["--pid", "1", "--upload-limit", "1M", "--duration", "1x"], 2, &["1h30m"])?;
     answers(&["monitor", "--interval", "0"], 2, &["no time at all"])?;
     answers(&["monitor", "--count", "0"], 2, &["0"])?;
+    answers(&["monitor", "--connections"], 2, &["--pid"])?;
     answers(&["frobnicate"], 2, &["frobnicate"])
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::connections::{Connected, JsonConnections};
 use crate::stats::{Buckets, InterfaceTraffic, ProcessRow, Residual, Snapshot, Traffic};
 
 /// One line.
@@ -39,6 +40,9 @@ struct JsonProcess<'a> {
     local: Option<JsonTotals>,
     interfaces: Vec<JsonPlace<'a>>,
     alive: bool,
+    /// Left out where they were not asked for; null where they cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connections: Option<JsonConnections>,
 }
 
 #[derive(Serialize)]
@@ -84,12 +88,13 @@ impl<'a> Line<'a> {
         monitor: &'a str,
         snapshot: &'a Snapshot,
         rows: impl Iterator<Item = &'a ProcessRow>,
+        connected: Option<&Connected>,
     ) -> Self {
         Self {
             time: Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
             interval_s: snapshot.interval.as_secs_f64(),
             monitor,
-            processes: rows.map(JsonProcess::new).collect(),
+            processes: rows.map(|row| JsonProcess::new(row, connected)).collect(),
             unattributed: snapshot.buckets.unattributed().into(),
             buckets: (&snapshot.buckets).into(),
             interfaces: snapshot.interfaces.iter().map(JsonInterface::new).collect(),
@@ -99,7 +104,7 @@ impl<'a> Line<'a> {
 }
 
 impl<'a> JsonProcess<'a> {
-    fn new(row: &'a ProcessRow) -> Self {
+    fn new(row: &'a ProcessRow, connected: Option<&Connected>) -> Self {
         let info = &row.info;
         Self {
             pid: info.id.pid,
@@ -120,6 +125,7 @@ impl<'a> JsonProcess<'a> {
             local: row.local.map(JsonTotals::from),
             interfaces: row.interfaces.iter().map(JsonPlace::new).collect(),
             alive: row.alive,
+            connections: connected.map(|connected| connected.json(info.id)),
         }
     }
 }

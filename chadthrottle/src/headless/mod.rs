@@ -1,6 +1,7 @@
 //! The forms of the program without a screen.
 
 pub mod command;
+mod connections;
 pub mod limit;
 mod line;
 pub mod list;

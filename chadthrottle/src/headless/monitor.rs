@@ -7,7 +7,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use super::line::Line;
+use super::{connections::Connected, line::Line};
 use crate::{
     backends::{
         monitor::MonitorBackend,
@@ -32,6 +32,8 @@ pub struct Options {
     pub count: Option<u64>,
     /// Only these; all where it is empty.
     pub pids: Vec<i32>,
+    /// With the connections of each of `pids`.
+    pub connections: bool,
 }
 
 /// Prints one snapshot an interval, until a signal or the last one asked for.
@@ -52,22 +54,29 @@ pub fn run(backends: &Backends, wanted: &Wanted, options: &Options) -> anyhow::R
     let mut deadline = start;
     let mut printed = 0;
     let mut text = Vec::new();
+    let mut connected = options.connections.then(Connected::default);
     while options.count.is_none_or(|count| printed < count) {
         // From deadline to deadline and not from now: otherwise the lines would drift.
         deadline += options.interval;
         if is_told_to_end(&signals, deadline)? {
             break;
         }
-        let snapshot = stats.advance(start.elapsed(), &monitor.update()?);
+        let mut snapshot = stats.advance(start.elapsed(), &monitor.update()?);
+        if let Some(connected) = &mut connected {
+            connected.look(&mut snapshot, &options.pids, start.elapsed());
+        }
         // Put together first and written at once: of whoever reads it, nobody gets half a line, and a line of many
         // processes is not a thousand system calls.
         text.clear();
         if options.json {
             let rows = listed(&snapshot, &options.pids);
-            serde_json::to_writer(&mut text, &Line::new(monitor.name(), &snapshot, rows))?;
+            serde_json::to_writer(
+                &mut text,
+                &Line::new(monitor.name(), &snapshot, rows, connected.as_ref()),
+            )?;
             writeln!(text)?;
         } else {
-            print_table(&snapshot, &options.pids, &mut text)?;
+            print_table(&snapshot, &options.pids, connected.as_ref(), &mut text)?;
         }
         let mut out = io::stdout().lock();
         out.write_all(&text)?;
@@ -109,7 +118,12 @@ fn listed<'a>(snapshot: &'a Snapshot, pids: &[i32]) -> impl Iterator<Item = &'a 
 }
 
 /// The snapshot for people: busiest first, and only who did something in this interval.
-fn print_table(snapshot: &Snapshot, pids: &[i32], out: &mut impl Write) -> io::Result<()> {
+fn print_table(
+    snapshot: &Snapshot,
+    pids: &[i32],
+    connected: Option<&Connected>,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let mut rows: Vec<_> =
         listed(snapshot, pids).filter(|row| row.rate.sum() > 0 || !pids.is_empty()).collect();
     rows.sort_by_key(|row| std::cmp::Reverse((row.rate.sum(), row.total.sum())));
@@ -125,6 +139,9 @@ fn print_table(snapshot: &Snapshot, pids: &[i32], out: &mut impl Write) -> io::R
             scaled(row.total.upload),
             scaled(row.total.download),
         )?;
+        if let Some(connected) = connected {
+            connected.print(row.info.id, out)?;
+        }
     }
     let (unowned, lost) = (snapshot.buckets.unattributed(), snapshot.lost_events);
     writeln!(

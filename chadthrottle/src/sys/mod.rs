@@ -6,17 +6,16 @@ pub mod bpf_map;
 pub mod btf;
 pub mod capability;
 pub mod cgroup;
+pub mod inet_diag;
 #[cfg(any(feature = "ebpf", feature = "monitor-pnet"))]
 pub mod links;
 #[cfg(feature = "ebpf")]
 pub mod memory;
 pub mod namespace;
-#[cfg(any(feature = "ebpf", feature = "monitor-pnet", feature = "monitor-sock-diag"))]
 pub mod netlink;
 #[cfg(feature = "monitor-pnet")]
 pub mod packet;
 pub mod pidfd;
-#[cfg(any(feature = "monitor-pnet", feature = "monitor-sock-diag"))]
 pub mod proc_fd;
 pub mod signals;
 #[cfg(feature = "monitor-sock-diag")]
@@ -24,3 +23,4 @@ pub mod sock_diag;
 #[cfg(feature = "monitor-pnet")]
 pub mod socket_lookup;
 pub mod spawn;
+pub mod tcp_info;

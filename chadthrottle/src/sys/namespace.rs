@@ -1,16 +1,20 @@
-//! Which namespaces this process, or a socket, is in.
+//! Which namespaces processes and sockets are in, and a way into them.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     os::{
         fd::{AsFd, AsRawFd},
         unix::fs::MetadataExt,
     },
+    path::Path,
+    thread,
 };
 
 use nix::{
     errno::Errno,
     libc,
+    sched::{CloneFlags, setns},
     sys::socket::{AddressFamily, SockFlag, SockType, socket},
 };
 
@@ -29,6 +33,7 @@ pub fn first_that_is_not_the_hosts(kinds: &[&'static str]) -> Option<&'static st
         matches!((first, ours), (Some(first), Ok(ours)) if first != ours)
     })
 }
+
 /// The number that the kernel gives to a socket's network namespace, never the same one again (`SO_NETNS_COOKIE`, since
 /// Linux 5.14).
 ///
@@ -60,4 +65,32 @@ const SO_NETNS_COOKIE: libc::c_int = 71;
 /// When the kernel does not tell.
 pub fn own_netns_cookie() -> io::Result<u64> {
     netns_cookie(socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?)
+}
+
+/// Does `work` in the network namespace of a process: on this thread where it is ours too, else on one that enters it
+/// and ends with the work. What is opened there stays there.
+///
+/// # Errors
+/// What `work` failed with; `NotFound` when the process has ended, `PermissionDenied` when it is not ours to look into
+/// or to follow (`CAP_SYS_ADMIN`, setns(2)).
+pub fn in_network_of<T: Send>(pid: i32, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    let theirs = format!("/proc/{pid}/ns/net");
+    if identity(Path::new(&theirs))? == identity(Path::new("/proc/thread-self/ns/net"))? {
+        return work();
+    }
+    let namespace = File::open(&theirs)?;
+    thread::scope(|scope| {
+        let enter = || {
+            // The thread's own: this process stays where it is.
+            setns(&namespace, CloneFlags::CLONE_NEWNET)?;
+            work()
+        };
+        let thread = thread::Builder::new().name("namespace".into()).spawn_scoped(scope, enter)?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// What tells namespaces apart: device and inode of the files that stand for them (namespaces(7)).
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
 }

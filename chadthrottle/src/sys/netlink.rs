@@ -127,7 +127,7 @@ impl Netlink {
                 }
                 match i32::from(message.kind) {
                     libc::NLMSG_ERROR => return error_in(message.body),
-                    libc::NLMSG_DONE => return Ok(()),
+                    libc::NLMSG_DONE => return end_in(message.body),
                     _ => each(message.body),
                 }
                 if answers == Answers::One {
@@ -159,6 +159,15 @@ fn error_in(body: &[u8]) -> io::Result<()> {
         Some(0) => Ok(()),
         Some(error) => Err(io::Error::from_raw_os_error(error.saturating_neg())),
         None => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// The end of many answers has a negative error number where they broke off, as for a protocol that the kernel cannot
+/// tell of (`netlink_dump_done`, `net/netlink/af_netlink.c`).
+fn end_in(body: &[u8]) -> io::Result<()> {
+    match body.first_chunk().map(|&bytes| i32::from_ne_bytes(bytes)) {
+        Some(..0) => error_in(body),
+        _ => Ok(()),
     }
 }
 
@@ -221,12 +230,20 @@ mod tests {
         assert_eq!(found, [(16, 7, 1), (3, 8, 0)]);
     }
 
+    #[test]
+    fn answers_that_broke_off_are_an_error() {
+        assert!(end_in(&[]).is_ok());
+        assert!(end_in(&0_i32.to_ne_bytes()).is_ok());
+        let error = end_in(&(-libc::ENOENT).to_ne_bytes()).expect_err("there is no such protocol");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_read_to_an_end(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             prop_assert!(messages(&bytes).count() <= bytes.len() / HEADER);
             prop_assert!(attributes(&bytes).count() <= bytes.len() / ATTRIBUTE_HEADER);
-            let _ = error_in(&bytes);
+            let _ = (error_in(&bytes), end_in(&bytes));
         }
     }
 }

@@ -11,25 +11,14 @@ use std::{
 
 use nix::{libc, sys::socket::SockProtocol};
 
-use super::netlink::{Answers, Netlink};
+pub use super::inet_diag::Protocol;
+use super::{
+    inet_diag::{INODE, SOCK_DIAG_BY_FAMILY},
+    netlink::{Answers, Netlink},
+};
 
-/// `SOCK_DIAG_BY_FAMILY` (`include/uapi/linux/sock_diag.h`).
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
 /// `TCP_LISTEN` (`include/net/tcp_states.h`).
 const TCP_LISTEN: u8 = 10;
-/// Where the inode is in `struct inet_diag_msg` (`include/uapi/linux/inet_diag.h`): behind four bytes, the 48 of the
-/// addresses, and four numbers.
-const INODE: usize = 4 + 48 + 4 * 4;
-
-/// Protocols whose sockets can be looked up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Protocol {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-}
-
 /// A socket that takes the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FoundSocket {

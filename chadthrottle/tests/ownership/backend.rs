@@ -25,7 +25,7 @@ impl Backend {
     pub(crate) fn start(self, bed: &Testbed, options: &[&str]) -> anyhow::Result<Monitor> {
         let mut command = support::chadthrottle(bed);
         command.args(["--monitor-backend", self.name()]);
-        let monitor = Monitor::start_by(command, options)?;
+        let monitor = Monitor::start_by(&mut command, options)?;
         anyhow::ensure!(monitor.last()?["monitor"] == self.name());
         Ok(monitor)
     }

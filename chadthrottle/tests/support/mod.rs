@@ -8,6 +8,7 @@
 )]
 
 use std::{
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::Command,
     time::{Duration, Instant},
@@ -51,19 +52,24 @@ pub struct Monitor(Process);
 
 impl Monitor {
     pub fn start(bed: &Testbed, options: &[&str]) -> anyhow::Result<Self> {
-        Self::start_by(chadthrottle(bed), options)
+        Self::start_by(&mut chadthrottle(bed), options)
     }
 
     /// The same by a command of the program that may have options already.
-    pub fn start_by(mut command: Command, options: &[&str]) -> anyhow::Result<Self> {
+    pub fn start_by(command: &mut Command, options: &[&str]) -> anyhow::Result<Self> {
         command.args(["monitor", "--json", "--interval", "100ms"]).args(options);
-        let process = Process::spawn(&mut command)?;
+        let process = Process::spawn(command)?;
         process.wait_for_line(|line| line.starts_with('{'), PATIENCE)?;
         Ok(Self(process))
     }
 
     pub fn pid(&self) -> u32 {
         self.0.pid()
+    }
+
+    /// What it has complained about so far.
+    pub fn stderr(&self) -> String {
+        self.0.stderr()
     }
 
     /// The last line so far.
@@ -78,6 +84,28 @@ impl Monitor {
         let line = || self.last().ok();
         testbed::until(what, PATIENCE, || Ok(line().and_then(|line| wanted(&line))))
             .with_context(|| format!("the last line is {:?}", line().map(|line| line.to_string())))
+    }
+}
+
+/// Programs where every user can reach them: where tests are built, others may not look.
+pub struct Everybodys(tempfile::TempDir);
+
+impl Everybodys {
+    pub fn new() -> anyhow::Result<Self> {
+        let directory = tempfile::Builder::new().prefix("chadtest-").tempdir_in("/tmp")?;
+        std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755))?;
+        Ok(Self(directory))
+    }
+
+    /// A copy of the program as a command that nobody runs on the bed's client.
+    pub fn command(&self, bed: &Testbed, program: &Path) -> anyhow::Result<Command> {
+        let copy = self.0.path().join(program.file_name().expect("a program has a name"));
+        // By another process, so that no descriptor here that writes to it is inherited by anybody (ETXTBSY).
+        anyhow::ensure!(Command::new("cp").arg(program).arg(&copy).status()?.success());
+        // After the namespace has been entered, which takes root.
+        let mut command = bed.client().command("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(copy).current_dir("/");
+        Ok(command)
     }
 }
 

@@ -31,6 +31,10 @@ pub(crate) struct Options {
     /// Processes that hold the idle connections.
     #[arg(long, default_value_t = 500)]
     processes: u32,
+    /// What to measure.
+    #[arg(long, value_delimiter = ',', default_value = "line-rate,idle,packets")]
+    #[arg(value_parser = ["line-rate", "idle", "packets"])]
+    only: Vec<String>,
     /// Measure us alone, and not nethogs and bandwhich beside.
     #[arg(long)]
     alone: bool,
@@ -40,9 +44,10 @@ pub(crate) struct Options {
 }
 
 /// Everything that is measured, in the order of the table.
-const MEASURES: [Measure; 12] = [
+const MEASURES: [Measure; 13] = [
     LINE_RATE_CPU,
     THROUGHPUT,
+    NOISE,
     LINE_RATE_PSS,
     IDLE_CPU,
     IDLE_CPU_OF_OLD,
@@ -59,6 +64,8 @@ const LINE_RATE_CPU: Measure =
     Measure { what: "CPU at line rate, % of a core", digits: 2, bound: Some(Bound::AtMost(0.5)) };
 const THROUGHPUT: Measure =
     Measure { what: "iperf3 with it / without", digits: 3, bound: Some(Bound::AtLeast(0.97)) };
+const NOISE: Measure =
+    Measure { what: "iperf3 without it / without it a moment before", digits: 3, bound: None };
 const LINE_RATE_PSS: Measure =
     Measure { what: "PSS at line rate, MB", digits: 1, bound: Some(Bound::AtMost(12.0)) };
 const IDLE_CPU: Measure = Measure {
@@ -121,10 +128,14 @@ fn measure(subject: &Subject, options: &Options, table: &mut Table) -> anyhow::R
     table.begin(&subject.name());
     for round in 1..=options.rounds {
         eprintln!("{}, round {round} of {}", subject.name(), options.rounds);
-        line_rate::measure(subject, options, round, table)?;
-        idle::measure(subject, options, table)?;
-        if matches!(subject, Subject::Ours { .. }) {
-            packets::measure(subject, options, table)?;
+        for what in &options.only {
+            match what.as_str() {
+                "line-rate" => line_rate::measure(subject, options, table)?,
+                "idle" => idle::measure(subject, options, table)?,
+                // Others have no programs in the kernel.
+                _ if matches!(subject, Subject::Ours { .. }) => packets::measure(subject, options, table)?,
+                _ => {}
+            }
         }
     }
     Ok(())

@@ -80,20 +80,27 @@ impl Table {
         self.line_rates.push(rate);
     }
 
+    /// What was measured at all, with its row.
+    fn measured(&self) -> impl Iterator<Item = (usize, &Measure)> {
+        let is_there = |row: usize| self.columns.iter().any(|column| !column.values[row].is_empty());
+        self.measures.iter().enumerate().filter(move |(row, _)| is_there(*row))
+    }
+
     pub(crate) fn markdown(&self, options: &Options) -> String {
+        let line_rate = median(self.line_rates.clone()) * 8.0 / 1e9;
         let mut text = format!(
-            "Medians of {} rounds (least–most), {} s each; {} processes hold the idle connections; line rate is {:.1} \
-             Gbit/s.\n\n| | accepted |",
+            "Medians of {} rounds (least–most), {} s each; {} processes hold the idle connections; line rate is {}.\n\n\
+             | | accepted |",
             options.rounds,
             options.seconds,
             options.processes,
-            median(self.line_rates.clone()) * 8.0 / 1e9,
+            if line_rate.is_nan() { "not measured".to_owned() } else { format!("{line_rate:.1} Gbit/s") },
         );
         for column in &self.columns {
             let _ = write!(text, " {} |", column.name);
         }
         let _ = write!(text, "\n| --- | --- |{}\n", " --- |".repeat(self.columns.len()));
-        for (row, measure) in self.measures.iter().enumerate() {
+        for (row, measure) in self.measured() {
             let bound = measure.bound.map_or_else(String::new, Bound::in_words);
             let _ = write!(text, "| {} | {bound} |", measure.what);
             for (index, column) in self.columns.iter().enumerate() {
@@ -115,9 +122,7 @@ impl Table {
             }
         };
         let rows: Vec<_> = self
-            .measures
-            .iter()
-            .enumerate()
+            .measured()
             .map(|(row, measure)| {
                 let by_monitor: serde_json::Map<_, _> =
                     self.columns.iter().map(|column| (column.name.clone(), figures(column, row))).collect();
@@ -168,6 +173,7 @@ mod tests {
             rounds: 3,
             seconds: 5,
             processes: 7,
+            only: Vec::new(),
             alone: false,
             json: false,
         }

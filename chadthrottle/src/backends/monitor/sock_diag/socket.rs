@@ -1,21 +1,13 @@
 //! What `inet_diag` tells of a TCP socket, in IP bytes.
 
-use std::{mem::offset_of, net::IpAddr, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use netlink_packet_sock_diag::{
     constants::{TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_SYN_SENT},
     inet::{InetResponse, nlas::Nla},
 };
-use nix::libc::tcp_info;
 
-use crate::stats::Traffic;
-
-/// `TCPI_OPT_TIMESTAMPS` (include/uapi/linux/tcp.h).
-const OPT_TIMESTAMPS: u8 = 1;
-/// Length of a TCP header without options.
-const TCP_HEADER: u64 = 20;
-/// The timestamps option as Linux aligns it (`TCPOLEN_TSTAMP_ALIGNED`).
-const TIMESTAMPS: u64 = 12;
+use crate::{stats::Traffic, sys::tcp_info::TcpInfo};
 
 /// A TCP socket at one instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,20 +71,14 @@ impl Counters {
     /// Reads a `tcp_info`, which is longer on newer kernels and shorter on older ones. `None` where it ends before the
     /// counters, as before Linux 4.2.
     fn read(info: &[u8], remote: IpAddr) -> Option<Self> {
-        let ip_header = if remote.is_ipv4() { 20 } else { 40 };
-        let options = *info.get(offset_of!(tcp_info, tcpi_options))?;
-        let timestamps = if options & OPT_TIMESTAMPS == 0 { 0 } else { TIMESTAMPS };
-        let quiet_ms = u32_at(info, offset_of!(tcp_info, tcpi_last_data_sent))?
-            .min(u32_at(info, offset_of!(tcp_info, tcpi_last_data_recv))?);
+        let info = TcpInfo::read(info)?;
         Some(Self {
-            // Before 4.19 only what was acknowledged is known.
-            sent: u64_at(info, offset_of!(tcp_info, tcpi_bytes_sent))
-                .or_else(|| u64_at(info, offset_of!(tcp_info, tcpi_bytes_acked)))?,
-            received: u64_at(info, offset_of!(tcp_info, tcpi_bytes_received))?,
-            segments_out: u32_at(info, offset_of!(tcp_info, tcpi_segs_out))?,
-            segments_in: u32_at(info, offset_of!(tcp_info, tcpi_segs_in))?,
-            header: ip_header + TCP_HEADER + timestamps,
-            quiet: Duration::from_millis(quiet_ms.into()),
+            sent: info.sent,
+            received: info.received,
+            segments_out: info.segments_out,
+            segments_in: info.segments_in,
+            header: info.header(remote),
+            quiet: info.quiet,
         })
     }
 
@@ -117,21 +103,18 @@ fn segments_since(now: u32, earlier: u32) -> u64 {
     u64::from(if now < earlier && difference > u32::MAX / 2 { now } else { difference })
 }
 
-fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    bytes.get(offset..)?.first_chunk().map(|field| u32::from_ne_bytes(*field))
-}
-
-fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
-    bytes.get(offset..)?.first_chunk().map(|field| u64::from_ne_bytes(*field))
-}
-
 #[cfg(test)]
 pub(super) mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::{
+        mem::offset_of,
+        net::{Ipv4Addr, Ipv6Addr},
+    };
 
+    use nix::libc::tcp_info;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::sys::tcp_info::OPT_TIMESTAMPS;
 
     /// Counters of a connection over IPv4 with timestamps: 52 bytes of headers a segment.
     pub(in super::super) fn counters(sent: u64, received: u64, segments: u32) -> Counters {
