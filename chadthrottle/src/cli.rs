@@ -7,6 +7,7 @@ use clap::{ArgAction, ArgGroup, Args, CommandFactory, Parser, Subcommand};
 use crate::{
     backends::{BackendOptions, registry::Wanted, throttle::manager::Limits},
     rate::{ParseError, Rate, parse_time},
+    scope::Prefix,
 };
 
 /// See which process sends and receives how much, and hold it to a limit.
@@ -121,6 +122,11 @@ pub struct Common {
     #[arg(long = "interface", global = true, value_name = "NAME")]
     pub interfaces: Vec<String>,
 
+    /// A network that is local too, beside private ones and those that this host is in: 203.0.113.0/24; may be given
+    /// several times.
+    #[arg(long = "local-prefix", global = true, value_name = "NETWORK")]
+    pub local_prefixes: Vec<Prefix>,
+
     /// Loopback traffic counts too.
     #[arg(long, global = true)]
     pub include_loopback: bool,
@@ -184,6 +190,7 @@ impl Common {
             // Who names it wants it.
             include_loopback: self.include_loopback || self.interfaces.iter().any(|name| name == LOOPBACK),
             interfaces: self.interfaces.clone(),
+            local_prefixes: self.local_prefixes.clone(),
             kernel_messages: if self.verbose < 2 { log::LevelFilter::Off } else { self.log_level() },
         }
     }

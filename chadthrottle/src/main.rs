@@ -38,6 +38,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         // A wrong path is the command line's fault, not that of whichever backend meets it first.
         CgroupRoot::open(Some(path)).map_err(|error| Failure::Usage(format!("--cgroup-root: {error}")))?;
     }
+    check_interfaces(&cli.common.interfaces)?;
     let backends = Backends::new(cli.common.backend_options());
     let wanted = cli.common.wanted();
     match cli.command {
@@ -60,6 +61,23 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
             None => headless::screen::run(&backends, &wanted),
         },
     }
+}
+
+/// A name that nothing has would show nothing, and limit nobody.
+fn check_interfaces(names: &[String]) -> anyhow::Result<()> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let there = procfs::net::dev_status().context("cannot list the interfaces")?;
+    if let Some(name) = names.iter().find(|name| !there.contains_key(*name)) {
+        let mut known: Vec<_> = there.into_keys().collect();
+        known.sort();
+        let known = known.join(", ");
+        return Err(
+            Failure::Usage(format!("--interface: there is no {name:?} here; there are: {known}")).into()
+        );
+    }
+    Ok(())
 }
 
 /// The log goes to the file where there is one, else to stderr, except over the screen.

@@ -13,7 +13,10 @@ use std::{fmt, path::PathBuf};
 
 use serde::Serialize;
 
-use crate::process::{ProcessError, ProcessId};
+use crate::{
+    process::{ProcessError, ProcessId},
+    scope::Prefix,
+};
 
 /// How good a backend is at its work; the automatic choice takes the highest that is available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -97,6 +100,8 @@ pub struct BackendOptions {
     pub include_loopback: bool,
     /// Names of the interfaces whose traffic counts, and is limited; all where there is none.
     pub interfaces: Vec<String>,
+    /// Networks that are local beside those that always are, and those that this host is in.
+    pub local_prefixes: Vec<Prefix>,
     /// Which messages of the programs in the kernel go to the log.
     pub kernel_messages: log::LevelFilter,
 }
@@ -107,6 +112,7 @@ impl Default for BackendOptions {
             cgroup_root: None,
             include_loopback: false,
             interfaces: Vec::new(),
+            local_prefixes: Vec::new(),
             kernel_messages: log::LevelFilter::Off,
         }
     }

@@ -19,7 +19,7 @@ pub struct Link {
     pub index: u32,
     /// Its name; empty where it is no UTF-8.
     pub name: String,
-    /// What it carries: an `ARPHRD_…` (include/uapi/linux/if_arp.h).
+    /// What it carries: an `ARPHRD_…` (`include/uapi/linux/if_arp.h`).
     pub link_type: u16,
     /// What has passed it since it was made.
     pub counters: LinkCounters,
@@ -137,7 +137,7 @@ fn read(body: &[u8]) -> Option<Link> {
     Some(link)
 }
 
-/// The beginning of `struct rtnl_link_stats64` (include/uapi/linux/if_link.h).
+/// The beginning of `struct rtnl_link_stats64` (`include/uapi/linux/if_link.h`).
 fn counters(value: &[u8]) -> Option<LinkCounters> {
     let word = |index: usize| {
         let at = index * size_of::<u64>();

@@ -16,6 +16,8 @@ use crate::{cgroup, leftovers, poll, program};
 
 /// One bed at a time on a machine: kernel tests disturb each other, and so do measurements on few CPUs.
 const LOCK: &str = "/run/chadthrottle-testbed.lock";
+/// Who has this one is the next to have the other.
+const QUEUE: &str = "/run/chadthrottle-testbed.queue";
 /// How long to wait for other tests. Long, since a whole test run may be queued up before us.
 const TURN: Duration = Duration::from_mins(30);
 /// How long a fresh path may take to come up. It takes milliseconds, at worst a second.
@@ -214,21 +216,31 @@ fn links_are_running(host: &Host) -> anyhow::Result<bool> {
 }
 
 /// Takes the machine-wide lock. The kernel releases it when we die, however that happens.
+///
+/// Who waits for it holds the place at the head of the queue: without that, a run that makes one bed after the other
+/// would take the lock again each time before anybody else has noticed that it was free.
 fn take_turn() -> anyhow::Result<File> {
-    let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(LOCK);
-    let mut file = open.with_context(|| format!("cannot open {LOCK}"))?;
-    let turn = poll::until("another test releases the bed", TURN, || match file.try_lock() {
+    let head_of_queue = lock(QUEUE, "other tests have had their turn")?;
+    let mut turn = lock(LOCK, "another test releases the bed")?;
+    drop(head_of_queue);
+    // For the message of who waits, in another process.
+    turn.set_len(0).and_then(|()| writeln!(turn, "{}", std::process::id()))?;
+    Ok(turn)
+}
+
+fn lock(path: &str, what: &str) -> anyhow::Result<File> {
+    let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+    let mut file = open.with_context(|| format!("cannot open {path}"))?;
+    let locked = poll::until(what, TURN, || match file.try_lock() {
         Ok(()) => Ok(Some(())),
         Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => bail!("cannot lock {LOCK}: {error}"),
+        Err(TryLockError::Error(error)) => bail!("cannot lock {path}: {error}"),
     });
-    if let Err(error) = turn {
+    if let Err(error) = locked {
         let mut holder = String::new();
         file.read_to_string(&mut holder).ok();
-        return Err(error.context(format!("{LOCK} is held by process {}", holder.trim())));
+        return Err(error.context(format!("{path} is held by process {}", holder.trim())));
     }
-    // For the message above, in another process.
-    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()))?;
     Ok(file)
 }
 

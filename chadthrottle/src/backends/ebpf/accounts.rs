@@ -41,7 +41,7 @@ pub struct Accounts {
 impl Accounts {
     /// The size that the table of counters is to have.
     pub(super) fn counters(cpus: usize) -> anyhow::Result<u32> {
-        Ok(u32::try_from(cpus)?.checked_mul(SLOTS).context("too many CPUs")?)
+        u32::try_from(cpus)?.checked_mul(SLOTS).context("too many CPUs")
     }
 
     pub(super) fn take(programs: &mut Ebpf, cpus: usize) -> anyhow::Result<Self> {
@@ -147,19 +147,19 @@ impl Accounts {
     }
 
     /// Notes what is known of a process, unless that is known already.
-    pub(super) fn note(&mut self, process: &ProcessKey, record: &ProcessRecord) -> Result<(), MapError> {
+    pub(super) fn note(&mut self, process: ProcessKey, record: &ProcessRecord) -> Result<(), MapError> {
         self.processes.insert(process, record, BPF_NOEXIST)
     }
 
     /// Notes that a process has ended.
-    pub(super) fn note_end(&mut self, process: &ProcessKey) {
-        if let Ok(record) = self.processes.get(process, 0) {
+    pub(super) fn note_end(&mut self, process: ProcessKey) {
+        if let Ok(record) = self.processes.get(&process, 0) {
             let _ = self.processes.insert(process, ProcessRecord { has_ended: 1, ..record }, 0);
         }
     }
 
     /// Notes what a process executes, where the path is not too long for that.
-    pub(super) fn note_program(&mut self, process: &ProcessKey, program: &Path) {
+    pub(super) fn note_program(&mut self, process: ProcessKey, program: &Path) {
         let path = program.as_os_str().as_bytes();
         let mut noted = ProgramPath { bytes: [0; PROGRAM_PATH_LEN] };
         // The last byte stays zero.

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeSet, HashMap as StdHashMap},
     fs,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
 };
 
 use anyhow::Context;
@@ -16,11 +16,12 @@ use aya::{
         tc::{SchedClassifierLinkId, TcAttachOptions},
     },
 };
-use chadthrottle_common::{Interface, SCOPE_INTERNET, scope_of_v4, scope_of_v6};
+use chadthrottle_common::{Interface, SCOPE_INTERNET};
 
 use super::engine::{program, take};
 use crate::{
     backends::BackendOptions,
+    scope::{Prefix, scope_of},
     sys::{
         links::{self, Address, Link, LinkCounters},
         netlink::Netlink,
@@ -42,8 +43,10 @@ pub struct Network {
     interfaces: HashMap<MapData, u32, Interface>,
     known: StdHashMap<u32, Interface>,
     prefixes: LpmTrie<MapData, [u32; 4], u32>,
-    /// Public prefixes that are local here.
-    known_prefixes: BTreeSet<(Ipv6Addr, u32)>,
+    /// What the user calls local.
+    given_prefixes: Vec<Prefix>,
+    /// All prefixes that are local here although the addresses alone do not tell.
+    known_prefixes: BTreeSet<Prefix>,
     /// Where packets are counted that are passed on; `None` once the kernel has refused.
     forwarders: Option<StdHashMap<u32, SchedClassifierLinkId>>,
     is_loaded: bool,
@@ -59,6 +62,7 @@ impl Network {
             interfaces: take(programs, "CHAD_INTERFACES")?,
             known: StdHashMap::new(),
             prefixes: take(programs, "CHAD_PREFIXES")?,
+            given_prefixes: options.local_prefixes.clone(),
             known_prefixes: BTreeSet::new(),
             forwarders: Some(StdHashMap::new()),
             is_loaded: false,
@@ -123,18 +127,19 @@ impl Network {
         self.links.iter().find(|link| link.index == index)
     }
 
-    /// Networks that this host is in are local, whoever else has such addresses.
+    /// Networks that this host is in are local, and what the user says is.
     fn tell_prefixes(&mut self) -> anyhow::Result<Option<u32>> {
         let addresses = links::addresses(&mut self.netlink).context("cannot list the addresses")?;
-        let prefixes: BTreeSet<_> = addresses.iter().filter_map(public_prefix).collect();
+        let on_link = addresses.iter().filter_map(public_prefix);
+        let prefixes: BTreeSet<_> = on_link.chain(self.given_prefixes.iter().copied()).collect();
         if prefixes == self.known_prefixes {
             return Ok(None);
         }
-        for (network, bits) in self.known_prefixes.difference(&prefixes) {
-            let _ = self.prefixes.remove(&lookup_key(*network, *bits));
+        for prefix in self.known_prefixes.difference(&prefixes) {
+            let _ = self.prefixes.remove(&lookup_key(prefix));
         }
-        for (network, bits) in prefixes.difference(&self.known_prefixes) {
-            self.prefixes.insert(&lookup_key(*network, *bits), 1, 0).context("too many networks")?;
+        for prefix in prefixes.difference(&self.known_prefixes) {
+            self.prefixes.insert(&lookup_key(prefix), 1, 0).context("too many networks")?;
         }
         self.known_prefixes = prefixes;
         Ok(Some(u32::try_from(self.known_prefixes.len()).unwrap_or(u32::MAX)))
@@ -188,41 +193,45 @@ fn count_forwarded_on(
 }
 
 /// The network of an address, where the address alone would be taken for one on the internet.
-fn public_prefix(address: &Address) -> Option<(Ipv6Addr, u32)> {
-    let prefix_len = u32::from(address.prefix_len);
-    let (scope, mapped, bits) = match address.ip {
-        IpAddr::V4(ip) => (scope_of_v4(ip.to_bits()), ip.to_ipv6_mapped(), prefix_len + MAPPED_BITS),
-        IpAddr::V6(ip) => (scope_of_v6(words(ip)), ip, prefix_len),
+fn public_prefix(address: &Address) -> Option<Prefix> {
+    (scope_of(address.ip) == SCOPE_INTERNET)
+        .then(|| Prefix::around(address.ip, address.prefix_len.into()))
+        .flatten()
+}
+
+fn lookup_key(prefix: &Prefix) -> Key<[u32; 4]> {
+    let (address, bits) = match prefix.address() {
+        IpAddr::V4(ip) => (ip.to_ipv6_mapped(), prefix.length() + MAPPED_BITS),
+        IpAddr::V6(ip) => (ip, prefix.length()),
     };
-    let mask = u128::MAX.checked_shl(Ipv6Addr::BITS.checked_sub(bits)?).unwrap_or(0);
-    (scope == SCOPE_INTERNET).then(|| (Ipv6Addr::from_bits(mapped.to_bits() & mask), bits))
-}
-
-/// The four words of an address, in host byte order.
-fn words(address: Ipv6Addr) -> [u32; 4] {
     let bytes = address.octets();
-    [0, 4, 8, 12].map(|at| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]))
-}
-
-fn lookup_key(network: Ipv6Addr, bits: u32) -> Key<[u32; 4]> {
-    Key::new(bits, words(network).map(u32::to_be))
+    // As they stand in a packet, whatever order this machine has them in.
+    let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    Key::new(bits, [0, 4, 8, 12].map(word))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn prefix(address: &str, prefix_len: u8) -> Option<(String, u32)> {
+    fn prefix(address: &str, prefix_len: u8) -> Option<String> {
         let address = Address { ip: address.parse().expect("an address"), prefix_len, index: 2 };
-        public_prefix(&address).map(|(network, bits)| (network.to_string(), bits))
+        public_prefix(&address).map(|prefix| prefix.to_string())
     }
 
     #[test]
     fn networks_with_public_addresses_are_noted_and_others_need_not_be() {
-        assert_eq!(prefix("203.0.113.77", 24), Some(("::ffff:203.0.113.0".into(), 120)));
-        assert_eq!(prefix("2001:db8:1:2::77", 64), Some(("2001:db8:1:2::".into(), 64)));
-        assert_eq!(prefix("203.0.113.77", 0), Some(("::ffff:0.0.0.0".into(), 96)));
+        assert_eq!(prefix("203.0.113.77", 24).as_deref(), Some("203.0.113.0/24"));
+        assert_eq!(prefix("2001:db8:1:2::77", 64).as_deref(), Some("2001:db8:1:2::/64"));
         assert_eq!((prefix("192.168.1.5", 24), prefix("fe80::1", 64)), (None, None));
         assert_eq!(prefix("203.0.113.77", 77), None, "no such prefix");
+    }
+
+    #[test]
+    fn prefixes_of_ipv4_are_looked_up_as_mapped_ones() {
+        let key = lookup_key(&"203.0.113.0/24".parse().expect("a prefix"));
+        assert_eq!(key.prefix_len(), 120);
+        assert_eq!(key.data()[3].to_ne_bytes(), [203, 0, 113, 0]);
+        assert_eq!(key.data()[2].to_ne_bytes(), [0, 0, 0xff, 0xff]);
     }
 }

@@ -86,7 +86,7 @@ pub(super) fn adopt_everything(tables: &mut Tables<'_>, root: &CgroupRoot) {
 fn note_program(tables: &mut Tables<'_>, process: &Process) {
     if let (Ok(stat), Ok(exe)) = (process.stat(), process.exe()) {
         let id = ProcessId { pid: process.pid, start_time: stat.starttime };
-        tables.accounts.note_program(&key(id), &exe);
+        tables.accounts.note_program(key(id), &exe);
     }
 }
 
@@ -119,7 +119,7 @@ fn adopt_in(tables: &mut Tables<'_>, pid: i32, existing: Existing, own_netns: Op
         }
         if !is_known {
             // Before its first socket: who sees its bytes finds its name.
-            existing_is_fine(tables.accounts.note(&key, &record))?;
+            existing_is_fine(tables.accounts.note(key, &record))?;
             is_known = true;
         }
         let fd = socket.as_raw_fd();
@@ -131,7 +131,7 @@ fn adopt_in(tables: &mut Tables<'_>, pid: i32, existing: Existing, own_netns: Op
     }
     // Whoever ended before it was noted is not seen to end.
     if is_known && !process(key).is_alive() {
-        tables.accounts.note_end(&key);
+        tables.accounts.note_end(key);
     }
     Ok(())
 }

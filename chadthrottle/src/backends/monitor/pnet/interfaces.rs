@@ -33,22 +33,26 @@ impl Addresses {
 
 /// Reads them.
 #[derive(Debug)]
-pub(super) struct Interfaces(Netlink);
+pub(super) struct Interfaces {
+    netlink: Netlink,
+    /// Names of those that count; all where there is none.
+    chosen: Vec<String>,
+}
 
 impl Interfaces {
-    pub(super) fn open() -> io::Result<Self> {
-        Ok(Self(links::open()?))
+    pub(super) fn open(chosen: &[String]) -> io::Result<Self> {
+        Ok(Self { netlink: links::open()?, chosen: chosen.to_vec() })
     }
 
     /// Puts into `scope` which interfaces do not count, and returns whose addresses are which.
     pub(super) fn read(&mut self, scope: &mut Scope) -> io::Result<Addresses> {
-        let links = links::all(&mut self.0)?;
-        (scope.excluded_upload, scope.excluded_download) = excluded(&links);
+        let links = links::all(&mut self.netlink)?;
+        (scope.excluded_upload, scope.excluded_download) = excluded(&links, &self.chosen);
         let mut addresses = Addresses::default();
         let mtus: HashMap<u32, u32> = links.iter().map(|link| (link.index, link.mtu)).collect();
         // Not by pnet's interfaces(): it takes every name for UTF-8, and a time that grows with the square of their
         // number.
-        for Address { ip, index, .. } in links::addresses(&mut self.0)? {
+        for Address { ip, index, .. } in links::addresses(&mut self.netlink)? {
             let mtu = mtus.get(&index).copied().unwrap_or(USUAL_MTU);
             addresses.0.entry(ip).or_default().push((index, mtu));
         }
@@ -56,7 +60,7 @@ impl Interfaces {
     }
 }
 
-/// The interfaces whose packets pass another one too, on which they are counted: those that leave through them, and
+/// The interfaces that do not count: that were not chosen, and whose packets pass another one too, on which they are counted: those that leave through them, and
 /// those that arrive.
 ///
 /// - A port of a bridge, a bond or a team passes them on from and to its master, which is what has the addresses.
@@ -66,16 +70,17 @@ impl Interfaces {
 ///
 /// A VLAN's packets are told by their tag, those of PPP over Ethernet, `MACsec` and switch ports by their Ether type,
 /// and a tunnel's are others than those that carry them.
-fn excluded(links: &[Link]) -> (Vec<u32>, Vec<u32>) {
+fn excluded(links: &[Link], chosen: &[String]) -> (Vec<u32>, Vec<u32>) {
     let vrfs: HashSet<u32> = links.iter().filter(|link| link.kind == "vrf").map(|link| link.index).collect();
     let (mut upload, mut download) = (Vec::new(), Vec::new());
     for link in links {
         let is_part = vrfs.contains(&link.index) || link.master.is_some_and(|master| !vrfs.contains(&master));
         let is_above = |kinds: &[&str]| link.lower.is_some() && kinds.contains(&link.kind.as_str());
-        if is_part || is_above(&["macvlan", "macvtap", "ipvlan", "ipvtap"]) {
+        let is_out = !chosen.is_empty() && !chosen.contains(&link.name);
+        if is_out || is_part || is_above(&["macvlan", "macvtap", "ipvlan", "ipvtap"]) {
             upload.push(link.index);
         }
-        if is_part || is_above(&["ipvlan", "ipvtap"]) {
+        if is_out || is_part || is_above(&["ipvlan", "ipvtap"]) {
             download.push(link.index);
         }
     }
@@ -106,6 +111,11 @@ mod tests {
             link(10, "vlan", None, Some(7)),
             link(11, "veth", None, Some(12)),
         ];
-        assert_eq!(excluded(&links), (vec![2, 5, 6, 9], vec![2, 5, 9]));
+        assert_eq!(excluded(&links, &[]), (vec![2, 5, 6, 9], vec![2, 5, 9]));
+        let mut links = links;
+        links[6].name = "eth0".into();
+        let (upload, download) = excluded(&links, &["eth0".into()]);
+        assert_eq!((&upload, upload.len()), (&download, links.len() - 1));
+        assert!(!upload.contains(&7));
     }
 }

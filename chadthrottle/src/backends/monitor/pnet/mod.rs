@@ -118,7 +118,7 @@ impl Running {
             excluded_upload: Vec::new(),
             excluded_download: Vec::new(),
         };
-        let mut interfaces = Interfaces::open()?;
+        let mut interfaces = Interfaces::open(&options.interfaces)?;
         shared.set_addresses(interfaces.read(&mut scope).context("cannot list the interfaces")?);
         let (capture, sockets, control) =
             Capture::open(&scope, Arc::clone(&shared)).context("cannot open packet sockets")?;

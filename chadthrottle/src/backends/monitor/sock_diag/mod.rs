@@ -210,6 +210,10 @@ impl MonitorBackend for SockDiagMonitor {
         let unavailable = |cause: String, remedy: &str| {
             Availability::Unavailable(Obstacle::Host { cause, remedy: remedy.to_owned() })
         };
+        if !options.interfaces.is_empty() {
+            let cause = "it cannot tell which interface a connection uses, as --interface asks for".into();
+            return unavailable(cause, "leave that out, or have ebpf or pnet watch, which need root");
+        }
         // To open it loads no module; to ask might.
         if let Err(error) = SocketDump::open() {
             let cause = format!("the kernel's sock_diag interface cannot be opened: {error}");
