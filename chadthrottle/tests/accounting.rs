@@ -13,10 +13,22 @@ use serde_json::Value;
 use support::{BINARY, Monitor, PATIENCE, chadthrottle, number, process};
 use testbed::{Family, Host, Process, Testbed, traffic};
 
-/// Sends datagrams of 100 bytes of payload, and returns who did and how many the kernel took.
+/// Sends datagrams of 100 bytes of payload, and returns who did and how many the kernel took. Unconnected: that nobody
+/// listens is no error then.
 fn send(host: &Host, to: &str, datagrams: u32) -> anyhow::Result<(u32, u64)> {
     let count = datagrams.to_string();
-    let send = ["udp-send", "--to", to, "--rate", "10000000", "--size", "100", "--datagrams", &count];
+    let send = [
+        "udp-send",
+        "--to",
+        to,
+        "--rate",
+        "10000000",
+        "--size",
+        "100",
+        "--datagrams",
+        &count,
+        "--unconnected",
+    ];
     let mut sender = Process::spawn(traffic::command(host)?.args(send))?;
     let pid = sender.pid();
     sender.wait_timeout(PATIENCE)?;

@@ -28,7 +28,7 @@ pub(crate) fn loopback(backend: Backend) -> anyhow::Result<()> {
     let to = traffic::ready(&server)?;
     let (_, received) = bed.client().run(|| peer::connect(to, |stream| peer::send(stream, BYTES)))?;
     let server = end(server)?;
-    let books = Books::close(&monitor)?;
+    let books = Books::close_partly(&monitor)?;
     books.check("13, client", client.0, sent)?;
     books.check("13, server", server.0, received)?;
 
@@ -38,7 +38,7 @@ pub(crate) fn loopback(backend: Backend) -> anyhow::Result<()> {
     let (client, printed) = end(start(bed.client(), &format!("tcp-send --to {to} --bytes {BYTES}"))?)?;
     let (server, _) = end(server)?;
     let report = traffic::Report::parse(&printed)?;
-    let books = Books::close(&monitor)?;
+    let books = Books::close_partly(&monitor)?;
     let (client, server) = (books.counted(client), books.counted(server));
     ensure!(client == Flow { up: server.down, down: server.up }, "client {client:?}, server {server:?}");
     let least = report.bytes + report.retransmitted;
@@ -56,7 +56,7 @@ pub(crate) fn another_network_namespace(backend: Backend) -> anyhow::Result<()> 
     let sender = command.args(["many", "--to", &to, "--connections", "1", "--bytes", "3000000"]);
     let [part] = parts(Process::spawn(sender)?)?;
     let flow = with_retransmissions(peer::flow(peer)?, std::slice::from_ref(&part));
-    let books = Books::close(&monitor)?;
+    let books = Books::close_partly(&monitor)?;
     books.check_sum("22", flow)?;
     books.check("22", part.pid, flow)?;
     books.check_name(part.pid, "traffic")

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use chadthrottle_common::{FlowCounters, LOOPBACK_IFINDEX, ProcessKey, TrafficCounters};
+use chadthrottle_common::{FlowCounters, ProcessKey, TrafficCounters};
 
 use crate::{
     stats::{Buckets, InterfaceTraffic, Residual, Traffic},
@@ -27,18 +27,8 @@ struct Book {
     /// What it counts now.
     now: LinkCounters,
     link_header_len: u32,
-    layer: Layer,
     /// Whether its packets are those of other interfaces as well.
     is_shared: bool,
-}
-
-/// In which layer an interface counts super-packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Layer {
-    /// As one packet: what is no device of its own hands them on whole.
-    Handled,
-    /// As the device does, which is seen by how many packets it counts.
-    Device,
 }
 
 /// What is accounted for on an interface.
@@ -107,7 +97,6 @@ impl Books {
                 at_start: at_start.get(&link.index).copied().unwrap_or_default(),
                 now: link.counters,
                 link_header_len: link.header_len(),
-                layer: Layer::of(link),
                 is_shared: false,
             });
             if *book.name != *link.name {
@@ -153,12 +142,13 @@ impl Books {
 }
 
 impl Book {
-    /// What an interface counted beyond what is accounted for, in the layer in which it counts.
+    /// What an interface counted beyond what is accounted for, in the layer in which it counts: a super-packet as one
+    /// packet, as a veth does and `virtio_net`, or each packet that leaves, as most devices do and a tunnel that super-
+    /// packets are taken apart for. Which of the two it is nothing tells but how many packets it counts.
     fn residual(&self, counted: Passed, accounted: &FlowCounters) -> i64 {
         let link_header_len = u64::from(self.link_header_len);
         let on_wire = accounted.packets + accounted.merged_packets;
-        let is_on_wire = self.layer == Layer::Device
-            && counted.packets.abs_diff(on_wire) < counted.packets.abs_diff(accounted.packets);
+        let is_on_wire = counted.packets.abs_diff(on_wire) < counted.packets.abs_diff(accounted.packets);
         let bytes = if is_on_wire {
             accounted.bytes + link_header_len * on_wire
         } else {
@@ -166,14 +156,6 @@ impl Book {
                 + link_header_len * accounted.packets
         };
         counted.bytes.cast_signed().wrapping_sub(bytes.cast_signed())
-    }
-}
-
-impl Layer {
-    /// Virtual interfaces and loopback count what they are handed. Of a device the driver decides: most take a
-    /// super-packet apart and count what leaves, some (`virtio_net`) do not.
-    fn of(link: &Link) -> Self {
-        if link.kind.is_empty() && link.index != LOOPBACK_IFINDEX { Self::Device } else { Self::Handled }
     }
 }
 
@@ -221,16 +203,17 @@ mod tests {
     }
 
     #[test]
-    fn a_virtual_interface_counts_a_super_packet_once_and_a_device_what_leaves() {
+    fn a_super_packet_is_compared_in_the_layer_in_which_the_interface_counts() {
         let mut books = Books::default();
         let handled = Passed { packets: 2, bytes: 15_100 - 468 + 2 * 14 };
         let on_wire = Passed { packets: 11, bytes: 15_100 + 11 * 14 };
         books.read(&[link(2, "veth", handled), link(3, "", on_wire)], &HashMap::new());
         assert_eq!(residuals(&books), [Some(0), Some(0)]);
-        // A driver that hands on the whole, and 42 bytes of ARP.
-        let with_arp = Passed { packets: 3, bytes: handled.bytes + 42 };
-        books.read(&[link(2, "veth", on_wire), link(3, "", with_arp)], &HashMap::new());
-        assert_eq!(residuals(&books), [Some(468 + 9 * 14), Some(42)]);
+        // And 42 bytes of ARP.
+        let handled = Passed { packets: 3, bytes: handled.bytes + 42 };
+        let on_wire = Passed { packets: 12, bytes: on_wire.bytes + 42 };
+        books.read(&[link(2, "tun", on_wire), link(3, "", handled)], &HashMap::new());
+        assert_eq!(residuals(&books), [Some(42), Some(42)]);
     }
 
     #[test]
