@@ -16,6 +16,8 @@ pub struct Backends {
     options: BackendOptions,
     #[cfg(feature = "ebpf")]
     engine: super::ebpf::SharedEngine,
+    #[cfg(feature = "throttle-sockopt")]
+    flow: super::throttle::flow::SharedFlow,
 }
 
 /// A backend before it is made.
@@ -77,6 +79,17 @@ const UPLOADS: &[Row<dyn UploadThrottleBackend>] = &[
             create: |backends| Box::new(EbpfCgroupUpload::new(&backends.options, &backends.engine)),
         }
     },
+    #[cfg(feature = "throttle-sockopt")]
+    {
+        use super::throttle::sockopt::{CAPABILITIES, NAME, PRIORITY, SockoptUpload};
+        Row {
+            name: NAME,
+            priority: PRIORITY,
+            capabilities: CAPABILITIES,
+            probe: SockoptUpload::probe,
+            create: |backends| Box::new(SockoptUpload::new(&backends.options, &backends.flow)),
+        }
+    },
 ];
 
 /// Download limiters.
@@ -90,6 +103,17 @@ const DOWNLOADS: &[Row<dyn DownloadThrottleBackend>] = &[
             capabilities: CAPABILITIES,
             probe: EbpfCgroupDownload::probe,
             create: |backends| Box::new(EbpfCgroupDownload::new(&backends.options, &backends.engine)),
+        }
+    },
+    #[cfg(feature = "throttle-sockopt")]
+    {
+        use super::throttle::sockopt::{CAPABILITIES, NAME, PRIORITY, SockoptDownload};
+        Row {
+            name: NAME,
+            priority: PRIORITY,
+            capabilities: CAPABILITIES,
+            probe: SockoptDownload::probe,
+            create: |backends| Box::new(SockoptDownload::new(&backends.options, &backends.flow)),
         }
     },
 ];
@@ -204,6 +228,8 @@ impl Backends {
             options,
             #[cfg(feature = "ebpf")]
             engine: super::ebpf::SharedEngine::default(),
+            #[cfg(feature = "throttle-sockopt")]
+            flow: super::throttle::flow::SharedFlow::default(),
         }
     }
 

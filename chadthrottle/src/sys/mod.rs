@@ -12,7 +12,9 @@ pub mod netlink;
 #[cfg(feature = "monitor-pnet")]
 pub mod packet;
 pub mod pidfd;
-#[cfg(any(feature = "monitor-pnet", feature = "monitor-sock-diag"))]
+#[cfg(feature = "throttle-sockopt")]
+pub mod proc_children;
+#[cfg(any(feature = "monitor-pnet", feature = "monitor-sock-diag", feature = "throttle-sockopt"))]
 pub mod proc_fd;
 pub mod signals;
 #[cfg(feature = "monitor-sock-diag")]
@@ -20,3 +22,5 @@ pub mod sock_diag;
 #[cfg(feature = "monitor-pnet")]
 pub mod socket_lookup;
 pub mod spawn;
+#[cfg(feature = "throttle-sockopt")]
+pub mod tcp_socket;
