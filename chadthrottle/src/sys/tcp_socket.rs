@@ -41,6 +41,8 @@ pub struct TcpInfo {
     pub receive_mss: u32,
     /// Since it last received payload, in milliseconds.
     pub quiet_ms: u32,
+    /// How far its window may open by now, in bytes: never further than the clamp that was in force meanwhile.
+    pub receive_threshold: u32,
     /// The round trip by its own segments; 0 where none was measured.
     pub round_trip: u32,
     /// The round trip by what it receives; 0 where none was measured.
@@ -65,6 +67,13 @@ impl TcpSocket {
         let protocol: libc::c_int = get(&socket, libc::SOL_SOCKET, libc::SO_PROTOCOL).ok()?;
         let is_tcp = protocol == libc::IPPROTO_TCP && matches!(domain, libc::AF_INET | libc::AF_INET6);
         is_tcp.then(|| Self(socket.into()))
+    }
+
+    /// Takes a descriptor that is one, if it is still the socket with this cookie.
+    #[must_use]
+    pub fn known(socket: OwnedFd, cookie: u64) -> Option<Self> {
+        let socket = Self(socket.into());
+        (socket.cookie().ok()? == cookie).then_some(socket)
     }
 
     /// The number that tells it from all other sockets since boot.
@@ -167,6 +176,7 @@ impl TcpInfo {
             send_mss: u32_at(offset_of!(tcp_info, tcpi_snd_mss))?,
             receive_mss: u32_at(offset_of!(tcp_info, tcpi_rcv_mss))?,
             quiet_ms: u32_at(offset_of!(tcp_info, tcpi_last_data_recv))?,
+            receive_threshold: u32_at(offset_of!(tcp_info, tcpi_rcv_ssthresh))?,
             round_trip: u32_at(offset_of!(tcp_info, tcpi_rtt))?,
             receive_round_trip: u32_at(offset_of!(tcp_info, tcpi_rcv_rtt))?,
             max_pacing_rate: u64_at(offset_of!(tcp_info, tcpi_max_pacing_rate))?,

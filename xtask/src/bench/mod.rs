@@ -2,6 +2,7 @@
 //! machine is measured here.
 
 mod limits;
+mod throttle;
 
 use std::path::PathBuf;
 
@@ -14,6 +15,8 @@ use crate::process;
 pub(crate) enum Bench {
     /// How exactly limits hold: TCP by iperf3 through a router, over every combination asked for.
     Limits(limits::Options),
+    /// What limits do to connections on paths with a round trip: accuracy, retransmits, delay, fairness, cost.
+    Throttle(throttle::Options),
 }
 
 impl Bench {
@@ -24,6 +27,7 @@ impl Bench {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         match self {
             Self::Limits(options) => limits::run(options),
+            Self::Throttle(options) => throttle::run(options),
         }
     }
 }

@@ -12,7 +12,7 @@ use nix::net::if_::InterfaceFlags;
 
 use crate::host::{Family, Host, default_route, open_cgroup};
 use crate::netns::Netns;
-use crate::path::{Emulator, End, Path};
+use crate::path::{Carried, Emulator, End, Path};
 use crate::{cgroup, leftovers, poll, program};
 
 /// One bed at a time on a machine: kernel tests disturb each other, and so do measurements on few CPUs.
@@ -111,6 +111,12 @@ impl Testbed {
                 .with_context(|| format!("the new bed carries no {family:?} packets"))?;
         }
         Ok(bed)
+    }
+
+    /// What has been sent to the server and to the client so far, where the bed has a path.
+    #[must_use]
+    pub fn carried(&self) -> Option<[Carried; 2]> {
+        self.emulator.as_ref().map(Emulator::carried)
     }
 
     /// The host on which the program under test runs.

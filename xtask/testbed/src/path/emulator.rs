@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -23,9 +24,27 @@ const BATCH: usize = 32;
 /// A running path. It ends, and its devices go, when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Emulator {
+    /// Of what has been sent to the server, and to the client.
+    counters: [Arc<Counters>; 2],
     /// The threads end when this is closed.
     stop: Option<UnixStream>,
     threads: Vec<JoinHandle<()>>,
+}
+
+/// What has come in.
+#[derive(Debug, Default)]
+struct Counters {
+    bytes: AtomicU64,
+    segments: AtomicU64,
+}
+
+/// What has been sent in one direction, before any of it was lost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// IP bytes; a super-packet counts the headers of every segment that it stands for.
+    pub bytes: u64,
+    /// Packets as they would travel.
+    pub segments: u64,
 }
 
 /// One end of a path: a device in its namespace.
@@ -43,14 +62,14 @@ impl Emulator {
     pub(crate) fn start(path: &Path, near: &End, far: &End) -> anyhow::Result<Self> {
         let (stop, stopped) = UnixStream::pair()?;
         let start = Instant::now();
-        let mut emulator = Self { stop: Some(stop), threads: Vec::new() };
-        for (number, (link, from, to)) in
-            (0..).zip([(path.to_server, near, far), (path.to_client, far, near)])
-        {
+        let mut emulator = Self { counters: Default::default(), stop: Some(stop), threads: Vec::new() };
+        let directions = [(path.to_server, near, far), (path.to_client, far, near)];
+        for ((number, counters), (link, from, to)) in (0..).zip(emulator.counters.clone()).zip(directions) {
             let carrier = Carrier {
                 wire: Wire::new(link, path.seed.wrapping_mul(2).wrapping_add(number)),
                 from: Arc::clone(&from.0),
                 to: Arc::clone(&to.0),
+                counters,
                 stopped: stopped.try_clone()?,
                 start,
             };
@@ -58,6 +77,14 @@ impl Emulator {
             emulator.threads.push(thread.context("cannot start a thread")?);
         }
         Ok(emulator)
+    }
+
+    /// What has been sent to the server, and to the client.
+    pub(crate) fn carried(&self) -> [Carried; 2] {
+        self.counters.each_ref().map(|counters| Carried {
+            bytes: counters.bytes.load(Ordering::Relaxed),
+            segments: counters.segments.load(Ordering::Relaxed),
+        })
     }
 }
 
@@ -76,6 +103,7 @@ struct Carrier {
     wire: Wire,
     from: Arc<File>,
     to: Arc<File>,
+    counters: Arc<Counters>,
     stopped: UnixStream,
     start: Instant,
 }
@@ -89,6 +117,8 @@ impl Carrier {
                 match (&*self.from).read(&mut buffer) {
                     Ok(length) => {
                         let Some(packet) = Packet::read(&buffer[..length]) else { continue };
+                        self.counters.bytes.fetch_add(packet.length(), Ordering::Relaxed);
+                        self.counters.segments.fetch_add(packet.segments() as u64, Ordering::Relaxed);
                         self.wire.send(self.start.elapsed(), packet);
                     }
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}

@@ -19,6 +19,7 @@ mod wire;
 
 use std::time::Duration;
 
+pub use emulator::Carried;
 pub(crate) use emulator::{Emulator, End};
 
 /// One direction of a path.

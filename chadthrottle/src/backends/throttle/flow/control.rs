@@ -12,6 +12,8 @@ use crate::sys::tcp_socket::UNPACED;
 
 /// Sockets are paced in bursts of two segments (`net.ipv4.tcp_min_tso_segs`): this many IP bytes at once.
 const BURST: f64 = 3000.0;
+/// What is left at least for those that can be held, of the whole.
+const LEAST_PART: f64 = 0.1;
 /// The golden ratio, for values that are spread evenly however few are taken.
 const GOLDEN: f64 = 0.618_033_988_75;
 
@@ -117,7 +119,8 @@ impl<A: Actuator> Control<A> {
             let (cap, lump) = (socket.cap, A::lump(socket.cap));
             socket.wish = socket.appetite.add(real(seen.bytes), seen.dt, cap, seen.round_trip, lump);
         }
-        self.ledger.add(real(bytes), dt);
+        let is_wanted = self.sockets.values().any(|socket| socket.wish == Wish::More);
+        self.ledger.add(real(bytes), dt, is_wanted);
         self.divide();
     }
 
@@ -125,10 +128,28 @@ impl<A: Actuator> Control<A> {
         let wishes: Vec<Wish> = self.sockets.values().map(|socket| socket.wish).collect();
         let active = self.sockets.values().filter(|socket| socket.wish != Wish::Nothing);
         let round_trip = active.map(|socket| socket.round_trip).fold(0.0, f64::max);
-        let caps = divide(self.ledger.rate(round_trip), &wishes);
-        for (socket, cap) in self.sockets.values_mut().zip(caps) {
-            socket.cap = cap;
-            socket.actuator.set(cap);
+        let rate = self.ledger.rate(round_trip);
+        let mut caps = divide(rate, &wishes);
+        // Whoever cannot be held to its part takes more, at the cost of the others.
+        let floors = self.sockets.values().map(|socket| socket.actuator.floor());
+        let stubborn: Vec<(f64, bool)> = floors
+            .zip(&wishes)
+            .zip(&caps)
+            .map(|((floor, wish), cap)| (floor, *wish == Wish::More && floor > *cap))
+            .collect();
+        let taken: f64 =
+            stubborn.iter().filter(|(_, is_stubborn)| *is_stubborn).map(|(floor, _)| floor).sum();
+        if taken > 0.0 {
+            let others: Vec<Wish> = wishes
+                .iter()
+                .zip(&stubborn)
+                .map(|(wish, (_, is_stubborn))| if *is_stubborn { Wish::Nothing } else { *wish })
+                .collect();
+            caps = divide((rate - taken).max(rate * LEAST_PART), &others);
+        }
+        for ((socket, cap), (floor, is_stubborn)) in self.sockets.values_mut().zip(caps).zip(stubborn) {
+            socket.cap = if is_stubborn { floor } else { cap };
+            socket.actuator.set(socket.cap);
         }
     }
 

@@ -83,9 +83,10 @@ impl Clamp {
         self.set
     }
 
-    /// Whether the kernel may undo it, so that it has to be set again and again.
-    pub(super) const fn may_be_undone(&self) -> bool {
-        !self.locked
+    /// Whether the kernel may have undone it. It does when the buffer grows, and also with the buffer locked when it has
+    /// learnt how much of the memory that segments take is payload (`tcp_measure_rcv_mss`, `net/ipv4/tcp_input.c`).
+    pub(super) const fn may_be_undone(&self, info: &TcpInfo) -> bool {
+        !self.locked || info.receive_threshold > self.set
     }
 
     /// Lets the window open so far and no further.

@@ -9,8 +9,10 @@ const GRACE: f64 = 0.5;
 /// What is out of balance is made up for in about this many seconds, and at least in so many round trips.
 const MEMORY: f64 = 1.0;
 const ROUND_TRIPS: f64 = 6.0;
-/// The most that is saved up, in seconds of the limit: what was not used is gone.
-const MOST_SAVED: f64 = 0.05;
+/// The most that is saved up, in seconds of the limit: what nobody wanted is gone. What somebody wanted and did not get
+/// is more, because windows or paces must have been reckoned too small.
+const MOST_SAVED: f64 = 0.03;
+const MOST_MISSED: f64 = 0.2;
 /// The most that is owed, in seconds of the limit.
 const MOST_OWED: f64 = 0.3;
 
@@ -32,12 +34,13 @@ impl Ledger {
         self.limit
     }
 
-    /// Takes in what has passed within `dt` seconds.
-    pub(super) fn add(&mut self, bytes: f64, dt: f64) {
+    /// Takes in what has passed within `dt` seconds, and whether anybody wanted more.
+    pub(super) fn add(&mut self, bytes: f64, dt: f64, is_wanted: bool) {
+        let most = if is_wanted { MOST_MISSED } else { MOST_SAVED };
         self.grace -= dt;
         if self.grace < 0.0 {
             let owed = self.owed + bytes - self.limit * dt;
-            self.owed = owed.clamp(-MOST_SAVED * self.limit, MOST_OWED * self.limit);
+            self.owed = owed.clamp(-most * self.limit, MOST_OWED * self.limit);
         }
     }
 

@@ -42,6 +42,11 @@ impl Member {
         Ok(TcpSocket::new(self.handle.duplicate(fd)?))
     }
 
+    /// Duplicates one of its descriptors, if that is still the socket with this cookie. To be dropped at once.
+    pub(super) fn duplicate_known(&self, fd: RawFd, cookie: u64) -> Option<TcpSocket> {
+        TcpSocket::known(self.handle.duplicate(fd).ok()?, cookie)
+    }
+
     /// Whether the kernel lets us take hold of its sockets.
     fn check_access(&self) -> io::Result<()> {
         match self.handle.duplicate(NO_DESCRIPTOR) {
@@ -110,19 +115,13 @@ pub(super) fn why_denied(pid: i32, error: &io::Error) -> String {
     if error.raw_os_error() != Some(nix::libc::EPERM) {
         return format!("cannot take hold of its sockets: {error}");
     }
-    let scope = ptrace_scope();
-    let cause = match scope {
+    let cause = match ptrace_scope() {
         _ if !is_own(pid) => "it runs as another user".to_owned(),
-        Some(scope @ 1..) => {
-            format!(
-                "kernel.yama.ptrace_scope is {scope}, so that only what we start ourselves is ours to look into"
-            )
-        }
+        Some(scope @ 1..) => format!("kernel.yama.ptrace_scope is {scope}, and it was not started by us"),
         _ => "it has privileges that we do not have".to_owned(),
     };
-    let scope = scope.map_or_else(String::new, |scope| format!(" with kernel.yama.ptrace_scope {scope}"));
     format!(
-        "{cause}; without CAP_SYS_PTRACE (sudo) its sockets can be taken hold of only as ptrace(2) allows{scope}: start \
-         it by `chadthrottle run`, or use sudo"
+        "{cause}; without CAP_SYS_PTRACE (sudo) only one's own processes can be limited, and where \
+         kernel.yama.ptrace_scope is not 0 only those that `chadthrottle run` starts"
     )
 }

@@ -16,6 +16,9 @@ const ROUND_TRIPS: f64 = 2.0;
 /// A socket that moves nothing for so many seconds is idle.
 const IDLE: f64 = 1.0;
 
+/// A socket that has moved more, in bytes, has begun.
+const BEGUN: f64 = 10_000.0;
+
 /// What a socket wants, as far as it shows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Wish {
@@ -36,6 +39,7 @@ pub(super) struct Appetite {
     /// Since it moved anything, in seconds.
     idle: f64,
     age: f64,
+    moved: f64,
 }
 
 impl Appetite {
@@ -45,6 +49,7 @@ impl Appetite {
         let memory = MEMORY.max(ROUND_TRIPS * round_trip).max(4.0 * lump);
         let rate = self.rate.add(bytes / dt, dt, memory);
         self.age += dt;
+        self.moved += bytes;
         self.idle = if bytes > 0.0 { 0.0 } else { self.idle + dt };
         let late = Smooth::add(&mut Smooth::from(self.could), cap, dt, memory + round_trip);
         self.could = if self.could > 0.0 { late.min(cap) } else { cap };
@@ -63,9 +68,9 @@ impl Appetite {
         self.rate.get()
     }
 
-    /// Whether it has moved nothing for a while.
+    /// Whether it has moved nothing for a while. One that has not begun is not idle.
     pub(super) fn is_idle(&self) -> bool {
-        self.idle > IDLE
+        self.idle > IDLE && self.moved > BEGUN
     }
 }
 

@@ -19,6 +19,8 @@ const CLOSE: u8 = 7;
 const LISTEN: u8 = 10;
 /// Where no round trip has been measured yet, in seconds.
 const UNKNOWN_TRIP: f64 = 0.02;
+/// A connection that has received less is new, in bytes.
+const FRESH: u64 = 100_000;
 /// What a segment carries, where that is not known.
 const USUAL_MSS: u32 = 1448;
 
@@ -96,13 +98,17 @@ impl Socket {
         members: &Members,
         work: impl FnOnce(&mut Self, &TcpSocket) -> io::Result<T>,
     ) -> Option<T> {
-        let socket = self.holders.iter().find_map(|&(pid, fd)| {
-            let socket = members.get(pid)?.duplicate(fd).ok()??;
-            // The descriptor may be another socket's by now.
-            (socket.cookie().ok()? == self.cookie).then_some(socket)
-        })?;
+        // The descriptor may be another socket's by now.
+        let mut holders = self.holders.iter();
+        let socket = holders.find_map(|&(pid, fd)| members.get(pid)?.duplicate_known(fd, self.cookie))?;
         // When its owner closes it meanwhile the connection ends with the line below, microseconds later.
         work(self, &socket).inspect_err(|error| log::debug!("a socket refuses: {error}")).ok()
+    }
+
+    /// Whether it has hardly received anything. With the first segments the kernel opens the window again (see
+    /// [`Clamp::may_be_undone`]), so that it wants to be looked at more often than others.
+    pub(super) const fn is_fresh(&self) -> bool {
+        self.info.bytes_received < FRESH && self.clamp.is_some()
     }
 
     /// The state of the connection, as last read.

@@ -18,9 +18,9 @@ use crate::{backends::throttle::Target, sys::proc_fd};
 /// How often new sockets are looked for, and how often all are looked at, where that costs little.
 const SCAN: Duration = Duration::from_millis(10);
 const TICK: Duration = Duration::from_millis(50);
-/// Of one CPU, looking for new sockets takes no more than the first part, and looking at those there are no more than
-/// the second.
-const SCAN_SHARE: u32 = 60;
+/// Of one CPU, looking for new sockets takes no more than a hundredth, and looking at those there are no more than a
+/// thirtieth.
+const SCAN_SHARE: u32 = 100;
 const TICK_SHARE: u32 = 30;
 /// Idle sockets are looked at in every so-manieth tick; where there are more than this, more rarely.
 const IDLE_TICKS: u64 = 4;
@@ -183,6 +183,16 @@ impl Limited {
         for (inode, holders) in open {
             if let Some(socket) = self.sockets.get_mut(&inode) {
                 socket.holders = holders;
+                if socket.is_fresh() {
+                    socket.with(&self.members, |socket, duplicate| {
+                        let window = socket.window;
+                        let info = duplicate.info()?;
+                        match &mut socket.clamp {
+                            Some(clamp) if clamp.may_be_undone(&info) => clamp.apply(duplicate, window),
+                            _ => Ok(()),
+                        }
+                    });
+                }
                 // One that was still connecting.
                 if socket.clamp.is_none() && self.download.is_some() && socket.info().state != ESTABLISHED {
                     socket.with(&self.members, |socket, duplicate| socket.read(duplicate, now));
@@ -333,7 +343,8 @@ fn apply(
     let window = window.map(|window| u32::try_from(window).unwrap_or(u32::MAX));
     let pace_is_set = rate.is_none_or(|rate| is_paced(socket, rate));
     let window_is_set = window.is_none_or(|window| {
-        socket.window == window && socket.clamp.as_ref().is_some_and(|clamp| !clamp.may_be_undone())
+        socket.window == window
+            && socket.clamp.as_ref().is_some_and(|clamp| !clamp.may_be_undone(socket.info()))
     });
     if pace_is_set && window_is_set {
         return;

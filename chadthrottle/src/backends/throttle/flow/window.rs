@@ -26,6 +26,15 @@ const LONGEST_PAUSE: f64 = 8.0;
 const HELD: f64 = 0.93;
 /// A window of so many of the units that the peer is told it in needs no alternation between two of them.
 const FINE: f64 = 64.0;
+/// What was promised to the sender before the first window was set comes first, however small that window is (up to 32 MB,
+/// as fast as the line goes). It is over when the rate is down to this much of the cap, and so many seconds and round
+/// trips have passed since; at the latest after the last of these.
+const SETTLED: f64 = 1.5;
+const SETTLING: f64 = 0.05;
+const SETTLING_TRIPS: f64 = 1.5;
+const LONGEST_SETTLING: f64 = 2.0;
+/// A larger window takes a round trip to reach the peer, a smaller one does not: alternation has to be slower than that.
+const DWELL: f64 = 4.0;
 /// Windows that are remembered, one a tick.
 const HISTORY: usize = 32;
 
@@ -36,6 +45,9 @@ pub(super) struct Window {
     trip: f64,
     /// The last windows, the newest last, with the time since each came into force.
     history: VecDeque<(f64, f64)>,
+    /// Seconds until what arrives tells something about the window.
+    settling: f64,
+    age: f64,
     offered: Smooth,
     received: Smooth,
     trial: Option<Trial>,
@@ -59,6 +71,8 @@ impl Window {
         Self {
             trip: trip.max(1e-5),
             history: VecDeque::new(),
+            settling: SETTLING + SETTLING_TRIPS * trip,
+            age: 0.0,
             offered: Smooth::default(),
             received: Smooth::default(),
             trial: None,
@@ -73,6 +87,15 @@ impl Window {
     /// second; `kernel` is what the kernel measures as round trip now.
     pub(super) fn add(&mut self, bytes: f64, dt: f64, window: f64, cap: f64, kernel: f64) {
         let past = self.past(window, dt);
+        self.age += dt;
+        if self.settling > 0.0 && self.age < LONGEST_SETTLING {
+            if bytes / dt < cap * SETTLED {
+                self.settling -= dt;
+            }
+            self.offered = Smooth::from(past);
+            self.received = Smooth::from(past / self.trip);
+            return;
+        }
         let memory = (2.0 * self.trip).max(0.1);
         let window = self.offered.add(past, dt, memory);
         let rate = self.received.add(bytes / dt, dt, memory);
@@ -141,7 +164,7 @@ impl Window {
     pub(super) fn bytes(&mut self, cap: f64, unit: u32) -> u32 {
         let unit = f64::from(unit.max(1));
         let units = cap * self.trip / unit;
-        if self.since_phase >= self.trip {
+        if self.since_phase >= (DWELL * self.trip).max(0.1) {
             // The golden ratio: values spread evenly however few are taken.
             self.phase = (self.phase + 0.618_033_988_75).fract();
             self.since_phase = 0.0;
