@@ -3,9 +3,11 @@
 //! Everything else here works with estimates: of round trips, of headers, of what sockets want. They may be wrong by
 //! some percent, and a second of it is no harm; the sum is.
 
-/// After a limit was set, what is on its way already does not count for this many seconds: it would have to be paid
-/// for by those that come.
-const GRACE: f64 = 0.5;
+/// After a limit was set, what was on its way already does not count: it would have to be paid for by what comes. That
+/// is until the rate has been below this much of the limit for so many seconds, at the latest after the last of these.
+const GRACE: f64 = 0.3;
+const HELD: f64 = 1.3;
+const LONGEST_GRACE: f64 = 2.0;
 /// What is out of balance is made up for in about this many seconds, and at least in so many round trips.
 const MEMORY: f64 = 1.0;
 const ROUND_TRIPS: f64 = 6.0;
@@ -23,11 +25,12 @@ pub(super) struct Ledger {
     /// Bytes too many.
     owed: f64,
     grace: f64,
+    age: f64,
 }
 
 impl Ledger {
     pub(super) const fn new(limit: f64) -> Self {
-        Self { limit, owed: 0.0, grace: GRACE }
+        Self { limit, owed: 0.0, grace: GRACE, age: 0.0 }
     }
 
     pub(super) const fn limit(&self) -> f64 {
@@ -37,11 +40,15 @@ impl Ledger {
     /// Takes in what has passed within `dt` seconds, and whether anybody wanted more.
     pub(super) fn add(&mut self, bytes: f64, dt: f64, is_wanted: bool) {
         let most = if is_wanted { MOST_MISSED } else { MOST_SAVED };
-        self.grace -= dt;
-        if self.grace < 0.0 {
-            let owed = self.owed + bytes - self.limit * dt;
-            self.owed = owed.clamp(-most * self.limit, MOST_OWED * self.limit);
+        self.age += dt;
+        if self.grace > 0.0 && self.age < LONGEST_GRACE {
+            if bytes < self.limit * dt * HELD {
+                self.grace -= dt;
+            }
+            return;
         }
+        let owed = self.owed + bytes - self.limit * dt;
+        self.owed = owed.clamp(-most * self.limit, MOST_OWED * self.limit);
     }
 
     /// What may pass now, where a change takes a `round_trip` in seconds to be felt.

@@ -35,6 +35,9 @@ const SETTLING_TRIPS: f64 = 1.5;
 const LONGEST_SETTLING: f64 = 2.0;
 /// A larger window takes a round trip to reach the peer, a smaller one does not: alternation has to be slower than that.
 const DWELL: f64 = 4.0;
+/// For the same reason a change by less than this part waits until so many round trips have passed since the last.
+const SMALL: f64 = 0.15;
+const CALM: f64 = 2.0;
 /// Windows that are remembered, one a tick.
 const HISTORY: usize = 32;
 
@@ -57,6 +60,9 @@ pub(super) struct Window {
     /// Runs through 0 to 1, for the alternation.
     phase: f64,
     since_phase: f64,
+    /// The last window, and for how long it has been wanted.
+    last: f64,
+    since_change: f64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +86,8 @@ impl Window {
             rest: 0.0,
             phase: phase.fract(),
             since_phase: 0.0,
+            last: 0.0,
+            since_change: 0.0,
         }
     }
 
@@ -88,6 +96,8 @@ impl Window {
     pub(super) fn add(&mut self, bytes: f64, dt: f64, window: f64, cap: f64, kernel: f64) {
         let past = self.past(window, dt);
         self.age += dt;
+        self.since_phase += dt;
+        self.since_change += dt;
         if self.settling > 0.0 && self.age < LONGEST_SETTLING {
             if bytes / dt < cap * SETTLED {
                 self.settling -= dt;
@@ -99,7 +109,6 @@ impl Window {
         let memory = (2.0 * self.trip).max(0.1);
         let window = self.offered.add(past, dt, memory);
         let rate = self.received.add(bytes / dt, dt, memory);
-        self.since_phase += dt;
         self.rest -= dt;
         if rate <= 0.0 || cap <= 0.0 {
             return;
@@ -172,6 +181,12 @@ impl Window {
         let whole = if units >= FINE { units.round() } else { (units + self.phase).floor() };
         let least = (f64::from(LEAST_WINDOW) / unit).ceil();
         let bytes = whole.max(least) * unit;
+        // What jitters by some percent is as small as its smallest values.
+        let is_small = (bytes - self.last).abs() <= self.last * SMALL + unit;
+        if is_small && self.since_change < (CALM * self.trip).max(0.1) {
+            return super::smooth::whole(self.last).try_into().unwrap_or(1 << 30);
+        }
+        (self.last, self.since_change) = (bytes.min(f64::from(1 << 30)), 0.0);
         // At most what a window can be.
         super::smooth::whole(bytes.min(f64::from(1 << 30))).try_into().unwrap_or(1 << 30)
     }
