@@ -87,13 +87,14 @@ impl<A: Actuator> Control<A> {
         self.ledger = Ledger::new(real(limit.max(1)));
     }
 
-    /// A new socket: it gets its part at once, without waiting for the next tick.
+    /// A new socket, with all that it has moved so far: it gets its part at once, without waiting for the next tick.
     pub(super) fn admit(&mut self, seen: &Seen) {
         let number = f64::from(self.count);
         self.count = self.count.wrapping_add(1);
+        let appetite = Appetite::new(real(seen.bytes));
         let controlled = Controlled {
-            appetite: Appetite::default(),
-            wish: if seen.bytes > 0 { Wish::More } else { Wish::Nothing },
+            wish: if appetite.has_begun() { Wish::More } else { Wish::New },
+            appetite,
             cap: 0.0,
             round_trip: seen.round_trip,
             actuator: A::new(seen, (number * GOLDEN).fract()),
@@ -114,7 +115,10 @@ impl<A: Actuator> Control<A> {
         for seen in seen {
             bytes += seen.bytes;
             let Some(socket) = self.sockets.get_mut(&seen.socket) else { continue };
-            socket.actuator.add(seen, socket.cap);
+            // One that is idle tells nothing about its window.
+            if socket.appetite.has_begun() && socket.wish != Wish::Nothing {
+                socket.actuator.add(seen, socket.cap);
+            }
             socket.round_trip = seen.round_trip;
             let (cap, lump) = (socket.cap, A::lump(socket.cap));
             socket.wish = socket.appetite.add(real(seen.bytes), seen.dt, cap, seen.round_trip, lump);
@@ -126,7 +130,7 @@ impl<A: Actuator> Control<A> {
 
     fn divide(&mut self) {
         let wishes: Vec<Wish> = self.sockets.values().map(|socket| socket.wish).collect();
-        let active = self.sockets.values().filter(|socket| socket.wish != Wish::Nothing);
+        let active = self.sockets.values().filter(|socket| !matches!(socket.wish, Wish::Nothing | Wish::New));
         let round_trip = active.map(|socket| socket.round_trip).fold(0.0, f64::max);
         let rate = self.ledger.rate(round_trip);
         let mut caps = divide(rate, &wishes);

@@ -28,6 +28,8 @@ pub(super) enum Wish {
     Enough(f64),
     /// Nothing for the moment.
     Nothing,
+    /// It has not begun yet.
+    New,
 }
 
 /// Watches one socket.
@@ -43,6 +45,16 @@ pub(super) struct Appetite {
 }
 
 impl Appetite {
+    /// A socket that has moved so many bytes before.
+    pub(super) fn new(moved: f64) -> Self {
+        Self { moved, ..Self::default() }
+    }
+
+    /// Whether it has moved enough to tell anything by.
+    pub(super) fn has_begun(&self) -> bool {
+        self.moved > BEGUN
+    }
+
     /// Takes in what it moved within `dt` seconds under a cap. `lump` is how long its cap takes to let one burst
     /// through, in seconds: no rate can be told from less than some of them.
     pub(super) fn add(&mut self, bytes: f64, dt: f64, cap: f64, round_trip: f64, lump: f64) -> Wish {
@@ -53,7 +65,9 @@ impl Appetite {
         self.idle = if bytes > 0.0 { 0.0 } else { self.idle + dt };
         let late = Smooth::add(&mut Smooth::from(self.could), cap, dt, memory + round_trip);
         self.could = if self.could > 0.0 { late.min(cap) } else { cap };
-        if self.idle > IDLE.max(4.0 * lump) || (bytes <= 0.0 && self.rate.get() <= 0.0) {
+        if !self.has_begun() {
+            Wish::New
+        } else if self.idle > IDLE.max(4.0 * lump) || (bytes <= 0.0 && self.rate.get() <= 0.0) {
             Wish::Nothing
         } else if rate >= GREEDY * self.could || self.age < memory + round_trip {
             Wish::More
@@ -70,7 +84,7 @@ impl Appetite {
 
     /// Whether it has moved nothing for a while. One that has not begun is not idle.
     pub(super) fn is_idle(&self) -> bool {
-        self.idle > IDLE && self.moved > BEGUN
+        self.idle > IDLE && self.has_begun()
     }
 }
 
@@ -78,15 +92,20 @@ impl Appetite {
 /// up to it, and one that begins to use more is seen, and the others' caps fall, at the next division.
 pub(super) fn divide(rate: f64, wishes: &[Wish]) -> Vec<f64> {
     let level = level(rate, wishes);
-    let modest = wishes.iter().filter(|wish| !matches!(wish, Wish::More)).count();
+    let count = |wanted: fn(&Wish) -> bool| wishes.iter().filter(|wish| wanted(wish)).count();
+    let modest = count(|wish| matches!(wish, Wish::Enough(_) | Wish::Nothing));
     // Several may begin at the same moment. That all of them do is as unlikely as that none does.
     #[expect(clippy::cast_precision_loss, reason = "fewer than there are descriptors")]
     let waking = level / (modest.max(1) as f64).sqrt();
+    // Connections that are opened together begin together.
+    #[expect(clippy::cast_precision_loss, reason = "fewer than there are descriptors")]
+    let starting = level.min(rate / count(|wish| matches!(wish, Wish::More | Wish::New)).max(1) as f64);
     let cap = |wish: &Wish| match *wish {
         Wish::More => level,
         Wish::Enough(takes) if takes >= level => level,
         Wish::Enough(takes) => (takes * ROOM).min(level).max(waking),
         Wish::Nothing => waking,
+        Wish::New => starting,
     };
     wishes.iter().map(cap).collect()
 }
@@ -139,7 +158,7 @@ mod tests {
 
     #[test]
     fn what_one_leaves_the_others_get() {
-        use Wish::{Enough, More, Nothing};
+        use Wish::{Enough, More, New, Nothing};
         assert_eq!(divide(900.0, &[More, More, More]), [300.0, 300.0, 300.0]);
         let caps = divide(900.0, &[More, Enough(100.0), More]);
         assert_eq!((caps[0], caps[2]), (400.0, 400.0));
@@ -148,6 +167,7 @@ mod tests {
         assert_eq!(divide(900.0, &[Enough(500.0), Enough(600.0)]), [450.0, 450.0]);
         // Nobody wants more: any may.
         assert!(close(divide(900.0, &[Enough(100.0), Enough(200.0)])[1], 800.0 / 2_f64.sqrt()));
+        assert_eq!(divide(900.0, &[New, New, More]), [300.0, 300.0, 900.0]);
         assert_eq!(divide(900.0, &[Nothing]), [900.0]);
         assert_eq!(divide(900.0, &[More, Nothing]), [900.0, 900.0]);
         assert!(divide(900.0, &[]).is_empty());
@@ -177,7 +197,7 @@ mod tests {
                         prop_assert!(*cap >= takes.min(fair) * (1.0 - 1e-9));
                         used += takes.min(*cap);
                     }
-                    Wish::Nothing => {}
+                    Wish::Nothing | Wish::New => {}
                 }
             }
             prop_assert!(used <= rate * (1.0 + 1e-9), "{used} of {rate}");

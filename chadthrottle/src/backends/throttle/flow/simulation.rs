@@ -91,7 +91,7 @@ impl Target {
             let now = self.received.len();
             if now == 0 {
                 for number in 0..self.senders.len() {
-                    self.control.admit(&self.seen(number, 1.0, 0.0));
+                    self.control.admit(&self.seen(number, 1e5, 0.0));
                 }
                 self.set();
             } else if now.is_multiple_of(TICK) {
