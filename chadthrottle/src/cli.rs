@@ -12,7 +12,8 @@ use crate::{
 
 /// See which process sends and receives how much, and hold it to a limit.
 ///
-/// Without options it opens the screen. Limits end with the program that set them.
+/// Without options it opens the screen. Limits end with the program that set them. Without privilege it shows and limits
+/// the TCP traffic of one's own programs.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 #[command(

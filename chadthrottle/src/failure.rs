@@ -55,6 +55,7 @@ pub fn exit_status(error: &anyhow::Error) -> Option<u8> {
         if let Some(error) = cause.downcast_ref::<BackendError>() {
             return Some(match error {
                 BackendError::Unavailable { obstacle, .. } => of_obstacle(obstacle),
+                BackendError::Denied { .. } => UNPRIVILEGED,
                 BackendError::Unenforceable { .. } => UNAVAILABLE,
                 BackendError::Process(_) | BackendError::Kernel { .. } => FAILED,
             });

@@ -41,11 +41,13 @@ pub struct RunOptions {
     pub interval: Duration,
     /// Whether there are colours.
     pub palette: Palette,
+    /// What is to be known from the start, in a sentence.
+    pub notice: Option<&'static str>,
 }
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self { interval: Duration::from_secs(1), palette: Palette::default() }
+        Self { interval: Duration::from_secs(1), palette: Palette::default(), notice: None }
     }
 }
 
@@ -123,7 +125,10 @@ pub fn run(
     })?;
     let terminal = Terminal::new(screen::backend()).context("cannot draw on the terminal")?;
     let size = terminal.size().context("cannot tell the size of the terminal")?;
-    let app = App::new(backends, options.palette, size);
+    let mut app = App::new(backends, options.palette, size);
+    if let Some(notice) = options.notice {
+        app.update(Event::Notice(notice.to_owned()));
+    }
     let mut session = Session::new(app, terminal, engine, messages);
     let ended = session.run();
 

@@ -154,3 +154,38 @@ fn a_tiny_window_is_answered_in_words_and_can_be_left() -> anyhow::Result<()> {
     terminal.wait_for("status=0")?;
     Ok(())
 }
+
+#[test]
+fn without_privilege_ones_own_programs_are_shown_and_limited() -> anyhow::Result<()> {
+    const NOBODY: [&str; 4] = ["--reuid=65534", "--regid=65534", "--clear-groups", "--"];
+    // Where tests are built, others may not look.
+    let copy = tempfile::Builder::new().prefix("chadtest-").tempdir_in("/tmp")?;
+    std::fs::set_permissions(copy.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let program = copy.path().join("chadthrottle");
+    ensure!(Command::new("cp").arg(BINARY).arg(&program).status()?.success());
+
+    let bed = Testbed::with_path("screen", &testbed::Path::round_trip(Duration::from_millis(20)))?;
+    let _server = Iperf3Server::start(bed.server(), 5201)?;
+    let client = Iperf3::client(bed.server(), Family::V4, 5201).seconds(60);
+    let mut command = bed.client().command("setpriv");
+    let _iperf3 = Process::spawn(command.args(NOBODY).arg("iperf3").args(client.args()))?;
+    let rate =
+        || interface_rate(bed.server(), bed.server().interfaces()[0], "rx", Duration::from_millis(500));
+    testbed::until("iperf3 runs at full speed", PATIENCE, || Ok((rate()? > 20e6).then_some(())))?;
+
+    let terminal = Terminal::open(&bed, 120, 24)?;
+    let line = format!("cd /; clear; setpriv {} {}; echo status=$?", NOBODY.join(" "), program.display());
+    terminal.keys(&[&line, "Enter"])?;
+    let text = terminal.wait_for("Without privilege")?;
+    assert!(text.contains("sudo") && text.contains("UDP"), "{text}");
+    terminal.wait_for("iperf3")?;
+    terminal.keys(&["u"])?;
+    terminal.keys(&["5M", "Enter"])?;
+    terminal.wait_for("sockopt limits TCP alone")?;
+    testbed::until("iperf3 is held", PATIENCE, || Ok((rate()? < 8e6).then_some(())))?;
+    terminal.keys(&["r"])?;
+    testbed::until("iperf3 is free again", PATIENCE, || Ok((rate()? > 20e6).then_some(())))?;
+    terminal.keys(&["q"])?;
+    terminal.wait_for("status=0")?;
+    Ok(())
+}

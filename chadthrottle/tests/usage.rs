@@ -129,15 +129,19 @@ fn unprivileged(arguments: &[&str]) -> anyhow::Result<Output> {
 #[test]
 fn without_privilege_it_is_3_and_one_sentence_names_the_capability() -> anyhow::Result<()> {
     for arguments in [
-        &[][..],
-        &["monitor", "--count", "1", "--monitor-backend", "ebpf"],
-        &["run", "--upload-limit", "1M", "--", "true"],
+        &["monitor", "--count", "1", "--monitor-backend", "ebpf"][..],
+        &["run", "--upload-limit", "1M", "--upload-backend", "ebpf_cgroup", "--", "true"],
         &["--pid", "1", "--upload-limit", "1M"],
     ] {
         let output = unprivileged(arguments)?;
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(3), "{arguments:?}: {stderr}");
-        assert!(stderr.contains("CAP_BPF"), "{arguments:?}: {stderr}");
+        let capability = if arguments.contains(&"ebpf") || arguments.contains(&"ebpf_cgroup") {
+            "CAP_BPF"
+        } else {
+            "CAP_SYS_PTRACE"
+        };
+        assert!(stderr.contains(capability), "{arguments:?}: {stderr}");
         assert_eq!(stderr.lines().count(), 1, "{arguments:?}: {stderr}");
     }
     Ok(())
@@ -173,6 +177,11 @@ fn backends_are_listed_with_reasons() -> anyhow::Result<()> {
     let listing: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     assert_eq!(listing["upload"][0]["available"], false);
     assert_eq!(listing["upload"][0]["selected"], false);
+    for kind in ["upload", "download"] {
+        let last = &listing[kind][1];
+        assert_eq!((&last["name"], &last["selected"]), (&"sockopt".into(), &true.into()), "{listing}");
+        assert_eq!(last["capabilities"]["udp"], false);
+    }
     assert!(listing["upload"][0]["reason"].as_str().is_some_and(|reason| reason.contains("CAP_BPF")));
 
     let text = String::from_utf8(run(&["--list-backends"])?.stdout)?;

@@ -28,6 +28,8 @@ pub enum Event {
     Limits(Vec<LimitedProcess>),
     /// A limit was set or removed, or was not.
     LimitResult(LimitOutcome),
+    /// Something that is to be known about what was said last, or at the start.
+    Notice(String),
     /// The engine could not read what it should; in words.
     EngineFailed(String),
     /// The program was told to end.

@@ -141,6 +141,7 @@ impl App {
                 self.refresh();
             }
             Event::LimitResult(outcome) => self.message = Some(outcome.message()),
+            Event::Notice(words) => self.notice(&words),
             Event::EngineFailed(words) => self.trouble = Some(words),
             Event::Signal => return vec![Effect::Quit],
         }
@@ -326,6 +327,14 @@ impl App {
 
     fn say(&mut self, text: String) {
         self.message = Some(Message { text, error: false });
+    }
+
+    /// Adds a sentence to what stands there.
+    fn notice(&mut self, words: &str) {
+        match &mut self.message {
+            Some(message) => message.text = format!("{} {words}", message.text),
+            None => self.say(words.to_owned()),
+        }
     }
 
     fn complain(&mut self, text: String) {

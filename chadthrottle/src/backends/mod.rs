@@ -139,6 +139,16 @@ pub enum BackendError {
         /// Why, and what would help.
         reason: String,
     },
+    /// It may not do that to this process.
+    #[error("{backend} cannot limit {process}: {reason}")]
+    Denied {
+        /// Its name.
+        backend: &'static str,
+        /// Whom.
+        process: ProcessId,
+        /// Why, and what would help.
+        reason: String,
+    },
     /// The process is not what was asked for (any more).
     #[error(transparent)]
     Process(#[from] ProcessError),

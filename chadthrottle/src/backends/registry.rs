@@ -9,6 +9,7 @@ use super::{
     monitor::MonitorBackend,
     throttle::{DownloadThrottleBackend, UploadThrottleBackend},
 };
+use crate::sys::capability::{self, NET_ADMIN};
 
 /// What backends are made from: the options, and what they share with each other.
 #[derive(Clone, Default)]
@@ -16,6 +17,8 @@ pub struct Backends {
     options: BackendOptions,
     #[cfg(feature = "ebpf")]
     engine: super::ebpf::SharedEngine,
+    #[cfg(feature = "throttle-sockopt")]
+    flow: super::throttle::flow::SharedFlow,
 }
 
 /// A backend before it is made.
@@ -77,6 +80,17 @@ const UPLOADS: &[Row<dyn UploadThrottleBackend>] = &[
             create: |backends| Box::new(EbpfCgroupUpload::new(&backends.options, &backends.engine)),
         }
     },
+    #[cfg(feature = "throttle-sockopt")]
+    {
+        use super::throttle::sockopt::{CAPABILITIES, NAME, PRIORITY, SockoptUpload};
+        Row {
+            name: NAME,
+            priority: PRIORITY,
+            capabilities: CAPABILITIES,
+            probe: SockoptUpload::probe,
+            create: |backends| Box::new(SockoptUpload::new(&backends.options, &backends.flow)),
+        }
+    },
 ];
 
 /// Download limiters.
@@ -90,6 +104,17 @@ const DOWNLOADS: &[Row<dyn DownloadThrottleBackend>] = &[
             capabilities: CAPABILITIES,
             probe: EbpfCgroupDownload::probe,
             create: |backends| Box::new(EbpfCgroupDownload::new(&backends.options, &backends.engine)),
+        }
+    },
+    #[cfg(feature = "throttle-sockopt")]
+    {
+        use super::throttle::sockopt::{CAPABILITIES, NAME, PRIORITY, SockoptDownload};
+        Row {
+            name: NAME,
+            priority: PRIORITY,
+            capabilities: CAPABILITIES,
+            probe: SockoptDownload::probe,
+            create: |backends| Box::new(SockoptDownload::new(&backends.options, &backends.flow)),
         }
     },
 ];
@@ -204,6 +229,8 @@ impl Backends {
             options,
             #[cfg(feature = "ebpf")]
             engine: super::ebpf::SharedEngine::default(),
+            #[cfg(feature = "throttle-sockopt")]
+            flow: super::throttle::flow::SharedFlow::default(),
         }
     }
 
@@ -257,9 +284,22 @@ impl Backends {
         kind: Kind,
         name: Option<&str>,
     ) -> Result<Box<B>, SelectError> {
-        let row = choose(rows, kind, name, |row| (row.probe)(&self.options))?;
+        let row = choose(rows, kind, name, |row| self.probe(row, kind, name))?;
         log::info!("{kind} backend: {}", row.name);
         Ok((row.create)(self))
+    }
+
+    /// Whether a backend is to be chosen. One that limits a part of the traffic is chosen by itself only where nothing
+    /// else can be: with privilege a limit that does not hold everything is refused.
+    fn probe<B: ?Sized>(&self, row: &Row<B>, kind: Kind, name: Option<&str>) -> Availability {
+        let is_partial = kind != Kind::Monitor && !row.capabilities.udp;
+        if is_partial && name.is_none() && capability::first_missing(&[NET_ADMIN]).is_none() {
+            return Availability::Unavailable(Obstacle::Host {
+                cause: "it limits TCP alone".into(),
+                remedy: "with privilege it is used only by name".into(),
+            });
+        }
+        (row.probe)(&self.options)
     }
 
     /// Every backend, whether it works here, and which would be used. Changes nothing in the system.
@@ -280,7 +320,7 @@ impl Backends {
         kind: Kind,
         name: Option<&str>,
     ) -> Result<Vec<Listed>, SelectError> {
-        let selected = match choose(rows, kind, name, |row| (row.probe)(&self.options)) {
+        let selected = match choose(rows, kind, name, |row| self.probe(row, kind, name)) {
             Ok(row) => Some(row.name),
             Err(SelectError::Unknown { .. }) if kind == Kind::Download && name == Some(NO_BACKEND) => None,
             Err(error @ SelectError::Unknown { .. }) => return Err(error),

@@ -1,6 +1,6 @@
 //! `run`: a command that is limited from its first packet.
 
-use std::{ffi::OsString, time::Instant};
+use std::{ffi::OsString, path::PathBuf, time::Instant};
 
 use nix::{
     errno::Errno,
@@ -37,16 +37,11 @@ pub fn run(backends: &Backends, wanted: &Wanted, limits: Limits, command: &[OsSt
     let signals = Signals::hold()?;
     let (upload, download) = select_throttles(backends, wanted, limits)?;
     let mut manager = ThrottleManager::new(upload, download)?;
-    let name = command[0].to_string_lossy().into_owned();
-    let root = CgroupRoot::open(backends.options().cgroup_root.as_deref())?;
-    let ours = procfs::process::Process::myself().ok().and_then(|process| cgroup_path(&process));
-    // Only processes below the root are limited. An own child that is about to start may start there.
-    let is_outside = !ours.as_deref().is_some_and(|path| root.contains(path));
-    let procs_file = is_outside.then(|| root.procs_file());
-    if is_outside {
-        let from = ours.as_deref().unwrap_or("?");
-        log::info!("{name} starts in the cgroup {}, because {from} is outside it", root.path.display());
+    if let Some(missing) = manager.not_covered(limits) {
+        eprintln!("chadthrottle: {missing}");
     }
+    let name = command[0].to_string_lossy().into_owned();
+    let procs_file = cgroup_to_start_in(backends, &name)?;
     let child = HeldChild::spawn(command, procs_file.as_deref(), signals.held())
         .map_err(|error| not_started(&error))?;
     let pid = child.pid();
@@ -66,14 +61,33 @@ pub fn run(backends: &Backends, wanted: &Wanted, limits: Limits, command: &[OsSt
     Ok(status)
 }
 
+/// The cgroup that the command has to move itself into, by its `cgroup.procs`: only processes below the root are limited,
+/// and one that is about to start may start there.
+fn cgroup_to_start_in(backends: &Backends, name: &str) -> anyhow::Result<Option<PathBuf>> {
+    // The root of all is no place to be outside of, and not every backend needs one.
+    let Some(path) = backends.options().cgroup_root.as_deref() else { return Ok(None) };
+    let root = CgroupRoot::open(Some(path))?;
+    let ours = procfs::process::Process::myself().ok().and_then(|process| cgroup_path(&process));
+    if ours.as_deref().is_some_and(|path| root.contains(path)) {
+        return Ok(None);
+    }
+    let from = ours.as_deref().unwrap_or("?");
+    log::info!("{name} starts in the cgroup {}, because {from} is outside it", root.path.display());
+    Ok(Some(root.procs_file()))
+}
+
 /// Waits for the command and looks after its limits, passing on signals that were meant to end it.
 fn wait_for(child: Pid, signals: &Signals, manager: &mut ThrottleManager) -> anyhow::Result<u8> {
     let mut maintenance = Instant::now() + MAINTENANCE_INTERVAL;
     loop {
-        match waitpid(child, Some(WaitPidFlag::WNOHANG))? {
-            WaitStatus::Exited(_, status) => return Ok(u8::try_from(status & 0xff)?),
-            WaitStatus::Signaled(_, signal, _) => return Ok(u8::try_from(status_of_signal(signal))?),
-            _ => {}
+        // Any child, because a backend may have us adopt what the command leaves behind.
+        match waitpid(None, Some(WaitPidFlag::WNOHANG))? {
+            WaitStatus::Exited(pid, status) if pid == child => return Ok(u8::try_from(status & 0xff)?),
+            WaitStatus::Signaled(pid, signal, _) if pid == child => {
+                return Ok(u8::try_from(status_of_signal(signal))?);
+            }
+            WaitStatus::StillAlive => {}
+            _ => continue,
         }
         match signals.wait(Some(maintenance))? {
             None => {

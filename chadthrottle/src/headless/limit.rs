@@ -39,6 +39,10 @@ pub fn run(
     manager.throttle_process(&target, limits)?;
     eprintln!("chadthrottle: {} ({id}) is held to {}; Ctrl-C ends it", target.name, in_words(limits));
 
+    if let Some(missing) = manager.not_covered(limits) {
+        eprintln!("chadthrottle: {missing}");
+    }
+
     let end = duration.map(|duration| Instant::now() + duration);
     let mut has_ended = false;
     while !has_ended {

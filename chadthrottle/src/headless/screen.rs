@@ -10,7 +10,11 @@ use crate::{
     },
     failure::Failure,
     run::{self, Ended, RunOptions},
-    sys::{signals::Signals, spawn::status_of_signal},
+    sys::{
+        capability::{self, NET_ADMIN},
+        signals::Signals,
+        spawn::status_of_signal,
+    },
 };
 
 /// Opens the screen, and returns the exit status once it is closed.
@@ -23,12 +27,24 @@ pub fn run(backends: &Backends, wanted: &Wanted) -> anyhow::Result<u8> {
     let mut monitor = backends.select_monitor_backend(wanted.monitor.as_deref())?;
     let (upload, download) = super::select_throttles(backends, wanted, Limits::default())?;
     run::require_terminal().map_err(|error| Failure::Usage(error.to_string()))?;
+    let limits_udp = upload.capabilities().udp;
     let manager = ThrottleManager::new(upload, download)?;
     monitor.init()?;
-    let options = RunOptions { palette: palette(), ..RunOptions::default() };
+    let is_partial = !(monitor.capabilities().udp && limits_udp);
+    let options =
+        RunOptions { palette: palette(), notice: is_partial.then(what_is_missing), ..RunOptions::default() };
     match run::run(monitor, manager, options, signals)? {
         Ended::ByUser => Ok(0),
         Ended::BySignal(signal) => Ok(u8::try_from(status_of_signal(signal))?),
+    }
+}
+
+/// What backends leave out that know TCP alone.
+fn what_is_missing() -> &'static str {
+    if capability::first_missing(&[NET_ADMIN]).is_some() {
+        "Without privilege: your own processes and TCP alone. sudo shows and limits everybody's, and UDP (QUIC, DNS)."
+    } else {
+        "TCP alone, no UDP (QUIC, DNS): --list-backends tells which backends do more."
     }
 }
 

@@ -172,7 +172,11 @@ impl Work {
             self.manager.throttle_process(&target, limits)
         };
         let result = result.map_err(|error| error.to_string());
+        let missing = result.as_ref().ok().and_then(|()| self.manager.not_covered(limits));
         self.tell(Event::LimitResult(LimitOutcome { target, limits, result }));
+        if let Some(missing) = missing {
+            self.tell(Event::Notice(format!("{missing}.")));
+        }
         self.tell(self.limits());
     }
 

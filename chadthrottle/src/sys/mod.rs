@@ -16,6 +16,8 @@ pub mod netlink;
 #[cfg(feature = "monitor-pnet")]
 pub mod packet;
 pub mod pidfd;
+#[cfg(feature = "throttle-sockopt")]
+pub mod proc_children;
 pub mod proc_fd;
 pub mod signals;
 #[cfg(feature = "monitor-sock-diag")]
@@ -24,3 +26,5 @@ pub mod sock_diag;
 pub mod socket_lookup;
 pub mod spawn;
 pub mod tcp_info;
+#[cfg(feature = "throttle-sockopt")]
+pub mod tcp_socket;

@@ -3,6 +3,7 @@
 
 mod limits;
 mod monitor;
+mod throttle;
 
 use std::path::PathBuf;
 
@@ -18,6 +19,8 @@ pub(crate) enum Bench {
     /// What watching costs, in CPU, memory, throughput and time a packet; beside nethogs and bandwhich where they are
     /// installed.
     Monitor(monitor::Options),
+    /// What limits do to connections on paths with a round trip: accuracy, retransmits, delay, fairness, cost.
+    Throttle(throttle::Options),
 }
 
 impl Bench {
@@ -29,6 +32,7 @@ impl Bench {
         match self {
             Self::Limits(options) => limits::run(options),
             Self::Monitor(options) => monitor::run(options),
+            Self::Throttle(options) => throttle::run(options),
         }
     }
 }

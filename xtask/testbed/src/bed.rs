@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::{self, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -12,6 +12,7 @@ use nix::net::if_::InterfaceFlags;
 
 use crate::host::{Family, Host, default_route, open_cgroup};
 use crate::netns::Netns;
+use crate::path::{Carried, Emulator, End, Path};
 use crate::{cgroup, leftovers, poll, program};
 
 /// One bed at a time on a machine: kernel tests disturb each other, and so do measurements on few CPUs.
@@ -21,7 +22,7 @@ const QUEUE: &str = "/run/chadthrottle-testbed.queue";
 /// How long to wait for other tests. Long, since a whole test run may be queued up before us.
 const TURN: Duration = Duration::from_mins(30);
 /// How long a fresh path may take to come up. It takes milliseconds, at worst a second.
-const PATH_UP: Duration = Duration::from_secs(5);
+const PATH_UP: Duration = Duration::from_secs(10);
 
 /// The router's number in both networks.
 const ROUTER: u8 = 1;
@@ -31,6 +32,8 @@ const ROUTER: u8 = 1;
 /// A thread that holds a bed and asks for a second one waits for itself, in vain.
 #[derive(Debug)]
 pub struct Testbed {
+    /// Carries what goes between router and server, where that is no plain link.
+    emulator: Option<Emulator>,
     client: Host,
     router: Host,
     server: Host,
@@ -55,6 +58,19 @@ impl Testbed {
     ///
     /// What is missing on this machine, or what could not be made.
     pub fn new(name: &str) -> anyhow::Result<Self> {
+        Self::make(name, None)
+    }
+
+    /// The same with delay, a rate, a queue and loss between router and server.
+    ///
+    /// # Errors
+    ///
+    /// What is missing on this machine, or what could not be made.
+    pub fn with_path(name: &str, path: &Path) -> anyhow::Result<Self> {
+        Self::make(name, Some(path))
+    }
+
+    fn make(name: &str, path: Option<&Path>) -> anyhow::Result<Self> {
         program::require_root()?;
         program::require_program("ip")?;
         let mount = cgroup::mount_point()?;
@@ -80,16 +96,29 @@ impl Testbed {
         let server = host("server", &["ctserver"], 2, 2)?;
         client.cgroup = Some(open_cgroup(&cgroup)?);
 
-        let bed = Self { client, router, server, cgroup, made };
-        bed.connect()?;
+        let mut bed = Self { emulator: None, client, router, server, cgroup, made };
+        bed.prepare()?;
+        bed.link(&bed.client, "ctclient", "ctrclient")?;
+        match path {
+            None => bed.link(&bed.server, "ctserver", "ctrserver")?,
+            Some(path) => bed.emulator = Some(bed.emulate(path)?),
+        }
+        bed.address()?;
         for host in [&bed.client, &bed.router, &bed.server] {
             let what = format!("the links of {} are up", host.namespace());
             poll::until(&what, PATH_UP, || Ok(links_are_running(host)?.then_some(())))?;
         }
         for family in Family::ALL {
-            bed.check_path(family).with_context(|| format!("the new bed carries no {family:?} packets"))?;
+            bed.check_path(family, path.map_or(Duration::ZERO, Path::delay))
+                .with_context(|| format!("the new bed carries no {family:?} packets"))?;
         }
         Ok(bed)
+    }
+
+    /// What has been sent to the server and to the client so far, where the bed has a path.
+    #[must_use]
+    pub fn carried(&self) -> Option<[Carried; 2]> {
+        self.emulator.as_ref().map(Emulator::carried)
     }
 
     /// The host on which the program under test runs.
@@ -112,7 +141,7 @@ impl Testbed {
 
     /// The cgroup of what runs on the client: a child of the hierarchy's root, for what would be attached to that.
     #[must_use]
-    pub fn cgroup_root(&self) -> &Path {
+    pub fn cgroup_root(&self) -> &path::Path {
         &self.cgroup
     }
 
@@ -133,11 +162,12 @@ impl Testbed {
     ///
     /// What could not be removed.
     pub fn close(mut self) -> anyhow::Result<()> {
+        self.emulator = None;
         self.made.remove()
     }
 
-    /// Links, addresses and routes.
-    fn connect(&self) -> anyhow::Result<()> {
+    /// Settings that have to be there before the links.
+    fn prepare(&self) -> anyhow::Result<()> {
         for host in [&self.client, &self.router, &self.server] {
             // Router solicitations would be packets that no test sent.
             host.set_sysctl("net.ipv6.conf.default.accept_ra", "0")?;
@@ -148,15 +178,32 @@ impl Testbed {
         }
         self.router.set_sysctl("net.ipv4.ip_forward", "1")?;
         self.router.set_sysctl("net.ipv6.conf.all.forwarding", "1")?;
+        Ok(())
+    }
+
+    /// A plain link between a host and the router.
+    fn link(&self, host: &Host, near: &str, far: &str) -> anyhow::Result<()> {
+        let router = self.router.namespace();
         // Each end is made where it will live: at no time is one of them in the host's own namespace.
-        for (host, near, far) in
-            [(&self.client, "ctclient", "ctrclient"), (&self.server, "ctserver", "ctrserver")]
-        {
-            let router = self.router.namespace();
-            // The index must differ from the peer's: where both are 2, as they would be in fresh namespaces, the kernel
-            // takes the end of a pair for a device of its own, and notices up to a second late that it is up.
-            host.netns.ip(&[format!("link add {near} index 10 type veth peer name {far} netns {router}")])?;
+        // The index must differ from the peer's: where both are 2, as they would be in fresh namespaces, the kernel
+        // takes the end of a pair for a device of its own, and notices up to a second late that it is up.
+        host.netns.ip(&[format!("link add {near} index 10 type veth peer name {far} netns {router}")])?;
+        Ok(())
+    }
+
+    /// A path between router and server.
+    fn emulate(&self, path: &Path) -> anyhow::Result<Emulator> {
+        let near = self.router.run(|| End::open("ctrserver"))?;
+        let far = self.server.run(|| End::open("ctserver"))?;
+        for (host, name) in [(&self.router, "ctrserver"), (&self.server, "ctserver")] {
+            // The queue is the path's, not the device's.
+            host.netns.ip(&[format!("link set {name} txqueuelen 20000")])?;
         }
+        Emulator::start(path, &near, &far)
+    }
+
+    /// Addresses and routes.
+    fn address(&self) -> anyhow::Result<()> {
         let near = interface_up("ctrclient", addresses(1, ROUTER));
         self.router.netns.ip(&[near, interface_up("ctrserver", addresses(2, ROUTER))].concat())?;
         for host in [&self.client, &self.server] {
@@ -171,14 +218,14 @@ impl Testbed {
 
     /// Sends datagrams from end to end until one arrives: links take a moment to come up, and then the first test
     /// finds the neighbours known.
-    fn check_path(&self, family: Family) -> anyhow::Result<()> {
+    fn check_path(&self, family: Family, delay: Duration) -> anyhow::Result<()> {
         let bind = |host: &Host| {
             let address = host.socket_address(family, 0);
             host.run(|| UdpSocket::bind(address).with_context(|| format!("cannot bind {address}")))
         };
         let (client, server) = (bind(&self.client)?, bind(&self.server)?);
-        server.set_read_timeout(Some(Duration::from_millis(5)))?;
-        client.set_read_timeout(Some(Duration::from_millis(50)))?;
+        server.set_read_timeout(Some(delay + Duration::from_millis(5)))?;
+        client.set_read_timeout(Some(delay + Duration::from_millis(50)))?;
         poll::until("a datagram arrives", PATH_UP, || {
             // Errors are expected while the links come up.
             let _ = client.send_to(b"there", server.local_addr()?);

@@ -9,6 +9,8 @@
 //! pair misleads: a queue in the receiving namespace pushes back on the sender's socket, so that a shaper there
 //! looks lossless when it is not.
 //!
+//! [`Testbed::with_path`] puts delay, a rate, a queue and loss between router and server.
+//!
 //! Everything needs root. What is missing is an error that says what to install or to run; a test that cannot
 //! run has to fail, since a test that skips itself passes without having tested anything.
 //!
@@ -36,6 +38,7 @@ pub mod iperf3;
 mod kernel_state;
 mod leftovers;
 mod netns;
+pub mod path;
 mod poll;
 mod process;
 mod program;
@@ -46,6 +49,7 @@ pub mod traffic;
 pub use bed::Testbed;
 pub use host::{Family, Host};
 pub use kernel_state::KernelState;
+pub use path::Path;
 pub use poll::until;
 pub use process::Process;
 pub use program::{require_program, require_root};

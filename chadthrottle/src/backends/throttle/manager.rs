@@ -8,6 +8,7 @@ use super::{DownloadThrottleBackend, Target, UploadThrottleBackend};
 use crate::{
     backends::{BackendError, Obstacle},
     process::ProcessId,
+    sys::capability::{self, NET_ADMIN},
 };
 
 /// How often limits want looking after.
@@ -78,6 +79,21 @@ impl ThrottleManager {
     #[must_use]
     pub fn download_backend(&self) -> Option<&'static str> {
         self.download.as_ref().map(|download| download.name())
+    }
+
+    /// What these limits do not cover, in a sentence: silence must not be taken for a limit.
+    #[must_use]
+    pub fn not_covered(&self, limits: Limits) -> Option<String> {
+        let upload = limits.upload.map(|_| (self.upload.name(), self.upload.capabilities()));
+        let download = self.download.as_ref().filter(|_| limits.download.is_some());
+        let download = download.map(|backend| (backend.name(), backend.capabilities()));
+        let (name, _) = [upload, download].into_iter().flatten().find(|(_, covers)| !covers.udp)?;
+        let remedy = if capability::first_missing(&[NET_ADMIN]).is_some() {
+            "sudo limits that too"
+        } else {
+            "--list-backends tells which backends limit that too"
+        };
+        Some(format!("{name} limits TCP alone, no UDP (QUIC, DNS); {remedy}"))
     }
 
     /// Sets the limits of a process to just these: what is `None` is taken away.

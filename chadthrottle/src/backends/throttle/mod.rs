@@ -4,7 +4,11 @@
 pub mod ebpf_cgroup;
 #[cfg(test)]
 pub(crate) mod fake;
+#[cfg(feature = "throttle-sockopt")]
+pub mod flow;
 pub mod manager;
+#[cfg(feature = "throttle-sockopt")]
+pub mod sockopt;
 
 pub use manager::ThrottleManager;
 

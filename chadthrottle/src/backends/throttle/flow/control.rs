@@ -1,0 +1,251 @@
+//! What each socket of a target is to be set to, from what each has moved. Pure: no clock, no socket.
+
+use std::collections::BTreeMap;
+
+use super::{
+    ledger::Ledger,
+    share::{Appetite, Wish, divide},
+    smooth::{real, whole},
+    window::Window,
+};
+use crate::sys::tcp_socket::UNPACED;
+
+/// Sockets are paced in bursts of two segments (`net.ipv4.tcp_min_tso_segs`): this many IP bytes at once.
+const BURST: f64 = 3000.0;
+/// What is left at least for those that can be held, of the whole.
+const LEAST_PART: f64 = 0.1;
+/// The golden ratio, for values that are spread evenly however few are taken.
+const GOLDEN: f64 = 0.618_033_988_75;
+
+/// What a socket has done since it was last looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    /// Its cookie.
+    pub(super) socket: u64,
+    /// How long that is, in seconds.
+    pub(super) dt: f64,
+    /// IP bytes in the direction that is limited.
+    pub(super) bytes: u64,
+    /// What the kernel measures as its round trip, in seconds.
+    pub(super) round_trip: f64,
+    /// The receive window that was in force, in bytes, and the unit in which the peer is told it.
+    pub(super) window: u32,
+    pub(super) unit: u32,
+    /// Payload in a full segment, and IP bytes in it.
+    pub(super) segment: (f64, f64),
+}
+
+/// The controller of one target in one direction.
+#[derive(Debug)]
+pub(super) struct Control<A> {
+    ledger: Ledger,
+    sockets: BTreeMap<u64, Controlled<A>>,
+    /// How many sockets there have been.
+    count: u32,
+}
+
+/// One socket.
+#[derive(Debug)]
+struct Controlled<A> {
+    appetite: Appetite,
+    wish: Wish,
+    /// IP bytes a second.
+    cap: f64,
+    round_trip: f64,
+    actuator: A,
+}
+
+/// How a cap becomes a setting.
+pub(super) trait Actuator {
+    /// For a new socket, the how-manieth of its target.
+    fn new(seen: &Seen, number: f64) -> Self;
+    /// Takes in what the socket did under its cap.
+    fn add(&mut self, seen: &Seen, cap: f64);
+    /// Chooses the setting for a cap.
+    fn set(&mut self, cap: f64);
+    /// How long one burst takes at this cap, in seconds.
+    fn lump(cap: f64) -> f64;
+    /// The setting.
+    fn value(&self) -> u64;
+    /// The least rate that it can hold, in IP bytes a second.
+    fn floor(&self) -> f64;
+}
+
+impl<A: Actuator> Control<A> {
+    /// A limit in IP bytes a second.
+    pub(super) fn new(limit: u64) -> Self {
+        Self { ledger: Ledger::new(real(limit.max(1))), sockets: BTreeMap::new(), count: 0 }
+    }
+
+    /// The limit that it holds.
+    pub(super) fn limit(&self) -> u64 {
+        whole(self.ledger.limit())
+    }
+
+    /// Changes the limit.
+    pub(super) fn set_limit(&mut self, limit: u64) {
+        self.ledger = Ledger::new(real(limit.max(1)));
+    }
+
+    /// A new socket, with all that it has moved so far: it gets its part at once, without waiting for the next tick.
+    pub(super) fn admit(&mut self, seen: &Seen) {
+        let number = f64::from(self.count);
+        self.count = self.count.wrapping_add(1);
+        let appetite = Appetite::new(real(seen.bytes));
+        let controlled = Controlled {
+            wish: if appetite.has_begun() { Wish::More } else { Wish::New },
+            appetite,
+            cap: 0.0,
+            round_trip: seen.round_trip,
+            actuator: A::new(seen, (number * GOLDEN).fract()),
+        };
+        self.sockets.insert(seen.socket, controlled);
+        self.divide();
+    }
+
+    /// A socket is gone.
+    pub(super) fn forget(&mut self, socket: u64) {
+        self.sockets.remove(&socket);
+    }
+
+    /// Takes in what sockets did, `dt` seconds after the last time, and divides anew. Sockets that were not looked at
+    /// stay as they were.
+    pub(super) fn tick(&mut self, dt: f64, seen: &[Seen]) {
+        let mut bytes = 0;
+        for seen in seen {
+            bytes += seen.bytes;
+            let Some(socket) = self.sockets.get_mut(&seen.socket) else { continue };
+            // One that is idle tells nothing about its window.
+            if socket.appetite.has_begun() && socket.wish != Wish::Nothing {
+                socket.actuator.add(seen, socket.cap);
+            }
+            socket.round_trip = seen.round_trip;
+            let (cap, lump) = (socket.cap, A::lump(socket.cap));
+            socket.wish = socket.appetite.add(real(seen.bytes), seen.dt, cap, seen.round_trip, lump);
+        }
+        let is_wanted = self.sockets.values().any(|socket| socket.wish == Wish::More);
+        self.ledger.add(real(bytes), dt, is_wanted);
+        self.divide();
+    }
+
+    fn divide(&mut self) {
+        let wishes: Vec<Wish> = self.sockets.values().map(|socket| socket.wish).collect();
+        let active = self.sockets.values().filter(|socket| !matches!(socket.wish, Wish::Nothing | Wish::New));
+        let round_trip = active.map(|socket| socket.round_trip).fold(0.0, f64::max);
+        let rate = self.ledger.rate(round_trip);
+        let mut caps = divide(rate, &wishes);
+        // Whoever cannot be held to its part takes more, at the cost of the others.
+        let floors = self.sockets.values().map(|socket| socket.actuator.floor());
+        let stubborn: Vec<(f64, bool)> = floors
+            .zip(&wishes)
+            .zip(&caps)
+            .map(|((floor, wish), cap)| (floor, *wish == Wish::More && floor > *cap))
+            .collect();
+        let taken: f64 =
+            stubborn.iter().filter(|(_, is_stubborn)| *is_stubborn).map(|(floor, _)| floor).sum();
+        if taken > 0.0 {
+            let others: Vec<Wish> = wishes
+                .iter()
+                .zip(&stubborn)
+                .map(|(wish, (_, is_stubborn))| if *is_stubborn { Wish::Nothing } else { *wish })
+                .collect();
+            caps = divide((rate - taken).max(rate * LEAST_PART), &others);
+        }
+        for ((socket, cap), (floor, is_stubborn)) in self.sockets.values_mut().zip(caps).zip(stubborn) {
+            socket.cap = if is_stubborn { floor } else { cap };
+            socket.actuator.set(socket.cap);
+        }
+    }
+
+    /// What a socket is to be set to.
+    pub(super) fn value(&self, socket: u64) -> Option<u64> {
+        self.sockets.get(&socket).map(|socket| socket.actuator.value())
+    }
+
+    /// Whether a socket has moved nothing for a while.
+    pub(super) fn is_idle(&self, socket: u64) -> bool {
+        self.sockets.get(&socket).is_some_and(|socket| socket.appetite.is_idle())
+    }
+
+    /// The least rate that those who want more than they have can be held to together, in IP bytes a second.
+    pub(super) fn floor(&self) -> u64 {
+        let pressing = self.sockets.values().filter(|socket| socket.wish == Wish::More);
+        whole(pressing.map(|socket| socket.actuator.floor()).sum())
+    }
+
+    /// What sockets move now, in IP bytes a second.
+    #[cfg(test)]
+    pub(super) fn rates(&self) -> Vec<f64> {
+        self.sockets.values().map(|socket| socket.appetite.rate()).collect()
+    }
+}
+
+/// Paces what is sent.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// Of the IP bytes, those that are paced.
+    payload: f64,
+    value: u64,
+}
+
+impl Actuator for Pace {
+    fn new(seen: &Seen, _: f64) -> Self {
+        Self { payload: seen.segment.0 / seen.segment.1, value: UNPACED }
+    }
+
+    fn add(&mut self, seen: &Seen, _: f64) {
+        self.payload = seen.segment.0 / seen.segment.1;
+    }
+
+    fn set(&mut self, cap: f64) {
+        self.value = whole(cap * self.payload).max(1);
+    }
+
+    fn lump(cap: f64) -> f64 {
+        BURST / cap.max(1.0)
+    }
+
+    fn value(&self) -> u64 {
+        self.value
+    }
+
+    fn floor(&self) -> f64 {
+        0.0
+    }
+}
+
+/// Opens a window for what is received.
+#[derive(Debug)]
+pub(super) struct Open {
+    window: Window,
+    unit: u32,
+    value: u32,
+}
+
+impl Actuator for Open {
+    fn new(seen: &Seen, number: f64) -> Self {
+        let window = Window::new(seen.round_trip * seen.segment.0 / seen.segment.1, number);
+        Self { window, unit: seen.unit, value: u32::MAX }
+    }
+
+    fn add(&mut self, seen: &Seen, cap: f64) {
+        self.unit = seen.unit;
+        self.window.add(real(seen.bytes), seen.dt, f64::from(seen.window), cap, seen.round_trip);
+    }
+
+    fn set(&mut self, cap: f64) {
+        self.value = self.window.bytes(cap, self.unit);
+    }
+
+    fn lump(_: f64) -> f64 {
+        0.0
+    }
+
+    fn value(&self) -> u64 {
+        self.value.into()
+    }
+
+    fn floor(&self) -> f64 {
+        self.window.floor(self.unit)
+    }
+}

@@ -1,0 +1,58 @@
+//! What a target has had too much or too little, so that in the long run it has exactly its limit.
+//!
+//! Everything else here works with estimates: of round trips, of headers, of what sockets want. They may be wrong by
+//! some percent, and a second of it is no harm; the sum is.
+
+/// After a limit was set, what was on its way already does not count: it would have to be paid for by what comes. That
+/// is until the rate has been below this much of the limit for so many seconds, at the latest after the last of these.
+const GRACE: f64 = 0.3;
+const HELD: f64 = 1.3;
+const LONGEST_GRACE: f64 = 2.0;
+/// What is out of balance is made up for in about this many seconds, and at least in so many round trips.
+const MEMORY: f64 = 1.0;
+const ROUND_TRIPS: f64 = 6.0;
+/// The most that is saved up, in seconds of the limit: what nobody wanted is gone. What somebody wanted and did not get
+/// is more, because windows or paces must have been reckoned too small.
+const MOST_SAVED: f64 = 0.03;
+const MOST_MISSED: f64 = 0.2;
+/// The most that is owed, in seconds of the limit.
+const MOST_OWED: f64 = 0.3;
+
+/// The books of one limit. Rates are IP bytes a second.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ledger {
+    limit: f64,
+    /// Bytes too many.
+    owed: f64,
+    grace: f64,
+    age: f64,
+}
+
+impl Ledger {
+    pub(super) const fn new(limit: f64) -> Self {
+        Self { limit, owed: 0.0, grace: GRACE, age: 0.0 }
+    }
+
+    pub(super) const fn limit(&self) -> f64 {
+        self.limit
+    }
+
+    /// Takes in what has passed within `dt` seconds, and whether anybody wanted more.
+    pub(super) fn add(&mut self, bytes: f64, dt: f64, is_wanted: bool) {
+        let most = if is_wanted { MOST_MISSED } else { MOST_SAVED };
+        self.age += dt;
+        if self.grace > 0.0 && self.age < LONGEST_GRACE {
+            if bytes < self.limit * dt * HELD {
+                self.grace -= dt;
+            }
+            return;
+        }
+        let owed = self.owed + bytes - self.limit * dt;
+        self.owed = owed.clamp(-most * self.limit, MOST_OWED * self.limit);
+    }
+
+    /// What may pass now, where a change takes a `round_trip` in seconds to be felt.
+    pub(super) fn rate(&self, round_trip: f64) -> f64 {
+        self.limit - self.owed / MEMORY.max(ROUND_TRIPS * round_trip)
+    }
+}

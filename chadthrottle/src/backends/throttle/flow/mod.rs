@@ -1,0 +1,93 @@
+//! Flow control by socket option: a process's TCP traffic is held to a limit from outside, in both directions, by
+//! asking its own sockets to go slower.
+//!
+//! - **Upload**: `SO_MAX_PACING_RATE`. TCP paces itself; what is over the limit waits in the program's own socket.
+//! - **Download**: `SO_BUF_LOCK` and `TCP_WINDOW_CLAMP`. The receive window is opened as far as a round trip at the
+//!   limit takes, in a control loop on what really arrives.
+//!
+//! Nothing is dropped, queued, moved or redirected, and no privilege is needed for one's own processes. A socket is taken
+//! hold of by `pidfd_getfd(2)`, which is ptrace's to allow, for the microseconds of a call or two: while a duplicate
+//! lives, so does the connection.
+//!
+//! What follows from what is where:
+//!
+//! - `members`: the processes of a target. `socket`, `held`: their sockets, found in /proc, and the options of each.
+//! - `ledger`, `share`, `window`, `control`: pure. How much a target may have, which part of it each socket gets,
+//!   and which window that is.
+//! - `target`, `engine`: the loop. A scan for new sockets each 10 ms, a tick of the controller each 50 ms, both less
+//!   often where there are so many sockets that they would cost more than some percent of a CPU.
+//!
+//! What it cannot do: anything that is not TCP; a download below one least window a connection and round trip
+//! ([`Achievable`]). And what a process sends within the first milliseconds of a connection passes as it is.
+//!
+//! Options are put back when a limit goes, a target leaves, and we end, by SIGINT, SIGTERM or a panic. They outlive a
+//! SIGKILL: a journal of what was set belongs where [`held`] sets it.
+
+mod control;
+mod engine;
+mod held;
+mod ledger;
+mod members;
+mod share;
+#[cfg(test)]
+mod simulation;
+mod smooth;
+mod socket;
+mod target;
+mod window;
+
+pub use engine::SharedFlow;
+
+use std::io;
+
+use crate::rate::scaled;
+
+/// Which way the traffic goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// What is sent.
+    Upload,
+    /// What is received.
+    Download,
+}
+
+/// Whether a limit can be held by flow control alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Achievable {
+    /// It can.
+    Yes,
+    /// The sockets that are busy now cannot be held to less than this together, in IP bytes a second. What is to be held
+    /// lower has to be delayed or dropped as well.
+    AtLeast(u64),
+}
+
+/// What has passed under a limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// IP bytes.
+    pub bytes: u64,
+}
+
+/// Why a target cannot be taken hold of.
+#[derive(Debug, thiserror::Error)]
+pub enum FlowError {
+    /// It has ended.
+    #[error("it has ended")]
+    Ended,
+    /// It is not ours to take hold of.
+    #[error("{0}")]
+    Denied(String),
+    /// The kernel refuses.
+    #[error(transparent)]
+    Kernel(#[from] io::Error),
+}
+
+/// Why a limit is too low, in words.
+#[must_use]
+pub fn too_low(floor: u64) -> String {
+    format!(
+        "its connections cannot be held below {}B/s together, because a receive window has a least size and the round \
+         trip is short; a backend that queues or drops can (sudo)",
+        scaled(floor)
+    )
+}

@@ -1,0 +1,167 @@
+//! One TCP socket of a target.
+
+use std::{io, net::IpAddr, os::fd::RawFd};
+
+use super::{
+    control::Seen,
+    held::{Clamp, Pacing},
+    members::Members,
+    smooth::real,
+};
+use crate::sys::tcp_socket::{TcpInfo, TcpSocket};
+
+/// Length of a TCP header without options, and of the timestamps option as Linux aligns it.
+const TCP_HEADER: u64 = 20;
+const TIMESTAMPS: u64 = 12;
+/// `TCP_ESTABLISHED`, `TCP_SYN_SENT`, `TCP_CLOSE` and `TCP_LISTEN` (`include/net/tcp_states.h`).
+pub(super) const ESTABLISHED: u8 = 1;
+const CLOSE: u8 = 7;
+const LISTEN: u8 = 10;
+/// Where no round trip has been measured yet, in seconds.
+const UNKNOWN_TRIP: f64 = 0.02;
+/// A connection that has received less is new, in bytes.
+const FRESH: u64 = 100_000;
+/// What a segment carries, where that is not known.
+const USUAL_MSS: u32 = 1448;
+
+/// A socket that a target has, by where it is and what it has counted.
+#[derive(Debug)]
+pub(super) struct Socket {
+    cookie: u64,
+    /// Which processes have it open, and as what.
+    pub(super) holders: Vec<(i32, RawFd)>,
+    /// Bytes of IP and TCP headers of one segment.
+    header: u64,
+    info: TcpInfo,
+    /// When it was last read, in seconds.
+    pub(super) read_at: f64,
+    pub(super) pacing: Option<Pacing>,
+    pub(super) clamp: Option<Clamp>,
+    /// The window that was last asked for.
+    pub(super) window: u32,
+}
+
+/// What a socket is good for.
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// An end of a connection.
+    Connection(Box<Socket>),
+    /// It may become one, or gets others accepted.
+    NotYet,
+    /// Nothing that is limited.
+    Other,
+}
+
+impl Kind {
+    /// Looks at a new descriptor of a target.
+    pub(super) fn of(
+        members: &Members,
+        pid: i32,
+        fd: RawFd,
+        include_loopback: bool,
+        now: f64,
+    ) -> io::Result<Self> {
+        let Some(member) = members.get(pid) else { return Ok(Self::NotYet) };
+        let Some(socket) = member.duplicate(fd)? else { return Ok(Self::Other) };
+        let info = socket.info()?;
+        if matches!(info.state, CLOSE | LISTEN) {
+            return Ok(Self::NotYet);
+        }
+        let Ok((local, remote)) = socket.ends() else { return Ok(Self::NotYet) };
+        // A socket of family AF_INET6 may speak IPv4: its addresses are mapped then.
+        let (local, remote) = (local.ip().to_canonical(), remote.ip().to_canonical());
+        if !include_loopback && is_loopback(local, remote) {
+            return Ok(Self::Other);
+        }
+        let header = if remote.is_ipv4() { 20 } else { 40 } + TCP_HEADER;
+        Ok(Self::Connection(Box::new(Socket {
+            cookie: socket.cookie()?,
+            holders: vec![(pid, fd)],
+            header,
+            info,
+            read_at: now,
+            pacing: None,
+            clamp: None,
+            window: u32::MAX,
+        })))
+    }
+}
+
+fn is_loopback(local: IpAddr, remote: IpAddr) -> bool {
+    local == remote || (local.is_loopback() && remote.is_loopback())
+}
+
+impl Socket {
+    /// Duplicates it for as long as `work` takes. None where nobody has it any more, or we have no descriptor left.
+    pub(super) fn with<T>(
+        &mut self,
+        members: &Members,
+        work: impl FnOnce(&mut Self, &TcpSocket) -> io::Result<T>,
+    ) -> Option<T> {
+        // The descriptor may be another socket's by now.
+        let mut holders = self.holders.iter();
+        let socket = holders.find_map(|&(pid, fd)| members.get(pid)?.duplicate_known(fd, self.cookie))?;
+        // When its owner closes it meanwhile the connection ends with the line below, microseconds later.
+        work(self, &socket).inspect_err(|error| log::debug!("a socket refuses: {error}")).ok()
+    }
+
+    /// Whether it has hardly received anything. With the first segments the kernel opens the window again (see
+    /// [`Clamp::may_be_undone`]), so that it wants to be looked at more often than others.
+    pub(super) const fn is_fresh(&self) -> bool {
+        self.info.bytes_received < FRESH && self.clamp.is_some()
+    }
+
+    /// The state of the connection, as last read.
+    pub(super) const fn info(&self) -> &TcpInfo {
+        &self.info
+    }
+
+    /// Reads what it has counted since the last time: what went out, and what came in.
+    pub(super) fn read(&mut self, socket: &TcpSocket, now: f64) -> io::Result<(Seen, Seen)> {
+        let before = std::mem::replace(&mut self.info, socket.info()?);
+        let dt = (now - std::mem::replace(&mut self.read_at, now)).max(1e-3);
+        let info = &self.info;
+        let header = self.header();
+        let since = |now: u64, before: u64| now.checked_sub(before).unwrap_or(now);
+        let segments = |now: u32, before: u32| u64::from(now.wrapping_sub(before).min(1 << 31));
+        let sent = since(info.bytes_sent, before.bytes_sent)
+            + header * segments(info.segments_out, before.segments_out);
+        let received = since(info.bytes_received, before.bytes_received)
+            + header * segments(info.segments_in, before.segments_in);
+        Ok((self.outgoing(dt, sent), self.incoming(dt, received)))
+    }
+
+    /// What a controller is told of what it sends.
+    pub(super) fn outgoing(&self, dt: f64, bytes: u64) -> Seen {
+        self.seen(dt, bytes, self.info.round_trip, self.info.send_mss)
+    }
+
+    /// What a controller is told of what it receives.
+    pub(super) fn incoming(&self, dt: f64, bytes: u64) -> Seen {
+        let info = &self.info;
+        let trip = if info.receive_round_trip > 0 { info.receive_round_trip } else { info.round_trip };
+        self.seen(dt, bytes, trip, info.receive_mss)
+    }
+
+    fn seen(&self, dt: f64, bytes: u64, trip: u32, mss: u32) -> Seen {
+        let mss = f64::from(if mss < 64 { USUAL_MSS } else { mss });
+        Seen {
+            socket: self.cookie,
+            dt,
+            bytes,
+            round_trip: if trip > 0 { f64::from(trip) / 1e6 } else { UNKNOWN_TRIP },
+            window: self.clamp.as_ref().map_or(u32::MAX, Clamp::in_force),
+            unit: 1 << self.info.window_scale,
+            segment: (mss, mss + real(self.header())),
+        }
+    }
+
+    fn header(&self) -> u64 {
+        self.header + if self.info.timestamps { TIMESTAMPS } else { 0 }
+    }
+
+    /// What tells it from all others.
+    pub(super) const fn cookie(&self) -> u64 {
+        self.cookie
+    }
+}

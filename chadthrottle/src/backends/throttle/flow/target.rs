@@ -1,0 +1,384 @@
+//! One target: its processes, their sockets, and the controllers of its limits.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Achievable, Direction, Passed,
+    control::{Actuator, Control, Open, Pace, Seen},
+    held::{Clamp, Pacing},
+    members::Members,
+    socket::{ESTABLISHED, Kind, Socket},
+};
+use crate::{backends::throttle::Target, sys::proc_fd};
+
+/// How often new sockets are looked for, and how often all are looked at, where that costs little.
+const SCAN: Duration = Duration::from_millis(10);
+const TICK: Duration = Duration::from_millis(50);
+/// Of one CPU, looking for new sockets takes no more than a hundredth, and looking at those there are no more than a
+/// thirtieth.
+const SCAN_SHARE: u32 = 100;
+const TICK_SHARE: u32 = 30;
+/// Idle sockets are looked at in every so-manieth tick; where there are more than this, more rarely.
+const IDLE_TICKS: u64 = 4;
+const IDLE_AT_ONCE: u64 = 64;
+/// How soon a limit is called out of reach: not by one round trip that was short.
+const HOPELESS_TICKS: u32 = 20;
+
+/// A target with its limits.
+#[derive(Debug)]
+pub(super) struct Limited {
+    target: Target,
+    members: Members,
+    include_loopback: bool,
+    start: Instant,
+    /// By inode.
+    sockets: HashMap<u32, Socket>,
+    /// Inodes of descriptors that are nothing to us.
+    others: HashSet<u32>,
+    upload: Option<Limit<Pace>>,
+    download: Option<Limit<Open>>,
+    ticks: u64,
+    last_tick: Instant,
+    next_tick: Instant,
+    next_scan: Instant,
+}
+
+/// A limit in one direction.
+#[derive(Debug)]
+struct Limit<A> {
+    control: Control<A>,
+    passed: Passed,
+    hopeless: u32,
+}
+
+impl<A: Actuator> Limit<A> {
+    fn new(limit: u64) -> Self {
+        Self { control: Control::new(limit), passed: Passed::default(), hopeless: 0 }
+    }
+
+    fn achievable(&self) -> Achievable {
+        let floor = self.control.floor();
+        if floor > self.control.limit() { Achievable::AtLeast(floor) } else { Achievable::Yes }
+    }
+}
+
+impl Limited {
+    /// Takes hold of a target. Nothing is limited yet.
+    ///
+    /// # Errors
+    /// When it has ended, or is not ours to take hold of (`EPERM`).
+    pub(super) fn new(target: &Target, include_loopback: bool) -> io::Result<Self> {
+        let now = Instant::now();
+        Ok(Self {
+            target: target.clone(),
+            members: Members::new(target)?,
+            include_loopback,
+            start: now,
+            sockets: HashMap::new(),
+            others: HashSet::new(),
+            upload: None,
+            download: None,
+            ticks: 0,
+            last_tick: now,
+            next_tick: now,
+            next_scan: now,
+        })
+    }
+
+    /// Sets or changes a limit; it is in force when this returns. A socket that is open and busy tells whether it can
+    /// be held.
+    pub(super) fn set(&mut self, direction: Direction, limit: u64) -> Achievable {
+        match direction {
+            Direction::Upload => set(&mut self.upload, limit),
+            Direction::Download => set(&mut self.download, limit),
+        }
+        self.scan();
+        let Self { sockets, upload, download, .. } = self;
+        for socket in sockets.values() {
+            admit(socket, upload, download);
+        }
+        self.apply();
+        match direction {
+            Direction::Upload => Achievable::Yes,
+            Direction::Download => self.download.as_ref().map_or(Achievable::Yes, Limit::achievable),
+        }
+    }
+
+    /// Takes a limit away and puts the options of every socket back. True when none is left.
+    pub(super) fn remove(&mut self, direction: Direction) -> bool {
+        let Self { sockets, members, .. } = self;
+        match direction {
+            Direction::Upload if self.upload.take().is_some() => {
+                for socket in sockets.values_mut() {
+                    restore_pacing(socket, members);
+                }
+            }
+            Direction::Download if self.download.take().is_some() => {
+                for socket in sockets.values_mut() {
+                    restore_window(socket, members);
+                }
+            }
+            _ => {}
+        }
+        self.upload.is_none() && self.download.is_none()
+    }
+
+    /// The limit in IP bytes a second.
+    pub(super) fn limit(&self, direction: Direction) -> Option<u64> {
+        match direction {
+            Direction::Upload => self.upload.as_ref().map(|limit| limit.control.limit()),
+            Direction::Download => self.download.as_ref().map(|limit| limit.control.limit()),
+        }
+    }
+
+    /// What has passed under it.
+    pub(super) fn passed(&self, direction: Direction) -> Passed {
+        let passed = match direction {
+            Direction::Upload => self.upload.as_ref().map(|limit| limit.passed),
+            Direction::Download => self.download.as_ref().map(|limit| limit.passed),
+        };
+        passed.unwrap_or_default()
+    }
+
+    /// Does what is due, and says when something is again.
+    pub(super) fn step(&mut self) -> Instant {
+        let now = Instant::now();
+        if now >= self.next_scan {
+            self.scan();
+            let took = now.elapsed();
+            self.next_scan = now + SCAN.max(took * SCAN_SHARE);
+        }
+        let now = Instant::now();
+        if now >= self.next_tick {
+            self.tick(now);
+            let took = now.elapsed();
+            self.next_tick = now + TICK.max(took * TICK_SHARE);
+        }
+        self.next_scan.min(self.next_tick)
+    }
+
+    /// Looks for sockets that are new, and forgets those that are gone.
+    fn scan(&mut self) {
+        let now = self.start.elapsed().as_secs_f64();
+        let mut open: HashMap<u32, Vec<_>> = HashMap::new();
+        for member in self.members.iter() {
+            let pid = member.id.pid;
+            for (fd, inode) in proc_fd::sockets(pid).unwrap_or_default() {
+                open.entry(inode).or_default().push((pid, fd));
+            }
+        }
+        self.others.retain(|inode| open.contains_key(inode));
+        let Self { sockets, upload, download, .. } = self;
+        sockets.retain(|inode, socket| {
+            let is_open = open.contains_key(inode);
+            if !is_open {
+                forget(socket, upload, download);
+            }
+            is_open
+        });
+        for (inode, holders) in open {
+            if let Some(socket) = self.sockets.get_mut(&inode) {
+                socket.holders = holders;
+                if socket.is_fresh() {
+                    socket.with(&self.members, |socket, duplicate| {
+                        let window = socket.window;
+                        let info = duplicate.info()?;
+                        match &mut socket.clamp {
+                            Some(clamp) if clamp.may_be_undone(&info) => clamp.apply(duplicate, window),
+                            _ => Ok(()),
+                        }
+                    });
+                }
+                // One that was still connecting.
+                if socket.clamp.is_none() && self.download.is_some() && socket.info().state != ESTABLISHED {
+                    socket.with(&self.members, |socket, duplicate| socket.read(duplicate, now));
+                    admit(socket, &mut self.upload, &mut self.download);
+                    apply(socket, &self.members, self.upload.as_ref(), self.download.as_ref());
+                }
+            } else if !self.others.contains(&inode) {
+                self.look_at(inode, holders, now);
+            }
+        }
+    }
+
+    fn look_at(&mut self, inode: u32, holders: Vec<(i32, i32)>, now: f64) {
+        let Some(&(pid, fd)) = holders.first() else { return };
+        match Kind::of(&self.members, pid, fd, self.include_loopback, now) {
+            Ok(Kind::Connection(mut socket)) => {
+                socket.holders = holders;
+                admit(&socket, &mut self.upload, &mut self.download);
+                apply(&mut socket, &self.members, self.upload.as_ref(), self.download.as_ref());
+                self.sockets.insert(inode, *socket);
+            }
+            Ok(Kind::Other) => {
+                self.others.insert(inode);
+            }
+            // Closed meanwhile, or no descriptor is left for us: the next scan will see.
+            Ok(Kind::NotYet) | Err(_) => {}
+        }
+    }
+
+    /// Reads what every socket has done, and sets what it may do.
+    fn tick(&mut self, now: Instant) {
+        let dt = now.duration_since(self.last_tick).as_secs_f64().max(1e-3);
+        self.last_tick = now;
+        self.ticks += 1;
+        self.members.refresh();
+        let at = self.start.elapsed().as_secs_f64();
+        let idle = self.sockets.values().filter(|socket| self.is_idle(socket)).count() as u64;
+        let every = IDLE_TICKS.max(idle / IDLE_AT_ONCE);
+        let (mut sent, mut received) = (Vec::new(), Vec::new());
+        let due: Vec<u32> = self
+            .sockets
+            .iter()
+            .filter(|(inode, socket)| {
+                !self.is_idle(socket) || (self.ticks + u64::from(**inode)).is_multiple_of(every)
+            })
+            .map(|(inode, _)| *inode)
+            .collect();
+        for inode in &due {
+            let Some(socket) = self.sockets.get_mut(inode) else { continue };
+            if let Some((outgoing, incoming)) =
+                socket.with(&self.members, |socket, duplicate| socket.read(duplicate, at))
+            {
+                sent.push(outgoing);
+                received.push(incoming);
+            }
+        }
+        account(&mut self.upload, dt, &sent);
+        account(&mut self.download, dt, &received);
+        self.warn_if_hopeless();
+        self.apply();
+    }
+
+    fn is_idle(&self, socket: &Socket) -> bool {
+        let cookie = socket.cookie();
+        self.upload.as_ref().is_none_or(|limit| limit.control.is_idle(cookie))
+            && self.download.as_ref().is_none_or(|limit| limit.control.is_idle(cookie))
+    }
+
+    /// Sets every socket to what its controller wants.
+    fn apply(&mut self) {
+        for socket in self.sockets.values_mut() {
+            apply(socket, &self.members, self.upload.as_ref(), self.download.as_ref());
+        }
+    }
+
+    fn warn_if_hopeless(&mut self) {
+        let Some(limit) = &mut self.download else { return };
+        match limit.achievable() {
+            Achievable::Yes => limit.hopeless = 0,
+            Achievable::AtLeast(floor) => {
+                limit.hopeless += 1;
+                if limit.hopeless == HOPELESS_TICKS {
+                    let (name, id) = (&self.target.name, self.target.id);
+                    log::warn!("{name} ({id}) is not held to its download limit: {}", super::too_low(floor));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Limited {
+    fn drop(&mut self) {
+        self.remove(Direction::Upload);
+        self.remove(Direction::Download);
+    }
+}
+
+fn set<A: Actuator>(place: &mut Option<Limit<A>>, limit: u64) {
+    match place {
+        Some(old) => old.control.set_limit(limit),
+        none => *none = Some(Limit::new(limit)),
+    }
+}
+
+/// Tells the controllers of a socket that they do not know.
+fn admit(socket: &Socket, upload: &mut Option<Limit<Pace>>, download: &mut Option<Limit<Open>>) {
+    let info = socket.info();
+    if let Some(limit) = upload
+        && limit.control.value(socket.cookie()).is_none()
+    {
+        limit.control.admit(&socket.outgoing(0.0, info.bytes_sent));
+    }
+    // Before it is connected its round trip is not known, and its window would be told to the peer in units that are
+    // too small for ever after (`tcp_select_initial_window`).
+    if let Some(limit) = download
+        && info.state == ESTABLISHED
+        && limit.control.value(socket.cookie()).is_none()
+    {
+        limit.control.admit(&socket.incoming(0.0, info.bytes_received));
+    }
+}
+
+fn forget(socket: &Socket, upload: &mut Option<Limit<Pace>>, download: &mut Option<Limit<Open>>) {
+    if let Some(limit) = upload {
+        limit.control.forget(socket.cookie());
+    }
+    if let Some(limit) = download {
+        limit.control.forget(socket.cookie());
+    }
+}
+
+fn account<A: Actuator>(limit: &mut Option<Limit<A>>, dt: f64, seen: &[Seen]) {
+    let Some(limit) = limit else { return };
+    limit.passed.bytes += seen.iter().map(|seen| seen.bytes).sum::<u64>();
+    limit.control.tick(dt, seen);
+}
+
+/// Sets a socket to what its controllers want, where that is not what it is set to.
+fn apply(
+    socket: &mut Socket,
+    members: &Members,
+    upload: Option<&Limit<Pace>>,
+    download: Option<&Limit<Open>>,
+) {
+    let cookie = socket.cookie();
+    let rate = upload.and_then(|limit| limit.control.value(cookie));
+    let window = download.and_then(|limit| limit.control.value(cookie));
+    let window = window.map(|window| u32::try_from(window).unwrap_or(u32::MAX));
+    let pace_is_set = rate.is_none_or(|rate| is_paced(socket, rate));
+    let window_is_set = window.is_none_or(|window| {
+        socket.window == window
+            && socket.clamp.as_ref().is_some_and(|clamp| !clamp.may_be_undone(socket.info()))
+    });
+    if pace_is_set && window_is_set {
+        return;
+    }
+    socket.with(members, |socket, duplicate| {
+        let info = duplicate.info()?;
+        if let Some(rate) = rate {
+            socket.pacing.get_or_insert_with(|| Pacing::new(&info)).apply(duplicate, &info, rate)?;
+        }
+        if let Some(window) = window {
+            let clamp = match &mut socket.clamp {
+                Some(clamp) => clamp,
+                none => none.insert(Clamp::new(duplicate)?),
+            };
+            clamp.apply(duplicate, window)?;
+            socket.window = window;
+        }
+        Ok(())
+    });
+}
+
+/// Whether it is as good as paced at this rate.
+fn is_paced(socket: &Socket, rate: u64) -> bool {
+    let current = socket.info().max_pacing_rate;
+    socket.pacing.is_some() && current.abs_diff(rate) <= rate / 200
+}
+
+fn restore_pacing(socket: &mut Socket, members: &Members) {
+    let Some(mut pacing) = socket.pacing.take() else { return };
+    socket.with(members, |_, duplicate| pacing.restore(duplicate, &duplicate.info()?));
+}
+
+fn restore_window(socket: &mut Socket, members: &Members) {
+    let Some(mut clamp) = socket.clamp.take() else { return };
+    socket.window = u32::MAX;
+    socket.with(members, |_, duplicate| clamp.restore(duplicate));
+}

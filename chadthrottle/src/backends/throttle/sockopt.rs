@@ -1,0 +1,211 @@
+//! Limits by flow control alone, for who has no privilege: TCP, one's own processes, no packet lost.
+//!
+//! How is in [`flow`](super::flow). What it cannot hold it refuses: a block, a download below what the receive windows
+//! of busy connections allow, and processes that ptrace(2) does not let us look into. That UDP is not covered, whoever
+//! uses it has to say.
+
+use chadthrottle_common::ThrottleStats;
+
+use super::{
+    DownloadThrottleBackend, Target, UploadThrottleBackend,
+    flow::{Achievable, Direction, FlowError, SharedFlow, too_low},
+};
+use crate::{
+    backends::{Availability, BackendCapabilities, BackendError, BackendOptions, BackendPriority, Obstacle},
+    process::{ProcessError, ProcessId},
+    sys::pidfd::PidFd,
+};
+
+/// Name on the command line.
+pub const NAME: &str = "sockopt";
+/// UDP passes it by.
+pub const PRIORITY: BackendPriority = BackendPriority::Fallback;
+/// What it covers.
+pub const CAPABILITIES: BackendCapabilities = BackendCapabilities {
+    ipv4: true,
+    ipv6: true,
+    tcp: true,
+    udp: false,
+    open_connections: true,
+    moves_process: false,
+    shapes: true,
+};
+
+/// One direction of it.
+struct Limiter {
+    flow: SharedFlow,
+    include_loopback: bool,
+    direction: Direction,
+}
+
+impl Limiter {
+    fn new(options: &BackendOptions, flow: &SharedFlow, direction: Direction) -> Self {
+        Self { flow: flow.clone(), include_loopback: options.include_loopback, direction }
+    }
+
+    fn set(&self, target: &Target, limit: u64) -> Result<(), BackendError> {
+        let process = target.id;
+        if limit == 0 {
+            let reason =
+                "flow control slows connections down and cannot block them; a backend that drops packets \
+                          can (sudo)"
+                    .to_owned();
+            return Err(BackendError::Unenforceable { backend: NAME, process, reason });
+        }
+        let before = self.flow.limit(process, self.direction);
+        let loopback = self.include_loopback;
+        match self.flow.hold(target, self.direction, limit, loopback) {
+            Ok(Achievable::Yes) => Ok(()),
+            Ok(Achievable::AtLeast(floor)) => {
+                // Back to what it was. If that fails the process has ended.
+                let restored = before.map(|before| self.flow.hold(target, self.direction, before, loopback));
+                if !matches!(restored, Some(Ok(_))) {
+                    self.flow.release(process, self.direction);
+                }
+                Err(BackendError::Unenforceable { backend: NAME, process, reason: too_low(floor) })
+            }
+            Err(FlowError::Ended) => Err(ProcessError::Absent(process.pid).into()),
+            Err(FlowError::Denied(reason)) => Err(BackendError::Denied { backend: NAME, process, reason }),
+            Err(FlowError::Kernel(error)) => {
+                let step = "start its thread".to_owned();
+                Err(BackendError::Kernel { backend: NAME, step, cause: error.into() })
+            }
+        }
+    }
+
+    fn stats(&self, process: ProcessId) -> ThrottleStats {
+        let passed = self.flow.passed(process, self.direction);
+        ThrottleStats { bytes_total: passed.bytes, ..ThrottleStats::default() }
+    }
+}
+
+impl Drop for Limiter {
+    /// Whatever ends us, short of SIGKILL, no socket stays as we set it.
+    fn drop(&mut self) {
+        self.flow.release_all(self.direction);
+    }
+}
+
+/// Whether the kernel has what it takes. Changes nothing.
+fn probe() -> Availability {
+    match PidFd::open(std::process::id().cast_signed()).and_then(|us| us.duplicate(0)) {
+        Err(error) if error.raw_os_error() == Some(nix::libc::ENOSYS) => {
+            Availability::Unavailable(Obstacle::Host {
+                cause: "this kernel has no pidfd_getfd".into(),
+                remedy: "use Linux 5.6 or later".into(),
+            })
+        }
+        // Whether there is a descriptor 0 is all the same.
+        _ => Availability::Available,
+    }
+}
+
+/// Upload limits.
+pub struct SockoptUpload(Limiter);
+
+impl SockoptUpload {
+    /// A limiter on the flow control that all backends share.
+    #[must_use]
+    pub fn new(options: &BackendOptions, flow: &SharedFlow) -> Self {
+        Self(Limiter::new(options, flow, Direction::Upload))
+    }
+}
+
+impl UploadThrottleBackend for SockoptUpload {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn priority(&self) -> BackendPriority {
+        PRIORITY
+    }
+
+    fn probe(_: &BackendOptions) -> Availability {
+        probe()
+    }
+
+    fn capabilities(&self) -> BackendCapabilities {
+        CAPABILITIES
+    }
+
+    fn init(&mut self) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn throttle_upload(&mut self, target: &Target, limit: u64) -> Result<(), BackendError> {
+        self.0.set(target, limit)
+    }
+
+    fn remove_upload_throttle(&mut self, process: ProcessId) -> Result<(), BackendError> {
+        self.0.flow.release(process, Direction::Upload);
+        Ok(())
+    }
+
+    fn get_upload_throttle(&self, process: ProcessId) -> Option<u64> {
+        self.0.flow.limit(process, Direction::Upload)
+    }
+
+    fn upload_stats(&self, process: ProcessId) -> Result<ThrottleStats, BackendError> {
+        Ok(self.0.stats(process))
+    }
+
+    fn cleanup(&mut self) -> Result<(), BackendError> {
+        self.0.flow.release_all(Direction::Upload);
+        Ok(())
+    }
+}
+
+/// Download limits.
+pub struct SockoptDownload(Limiter);
+
+impl SockoptDownload {
+    /// A limiter on the flow control that all backends share.
+    #[must_use]
+    pub fn new(options: &BackendOptions, flow: &SharedFlow) -> Self {
+        Self(Limiter::new(options, flow, Direction::Download))
+    }
+}
+
+impl DownloadThrottleBackend for SockoptDownload {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn priority(&self) -> BackendPriority {
+        PRIORITY
+    }
+
+    fn probe(_: &BackendOptions) -> Availability {
+        probe()
+    }
+
+    fn capabilities(&self) -> BackendCapabilities {
+        CAPABILITIES
+    }
+
+    fn init(&mut self) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn throttle_download(&mut self, target: &Target, limit: u64) -> Result<(), BackendError> {
+        self.0.set(target, limit)
+    }
+
+    fn remove_download_throttle(&mut self, process: ProcessId) -> Result<(), BackendError> {
+        self.0.flow.release(process, Direction::Download);
+        Ok(())
+    }
+
+    fn get_download_throttle(&self, process: ProcessId) -> Option<u64> {
+        self.0.flow.limit(process, Direction::Download)
+    }
+
+    fn download_stats(&self, process: ProcessId) -> Result<ThrottleStats, BackendError> {
+        Ok(self.0.stats(process))
+    }
+
+    fn cleanup(&mut self) -> Result<(), BackendError> {
+        self.0.flow.release_all(Direction::Download);
+        Ok(())
+    }
+}

@@ -1,0 +1,271 @@
+//! Flow control by socket option, through the binary: limits hold without loss and without privilege, connections end
+//! when they are closed, and every option is put back.
+//!
+//! The bands are wide, because they must hold on any loaded machine; `cargo xtask bench throttle` has the figures.
+
+mod support;
+
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    os::{fd::AsFd, unix::fs::PermissionsExt},
+    path::Path as FilePath,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use chadthrottle::sys::tcp_socket::{TcpSocket, UNPACED};
+use nix::sys::{signal::Signal, socket::setsockopt, socket::sockopt::RcvBuf};
+use support::{BINARY, PATIENCE};
+use testbed::{
+    Family, Path, Process, Testbed,
+    iperf3::{Iperf3, Iperf3Report, Iperf3Server},
+};
+
+const PORT: u16 = 5201;
+const SOCKOPT: [&str; 4] = ["--upload-backend", "sockopt", "--download-backend", "sockopt"];
+
+fn bed() -> anyhow::Result<Testbed> {
+    Testbed::with_path("sockopt", &Path::round_trip(Duration::from_millis(20)))
+}
+
+fn chadthrottle(bed: &Testbed) -> Command {
+    let mut command = support::chadthrottle(bed);
+    command.args(SOCKOPT);
+    command
+}
+
+/// Starts `chadthrottle --pid` and waits until the limit is in force.
+fn limit_pid(bed: &Testbed, pid: u32, options: &[&str]) -> anyhow::Result<Process> {
+    let mut command = chadthrottle(bed);
+    let limiter = Process::spawn(command.args(["--pid", &pid.to_string()]).args(options))?;
+    limiter.wait_for_line(|line| line.contains("is held to"), PATIENCE)?;
+    Ok(limiter)
+}
+
+/// A limited iperf3 keeps to its limit of 5 MB/s and loses nothing.
+fn holds(mut command: Command, client: Iperf3, is_upload: bool) -> anyhow::Result<()> {
+    command.arg("run").args([
+        if is_upload { "--upload-limit" } else { "--download-limit" },
+        "5M",
+        "--",
+        "iperf3",
+    ]);
+    let client = if is_upload { client } else { client.reverse() };
+    let mut run = Process::spawn(command.args(client.args()))?;
+    let status = run.wait_timeout(PATIENCE)?;
+    let report = Iperf3Report::parse(&run.stdout())?;
+    assert!(status.success(), "{}", run.stderr());
+    assert!(run.stderr().contains("no UDP"), "{}", run.stderr());
+    let achieved = report.rate_after_first_second() / 5e6;
+    println!("upload {is_upload}: {achieved:.3}, {:?} retransmits", report.retransmits);
+    assert!((0.85..1.05).contains(&achieved), "upload {is_upload}: {achieved:.3}");
+    assert!(report.max_second() < 1.2 * 5e6, "upload {is_upload}: {}", report.max_second());
+    let retransmits = report.retransmits.unwrap_or_default();
+    assert!(retransmits <= report.received_bytes / 1_000_000, "{retransmits} retransmits");
+    Ok(())
+}
+
+#[test]
+fn uploads_and_downloads_are_held_without_loss() -> anyhow::Result<()> {
+    for (is_upload, family, flows, congestion) in
+        [(true, Family::V4, 1, "cubic"), (false, Family::V6, 8, "bbr"), (false, Family::V4, 1, "cubic")]
+    {
+        let bed = bed()?;
+        let _server = Iperf3Server::start(bed.server(), PORT)?;
+        let client =
+            Iperf3::client(bed.server(), family, PORT).seconds(4).flows(flows).congestion(congestion);
+        holds(chadthrottle(&bed), client, is_upload)?;
+    }
+    Ok(())
+}
+
+/// Programs where every user can reach them: where tests are built, others may not look.
+struct Everybodys(tempfile::TempDir);
+
+impl Everybodys {
+    fn new() -> anyhow::Result<Self> {
+        let directory = tempfile::Builder::new().prefix("chadtest-").tempdir_in("/tmp")?;
+        std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755))?;
+        // By another process, so that no descriptor here that writes to it is inherited by anybody (ETXTBSY).
+        let copy = directory.path().join("chadthrottle");
+        anyhow::ensure!(Command::new("cp").arg(BINARY).arg(&copy).status()?.success());
+        Ok(Self(directory))
+    }
+
+    /// A program that nobody runs on the bed's client.
+    fn command(bed: &Testbed, program: &FilePath) -> Command {
+        let mut command = bed.client().command("setpriv");
+        command
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+            .arg(program)
+            .current_dir("/");
+        command
+    }
+
+    fn chadthrottle(&self, bed: &Testbed) -> Command {
+        Self::command(bed, &self.0.path().join("chadthrottle"))
+    }
+}
+
+#[test]
+fn an_ordinary_user_holds_what_they_start() -> anyhow::Result<()> {
+    let programs = Everybodys::new()?;
+    for is_upload in [true, false] {
+        let bed = bed()?;
+        let _server = Iperf3Server::start(bed.server(), PORT)?;
+        let client = Iperf3::client(bed.server(), Family::V4, PORT).seconds(4).flows(4);
+        // Nothing is chosen: without privilege there is nothing better.
+        holds(programs.chadthrottle(&bed), client, is_upload)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn curl_is_held_and_its_status_is_passed_on() -> anyhow::Result<()> {
+    testbed::require_program("curl")?;
+    let programs = Everybodys::new()?;
+    let bed = bed()?;
+    let listener = bed.server().run(|| Ok(TcpListener::bind(bed.server().socket_address(Family::V4, 0))?))?;
+    let url = format!("http://{}/file", listener.local_addr()?);
+    let server = std::thread::spawn(move || -> std::io::Result<()> {
+        let (mut stream, _) = listener.accept()?;
+        assert!(stream.read(&mut [0; 4096])? > 0);
+        write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: 4000000\r\n\r\n")?;
+        // It does not get all.
+        stream.write_all(&vec![b'x'; 3_000_000])
+    });
+    let start = Instant::now();
+    let mut command = programs.chadthrottle(&bed);
+    command.args(["run", "--download-limit", "1M", "--", "sh", "-c"]);
+    // A grandchild.
+    let script = format!("curl --silent --show-error --output /dev/null {url}; exit $?");
+    let mut run = Process::spawn(command.arg(script))?;
+    // `curl` ends with 18 where a transfer is not complete.
+    assert_eq!(run.wait_timeout(PATIENCE)?.code(), Some(18), "{}", run.stderr());
+    let seconds = start.elapsed().as_secs_f64();
+    assert!((2.6..4.5).contains(&seconds), "3 MB at 1 MB/s took {seconds} s");
+    server.join().expect("no panic")?;
+    Ok(())
+}
+
+/// One connection from the client to the server, both ends in this process.
+fn connection(bed: &Testbed) -> anyhow::Result<(TcpStream, TcpStream)> {
+    let listener = bed.server().run(|| Ok(TcpListener::bind(bed.server().socket_address(Family::V4, 0))?))?;
+    let to = listener.local_addr()?;
+    let near = bed.client().run(move || Ok(TcpStream::connect(to)?))?;
+    Ok((near, listener.accept()?.0))
+}
+
+/// The options that are set to hold a limit: pacing, window clamp, lock.
+fn options(stream: &TcpStream) -> anyhow::Result<(u64, u32, bool)> {
+    let socket = TcpSocket::new(stream.as_fd().try_clone_to_owned()?).expect("it is one");
+    Ok((socket.info()?.max_pacing_rate, socket.window_clamp()?, socket.receive_buffer_locked()?))
+}
+
+#[test]
+fn every_option_is_put_back_and_the_applications_own_is_kept() -> anyhow::Result<()> {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let bed = bed()?;
+        // Both ends are ours, and both are limited: they are not on loopback.
+        let (plain, _far) = connection(&bed)?;
+        let (own, _other) = connection(&bed)?;
+        setsockopt(&own, RcvBuf, &100_000)?;
+        let before = [options(&plain)?, options(&own)?];
+        assert_eq!((before[0].0, before[0].2, before[1].2), (UNPACED, false, true));
+        let limits = ["--upload-limit", "200K", "--download-limit", "200K"];
+        let mut limiter = limit_pid(&bed, std::process::id(), &limits)?;
+        for (stream, before) in [&plain, &own].into_iter().zip(before) {
+            let (pacing, window, lock) = options(stream)?;
+            assert!(pacing < 250_000 && window < before.1 && lock, "{pacing} {window} {lock}");
+        }
+        limiter.signal(signal)?;
+        assert_eq!(limiter.wait_timeout(PATIENCE)?.code(), Some(0), "{}", limiter.stderr());
+        assert_eq!([options(&plain)?, options(&own)?], before, "{signal}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_peer_hears_at_once_of_connections_that_are_closed() -> anyhow::Result<()> {
+    let bed = bed()?;
+    let streams = (0..60).map(|_| connection(&bed)).collect::<anyhow::Result<Vec<_>>>()?;
+    let _limiter = limit_pid(&bed, std::process::id(), &["--upload-limit", "1M", "--download-limit", "1M"])?;
+    for (mut near, mut far) in streams {
+        // So that they are looked at in each tick, and closed at any moment of one.
+        near.write_all(b"some")?;
+        far.write_all(b"thing")?;
+        std::thread::sleep(Duration::from_millis(7));
+        far.set_read_timeout(Some(PATIENCE))?;
+        far.read_exact(&mut [0; 4])?;
+        near.read_exact(&mut [0; 5])?;
+        drop(near);
+        let start = Instant::now();
+        assert_eq!(far.read(&mut [0; 8])?, 0);
+        let took = start.elapsed();
+        assert!(took < Duration::from_millis(200), "the end of a connection took {took:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn more_connections_than_descriptors_are_held() -> anyhow::Result<()> {
+    let bed = bed()?;
+    let _server = Iperf3Server::start(bed.server(), PORT)?;
+    let client = Iperf3::client(bed.server(), Family::V4, PORT).seconds(4).flows(64).reverse();
+    let mut command = bed.client().command("prlimit");
+    command.args(["--nofile=20", "--", BINARY, "--cgroup-root"]).arg(bed.cgroup_root()).args(SOCKOPT);
+    command.args(["run", "--download-limit", "10M", "--", "prlimit", "--nofile=1000", "--", "iperf3"]);
+    let stdout = Process::spawn(command.args(client.args()))?.success(PATIENCE)?;
+    let achieved = Iperf3Report::parse(&stdout)?.rate_after_first_second() / 10e6;
+    assert!((0.7..1.1).contains(&achieved), "{achieved:.3}");
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_held_is_refused_with_the_reason() -> anyhow::Result<()> {
+    let bed = bed()?;
+    let refused = |options: &[&str], status: i32, words: &[&str]| -> anyhow::Result<()> {
+        let mut run = Process::spawn(chadthrottle(&bed).args(options))?;
+        assert_eq!(run.wait_timeout(PATIENCE)?.code(), Some(status), "{options:?}: {}", run.stderr());
+        for word in words {
+            assert!(run.stderr().contains(word), "{options:?} does not say {word:?}: {}", run.stderr());
+        }
+        Ok(())
+    };
+    refused(&["run", "--upload-limit", "0", "--", "true"], 4, &["cannot block"])?;
+    refused(&["run", "--download-limit", "0", "--", "true"], 4, &["cannot block"])?;
+
+    let _server = Iperf3Server::start(bed.server(), PORT)?;
+    let client = Iperf3::client(bed.server(), Family::V4, PORT).seconds(20).flows(32).reverse();
+    let iperf3 = Process::spawn(&mut client.command(bed.client())?)?;
+    let interface = bed.client().interfaces()[0];
+    testbed::until("iperf3 runs at full speed", PATIENCE, || {
+        let rate = support::interface_rate(bed.client(), interface, "rx", Duration::from_millis(200))?;
+        Ok((rate > 20e6).then_some(()))
+    })?;
+    let pid = iperf3.pid().to_string();
+    refused(&["--pid", &pid, "--download-limit", "100K"], 4, &["cannot be held below", "receive window"])?;
+    // Nothing is left of it.
+    testbed::until("iperf3 runs at full speed again", PATIENCE, || {
+        let rate = support::interface_rate(bed.client(), interface, "rx", Duration::from_millis(200))?;
+        Ok((rate > 20e6).then_some(()))
+    })?;
+    Ok(())
+}
+
+#[test]
+fn anothers_process_is_refused_and_the_rule_is_named() -> anyhow::Result<()> {
+    let bed = bed()?;
+    let programs = Everybodys::new()?;
+    let sleep = Process::spawn(bed.client().command("sleep").arg("60"))?;
+    let mut command = programs.chadthrottle(&bed);
+    let mut run = Process::spawn(command.args(["--pid", &sleep.pid().to_string(), "--upload-limit", "1M"]))?;
+    assert_eq!(run.wait_timeout(PATIENCE)?.code(), Some(3), "{}", run.stderr());
+    let stderr = run.stderr();
+    for word in ["another user", "CAP_SYS_PTRACE", "sudo", "ptrace_scope"] {
+        assert!(stderr.contains(word), "{stderr}");
+    }
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    Ok(())
+}

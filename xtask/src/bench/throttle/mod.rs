@@ -1,0 +1,192 @@
+//! What limits do to connections on paths with a round trip.
+
+mod cell;
+mod recording;
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Args;
+use serde_json::{Value, json};
+use testbed::path::Path;
+
+use self::cell::{Cell, Order, Outcome};
+use super::{median, program};
+
+/// Which combinations.
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// Who holds upload limits.
+    #[arg(long, default_value = "auto")]
+    upload_backend: String,
+    /// Who holds download limits.
+    #[arg(long, default_value = "auto")]
+    download_backend: String,
+    /// Directions.
+    #[arg(long, value_delimiter = ',', default_value = "up,down", value_parser = ["up", "down"])]
+    direction: Vec<String>,
+    /// Limits in IP bytes a second.
+    #[arg(long, value_delimiter = ',', default_value = "64000,1000000,10000000,50000000")]
+    limit: Vec<u32>,
+    /// Connections of the one process.
+    #[arg(long, value_delimiter = ',', default_value = "1,8,64")]
+    flows: Vec<u32>,
+    /// The sender's congestion control.
+    #[arg(long, value_delimiter = ',', default_value = "cubic,bbr")]
+    congestion: Vec<String>,
+    /// Whether the limit is there when connections are opened, or comes to open ones.
+    #[arg(long, value_delimiter = ',', default_value = "limit,connection", value_parser = ["limit", "connection"])]
+    first: Vec<String>,
+    /// Paths: round trip in milliseconds, and after a slash the percentage of segments that are lost on the way to the
+    /// receiver.
+    #[arg(long, value_delimiter = ',', default_value = "2,20,150,20/0.5", value_parser = parse_path)]
+    path: Vec<NamedPath>,
+    /// Seconds a run.
+    #[arg(long, default_value_t = 8)]
+    seconds: u32,
+    /// Runs of each combination; medians are printed.
+    #[arg(long, default_value_t = 3)]
+    runs: u32,
+    /// One JSON object a line instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// Measure this program instead of one built from the sources.
+    #[arg(long)]
+    program: Option<PathBuf>,
+}
+
+/// A path and how it was asked for.
+#[derive(Clone, Debug)]
+struct NamedPath {
+    name: String,
+    round_trip: Duration,
+    loss: f64,
+}
+
+impl NamedPath {
+    /// The path with its loss in the direction of the data.
+    fn path(&self, is_upload: bool) -> Path {
+        let mut path = Path::round_trip(self.round_trip);
+        let link = if is_upload { &mut path.to_server } else { &mut path.to_client };
+        link.loss = self.loss;
+        path
+    }
+}
+
+fn parse_path(typed: &str) -> Result<NamedPath, String> {
+    let (trip, loss) = typed.split_once('/').unwrap_or((typed, "0"));
+    let number = |text: &str| text.parse::<f64>().ok().filter(|number| (0.0..=10_000.0).contains(number));
+    match (number(trip), number(loss)) {
+        (Some(trip), Some(loss)) if loss < 100.0 => Ok(NamedPath {
+            name: if loss > 0.0 { format!("{trip} ms, {loss} % loss") } else { format!("{trip} ms") },
+            round_trip: Duration::from_secs_f64(trip / 1e3),
+            loss: loss / 100.0,
+        }),
+        _ => Err(format!("{typed:?} is no path; give milliseconds, and a percentage after a slash: 20/0.5")),
+    }
+}
+
+/// A figure of an outcome: its heading, decimals, and how to find it.
+type Figure = (&'static str, usize, fn(&Outcome) -> Option<f64>);
+
+const FIGURES: [Figure; 10] = [
+    ("achieved", 3, |outcome| Some(outcome.achieved)),
+    ("worst second", 3, |outcome| Some(outcome.worst_second)),
+    ("least half second of the first two", 2, |outcome| Some(outcome.undershoot)),
+    ("retransmits %", 3, |outcome| outcome.retransmits),
+    ("added RTT ms", 1, |outcome| outcome.added_round_trip),
+    ("takes hold ms", 0, |outcome| outcome.takes_hold),
+    ("lets go ms", 0, |outcome| outcome.lets_go),
+    ("fairness", 3, |outcome| outcome.fairness),
+    ("free MB/s", 1, |outcome| outcome.free),
+    ("CPU %", 2, |outcome| Some(outcome.cpu)),
+];
+
+/// Measures every combination and prints a line for each.
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    let program = options.program.clone().map_or_else(program, Ok)?;
+    if !options.json {
+        println!("IP bytes as a share of the limit; medians of {} runs.\n", options.runs);
+        println!(
+            "| direction | limit B/s | flows | congestion | first | path | {} |",
+            FIGURES.map(|(name, ..)| name).join(" | ")
+        );
+        println!("|{}", " --- |".repeat(6 + FIGURES.len()));
+    }
+    // Not all in one: others wait for their turn on this machine.
+    for cells in cells(options).chunk_by(Cell::shares_bed) {
+        let (server, bed) = cells[0].bed()?;
+        for cell in cells {
+            let outcomes = (0..options.runs.max(1)).map(|_| cell.measure(&bed, &program));
+            match outcomes.collect::<Result<Vec<_>, _>>() {
+                Ok(outcomes) => report(cell, &outcomes, options.json),
+                Err(error) => eprintln!("{}: {error:#}", cell.name()),
+            }
+        }
+        drop(server);
+        bed.close()?;
+    }
+    Ok(())
+}
+
+fn cells(options: &Options) -> Vec<Cell<'_>> {
+    let mut cells = Vec::new();
+    for direction in &options.direction {
+        for path in &options.path {
+            for &limit in &options.limit {
+                for &flows in &options.flows {
+                    for congestion in &options.congestion {
+                        for first in &options.first {
+                            cells.push(Cell {
+                                backends: [&options.upload_backend, &options.download_backend],
+                                is_upload: direction == "up",
+                                limit,
+                                flows,
+                                congestion,
+                                order: if first == "limit" {
+                                    Order::LimitFirst
+                                } else {
+                                    Order::ConnectionFirst
+                                },
+                                path,
+                                seconds: options.seconds,
+                            });
+                        }
+                    }
+                }
+            }
+        }
+    }
+    cells
+}
+
+/// Prints the medians of some runs.
+fn report(cell: &Cell<'_>, outcomes: &[Outcome], json: bool) {
+    let figures = FIGURES.map(|(name, digits, pick)| {
+        let values: Vec<f64> = outcomes.iter().filter_map(pick).collect();
+        (name, digits, (!values.is_empty()).then(|| median(values)))
+    });
+    if json {
+        let mut line = cell.json();
+        for (name, _, value) in figures {
+            line[name] = value.map_or(Value::Null, |value| json!(value));
+        }
+        println!("{line}");
+        return;
+    }
+    let figures = figures
+        .map(|(_, digits, value)| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}")));
+    println!("| {} | {} |", cell.name(), figures.join(" | "));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths() {
+        let path = parse_path("20/0.5").expect("as in the help");
+        assert_eq!((path.round_trip, path.name.as_str()), (Duration::from_millis(20), "20 ms, 0.5 % loss"));
+        assert!((path.path(true).to_server.loss - 0.005).abs() < 1e-9);
+        assert!(parse_path("fast").is_err() && parse_path("20/200").is_err());
+    }
+}
