@@ -117,6 +117,12 @@ pub struct ControlFlags {
     pub local_prefixes: u32,
     /// Changes with those prefixes, so that what sockets remember of their peers is known to be old. Below 2³⁰.
     pub scope_generation: u32,
+    /// Changes whenever a slot of the table of counters is taken back, so that sockets look again whose theirs is.
+    pub slot_generation: u32,
+    /// CPUs that there may be.
+    pub cpus: u32,
+    #[doc(hidden)]
+    pub _padding: u32,
 }
 
 assert_layout!(TokenBucket, 32, { capacity: u64 => 0, tokens: u64 => 8, last_update_ns: u64 => 16, rate_bps: u64 => 24 });
@@ -131,9 +137,9 @@ assert_layout!(ThrottleStats, 56, {
 assert_layout!(Membership, 8, { target: u32 => 0, flags: u32 => 4 });
 assert_layout!(LimitKey, 8, { target: u32 => 0, direction: u32 => 4 });
 assert_layout!(LimitState, 48, { config: CgroupThrottleConfig => 0, burst_ns: u64 => 32, clock_ns: u64 => 40 });
-assert_layout!(ControlFlags, 20, {
+assert_layout!(ControlFlags, 32, {
     limits: u32 => 0, include_loopback: u32 => 4, only_chosen_interfaces: u32 => 8, local_prefixes: u32 => 12,
-    scope_generation: u32 => 16,
+    scope_generation: u32 => 16, slot_generation: u32 => 20, cpus: u32 => 24, _padding: u32 => 28,
 });
 
 #[cfg(feature = "userspace")]

@@ -73,18 +73,24 @@ pub struct SocketOwner {
     /// Where its peer is: a `SCOPE_…` in the two lowest bits, and above them the generation of prefixes that this was
     /// found by. 0: not looked at yet.
     pub peer_scope: u32,
-    /// Where its traffic was counted last: a slot in the table of counters. 0 for none; whose a slot is stands beside it.
+    /// Where its traffic was counted last: a slot in the table of counters, or 0.
     pub slot: u32,
-    /// TCP sequence number after the last byte that a finished call has written.
-    pub written_seq: u32,
+    /// The generation of slots at that time: no slot that was somebody's then was anybody else's until it changed.
+    pub slot_generation: u32,
+    /// Whose slot it is.
+    pub slot_key: TrafficKey,
     /// Who wrote to the stream last, up to `written_seq`; nobody so far where it is `NONE`.
     pub writer: ProcessKey,
     /// Who wrote before, up to `handover_seq`: what it wrote may still stand in the queue.
     pub previous_writer: ProcessKey,
+    /// TCP sequence number after the last byte that a finished call has written.
+    pub written_seq: u32,
     /// TCP sequence number after the last byte of `previous_writer`.
     pub handover_seq: u32,
     /// The interface that the held traffic was seen on.
     pub held_ifindex: u32,
+    #[doc(hidden)]
+    pub _padding: u32,
     /// Traffic that waits until the socket is used: its owner is only presumed.
     pub held: TrafficCounters,
 }
@@ -178,10 +184,11 @@ assert_layout!(TrafficCounters, 64, { upload: FlowCounters => 0, download: FlowC
 assert_layout!(FlowCounters, 32, {
     bytes: u64 => 0, packets: u64 => 8, merged_packets: u64 => 16, merged_bytes: u64 => 24,
 });
-assert_layout!(SocketOwner, 120, {
+assert_layout!(SocketOwner, 144, {
     process: ProcessKey => 0, is_stream: u32 => 8, is_presumed: u32 => 12, is_elsewhere: u32 => 16, peer_scope: u32 => 20,
-    slot: u32 => 24, written_seq: u32 => 28, writer: ProcessKey => 32, previous_writer: ProcessKey => 40,
-    handover_seq: u32 => 48, held_ifindex: u32 => 52, held: TrafficCounters => 56,
+    slot: u32 => 24, slot_generation: u32 => 28, slot_key: TrafficKey => 32, writer: ProcessKey => 48,
+    previous_writer: ProcessKey => 56, written_seq: u32 => 64, handover_seq: u32 => 68, held_ifindex: u32 => 72,
+    _padding: u32 => 76, held: TrafficCounters => 80,
 });
 assert_layout!(Interface, 8, { link_header_len: u32 => 0, is_chosen: u32 => 4 });
 

@@ -2,15 +2,15 @@
 //!
 //! What a limit drops is not counted here: it was neither sent nor received. It is in the limit's own figures.
 
-use core::intrinsics::{AtomicOrdering, atomic_xadd, atomic_xchg};
+use core::intrinsics::{AtomicOrdering, atomic_xadd, atomic_xchg, cold_path};
 
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_get_smp_processor_id};
 use chadthrottle_common::{
-    DIRECTION_DOWNLOAD, DIRECTION_UPLOAD, FlowCounters, ProcessKey, SocketOwner, TrafficCounters, TrafficKey,
+    DIRECTION_DOWNLOAD, DIRECTION_UPLOAD, FlowCounters, SocketOwner, TrafficCounters, TrafficKey,
 };
 
 use crate::{
-    maps::{COUNTERS, CPUS, FREE_SLOTS, NO_TRAFFIC, SLOT_KEYS, SLOT_OF, TRAFFIC, count_lost},
+    maps::{COUNTERS, Control, FREE_SLOTS, NO_TRAFFIC, SLOT_OF, TRAFFIC, count_lost},
     owner,
     packet::Packet,
     peer::SCOPE_MASK,
@@ -22,6 +22,7 @@ pub(crate) fn count(packet: &Packet, direction: u32) {
     if packet.is_held
         && let Some(socket) = packet.socket
     {
+        cold_path();
         // SAFETY: the packet's own socket.
         unsafe {
             (*socket).held_ifindex = packet.ifindex;
@@ -30,27 +31,27 @@ pub(crate) fn count(packet: &Packet, direction: u32) {
         return;
     }
     let key = TrafficKey { owner: packet.owner, ifindex: packet.ifindex, scope: packet.scope };
-    if let Some(socket) = packet.socket {
-        // SAFETY: the packet's own socket. Whatever another CPU writes there is a slot, and is looked at again.
-        let counters = unsafe {
-            counters_in((*socket).slot, &key).or_else(|| {
-                (*socket).slot = slot_of(&key);
-                counters_in((*socket).slot, &key)
-            })
-        };
-        if let Some(counters) = counters {
-            // SAFETY: this CPU's own copy, valid for the program's run.
-            unsafe { add_to(flow_of(counters, direction), &packet.flow) };
-            return;
+    let counters = match packet.socket {
+        // SAFETY: the packet's own socket.
+        Some(socket) => unsafe { counters_of_socket(socket, &key, &packet.control) },
+        None => {
+            cold_path();
+            counters_of(&key, &packet.control)
         }
-    }
-    add(&key, direction, &packet.flow);
+    };
+    let Some(counters) = counters else {
+        cold_path();
+        count_lost();
+        return;
+    };
+    // SAFETY: this CPU's own copy, valid for the program's run.
+    unsafe { add_to(flow_of(counters, direction), &packet.flow) };
 }
 
 /// Adds to what was sent or received.
 #[inline(always)]
 pub(crate) fn add(key: &TrafficKey, direction: u32, flow: &FlowCounters) {
-    let Some(counters) = counters_in(slot_of(key), key).or_else(|| counters_without_slot(key)) else {
+    let Some(counters) = Control::get().and_then(|control| counters_of(key, &control)) else {
         count_lost();
         return;
     };
@@ -58,15 +59,51 @@ pub(crate) fn add(key: &TrafficKey, direction: u32, flow: &FlowCounters) {
     unsafe { add_to(flow_of(counters, direction), flow) };
 }
 
-/// This CPU's counters in a slot, if it is the key's.
+/// This CPU's counters of a key, from the slot that the socket was counted in last if that is still the key's.
+///
+/// # Safety
+/// `socket` points to a live socket's storage.
 #[inline(always)]
-fn counters_in(slot: u32, key: &TrafficKey) -> Option<*mut TrafficCounters> {
-    if SLOT_KEYS.get(slot)? != key {
-        return None;
+unsafe fn counters_of_socket(
+    socket: *mut SocketOwner,
+    key: &TrafficKey,
+    control: &Control,
+) -> Option<*mut TrafficCounters> {
+    // SAFETY: as promised by the caller. What another CPU writes at the same time is a slot of another key, and read as
+    // such unless it changes between these lines: then one packet is in the other's.
+    unsafe {
+        let slot = (*socket).slot;
+        if slot != 0 && (*socket).slot_generation == control.slot_generation() && (*socket).slot_key == *key {
+            return counters_in(slot, control);
+        }
+        cold_path();
+        (*socket).slot = 0;
+        let slot = slot_of(key);
+        if slot == 0 {
+            return counters_without_slot(key);
+        }
+        (*socket).slot_key = *key;
+        (*socket).slot_generation = control.slot_generation();
+        (*socket).slot = slot;
+        counters_in(slot, control)
     }
+}
+
+/// This CPU's counters of a key.
+#[inline(always)]
+fn counters_of(key: &TrafficKey, control: &Control) -> Option<*mut TrafficCounters> {
+    match slot_of(key) {
+        0 => counters_without_slot(key),
+        slot => counters_in(slot, control),
+    }
+}
+
+/// This CPU's counters in a slot.
+#[inline(always)]
+fn counters_in(slot: u32, control: &Control) -> Option<*mut TrafficCounters> {
     // SAFETY: the helper has no arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    COUNTERS.get_ptr_mut(slot * CPUS.load() + cpu)
+    COUNTERS.get_ptr_mut(slot * control.cpus() + cpu)
 }
 
 /// The slot of a key, or one that becomes it; 0 where there is none left.
@@ -77,20 +114,16 @@ fn slot_of(key: &TrafficKey) -> u32 {
         return *slot;
     }
     let Ok(Some(slot)) = FREE_SLOTS.pop() else { return 0 };
-    // The slot is the key's before anybody finds it.
-    if SLOT_KEYS.set(slot, key, 0).is_ok() && SLOT_OF.insert(key, slot, u64::from(BPF_NOEXIST)).is_ok() {
+    if SLOT_OF.insert(key, slot, u64::from(BPF_NOEXIST)).is_ok() {
         return slot;
     }
     // Another CPU has found one at the same time.
-    let _ = SLOT_KEYS.set(slot, NO_KEY, 0);
     if FREE_SLOTS.push(slot, 0).is_err() {
         count_lost();
     }
     // SAFETY: as above.
     unsafe { SLOT_OF.get(key) }.copied().unwrap_or(0)
 }
-
-const NO_KEY: TrafficKey = TrafficKey { owner: ProcessKey::NONE, ifindex: 0, scope: 0 };
 
 /// This CPU's counters of a key for which there is no slot.
 #[inline(never)]

@@ -84,10 +84,6 @@ pub(crate) static COUNTERS: Array<TrafficCounters, { SLOTS as usize }, MMAPABLE>
 #[btf_map(name = "CHAD_SLOTS")]
 pub(crate) static SLOT_OF: HashMap<TrafficKey, u32, { SLOTS as usize }, ON_DEMAND> = HashMap::new();
 
-/// Whose each slot is.
-#[btf_map(name = "CHAD_SLOT_KEYS")]
-pub(crate) static SLOT_KEYS: Array<TrafficKey, { SLOTS as usize }> = Array::new();
-
 /// Slots that are nobody's.
 #[btf_map(name = "CHAD_FREE_SLOTS")]
 pub(crate) static FREE_SLOTS: Stack<u32, { SLOTS as usize }> = Stack::new();
@@ -159,10 +155,6 @@ offsets!(
     /// The bit in that byte.
     SOCK_KERN_SOCK_BIT,
 );
-
-/// CPUs that there may be.
-#[unsafe(no_mangle)]
-pub(crate) static CPUS: Global<u32> = Global::new(1);
 
 /// The monitor's network namespace (`SO_NETNS_COOKIE`); 0 where the kernel does not tell.
 #[unsafe(no_mangle)]
@@ -279,6 +271,16 @@ impl Control {
     #[inline(always)]
     pub(crate) fn scope_generation(self) -> u32 {
         self.0.scope_generation
+    }
+
+    #[inline(always)]
+    pub(crate) fn slot_generation(self) -> u32 {
+        self.0.slot_generation
+    }
+
+    #[inline(always)]
+    pub(crate) fn cpus(self) -> u32 {
+        self.0.cpus
     }
 }
 

@@ -8,7 +8,7 @@
 //! An accepted socket begins with its listener's owner, which may not be the one who will use it: servers fork workers
 //! that all accept from one listener. Until the first use its bytes are held back in its storage.
 
-use core::ptr;
+use core::{intrinsics::cold_path, ptr};
 
 use aya_ebpf::{
     EbpfContext,
@@ -95,6 +95,7 @@ pub(crate) unsafe fn claim(ctx: &impl EbpfContext, socket: *mut SocketOwner) {
         if owner.tgid() == tgid && !is_presumed {
             return;
         }
+        cold_path();
         if owner.tgid() != tgid {
             // Kernel threads send for others, when sockets are joined by BPF for instance.
             let Some(process) = current_process().filter(|_| !is_kernel_thread()) else { return };
@@ -159,6 +160,7 @@ pub(crate) unsafe fn writer_of(socket: *mut SocketOwner, headers: &Headers) -> P
         if writer == ProcessKey::NONE || (writer == owner && (*socket).previous_writer == ProcessKey::NONE) {
             return owner;
         }
+        cold_path();
         let Some(seq) = headers.tcp_seq() else { return owner };
         if !is_before(seq, (*socket).written_seq) {
             return owner;

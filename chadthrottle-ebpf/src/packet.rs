@@ -1,5 +1,7 @@
 //! What a packet hook needs to know of a packet.
 
+use core::intrinsics::cold_path;
+
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_TCP_LISTEN, bpf_sock},
     helpers::{bpf_get_current_pid_tgid, generated::bpf_skc_to_tcp_sock},
@@ -33,6 +35,8 @@ pub(crate) struct Packet {
     pub(crate) is_held: bool,
     /// Whether any limit is in force.
     pub(crate) limits_active: bool,
+    /// The switches.
+    pub(crate) control: Control,
 }
 
 impl Packet {
@@ -55,13 +59,17 @@ impl Packet {
             socket: None,
             is_held: false,
             limits_active: control.has_limits(),
+            control,
         };
         if segments > 1 {
             packet.flow = flow(len, segments, headers.merged_len(), headers.not_travelling());
         }
         packet.find_owner(ctx, &headers, direction, &control);
-        if control.has_chosen_interfaces() && !maps::is_chosen(packet.ifindex) {
-            return None;
+        if control.has_chosen_interfaces() {
+            cold_path();
+            if !maps::is_chosen(packet.ifindex) {
+                return None;
+            }
         }
         Some(packet)
     }
@@ -76,15 +84,18 @@ impl Packet {
         unsafe {
             let sk = (*skb).__bindgen_anon_2.sk;
             if sk.is_null() {
+                cold_path();
                 self.is_of_nobody(skb, headers, peer, control);
                 return;
             }
             let Some(socket) = owner::of_socket(sk.cast()) else {
+                cold_path();
                 self.is_of_nobody(skb, headers, peer, control);
                 return;
             };
             self.socket = Some(socket);
             if (*socket).is_elsewhere != 0 {
+                cold_path();
                 self.ifindex = 0;
             }
             if (*socket).is_stream == 0 {
@@ -98,6 +109,7 @@ impl Packet {
                 return;
             }
             if (*sk).state == BPF_TCP_LISTEN {
+                cold_path();
                 // Whatever is accepted from here on takes the mark along.
                 (*socket).is_presumed = 1;
                 self.scope = peer::scope(headers, peer, control);

@@ -1,5 +1,7 @@
 //! Where is the peer: in the local network, or on the internet?
 
+use core::intrinsics::cold_path;
+
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use chadthrottle_common::{SCOPE_INTERNET, SCOPE_LOCAL, SocketOwner, scope_of_v4, scope_of_v6};
 
@@ -23,8 +25,11 @@ pub(crate) fn scope(headers: &Headers, peer: Peer, control: &Control) -> u32 {
     } else {
         return SCOPE_INTERNET;
     };
-    if by_class == SCOPE_INTERNET && control.has_local_prefixes() && is_in_local_prefix(words) {
-        return SCOPE_LOCAL;
+    if by_class == SCOPE_INTERNET && control.has_local_prefixes() {
+        cold_path();
+        if is_in_local_prefix(words) {
+            return SCOPE_LOCAL;
+        }
     }
     by_class
 }
@@ -46,6 +51,7 @@ pub(crate) unsafe fn scope_of_stream(
         if known & SCOPE_MASK != 0 && known >> 2 == control.scope_generation() {
             return known & SCOPE_MASK;
         }
+        cold_path();
         let found = scope(headers, peer, control);
         (*socket).peer_scope = control.scope_generation() << 2 | found;
         found

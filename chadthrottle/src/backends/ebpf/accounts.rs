@@ -27,10 +27,11 @@ pub struct Accounts {
     /// The map itself: programs that are loaded later look for it.
     _counters: Array<MapData, TrafficCounters>,
     slot_of: HashMap<MapData, TrafficKey, u32>,
-    slot_keys: Array<MapData, TrafficKey>,
     free_slots: Stack<MapData, u32>,
-    /// Slots that nobody has any more, but that a program may still be at.
+    /// Slots that nobody has any more, but that sockets remember until they are told of a new generation.
     freed_slots: Vec<u32>,
+    /// Those of which they have been told.
+    announced_slots: Vec<u32>,
     /// What is counted without a slot.
     traffic: PerCpuHashMap<MapData, TrafficKey, TrafficCounters>,
     lost: PerCpuArray<MapData, u64>,
@@ -56,9 +57,9 @@ impl Accounts {
                 .context("cannot map the counters")?,
             _counters: counters,
             slot_of: take(programs, "CHAD_SLOTS")?,
-            slot_keys: take(programs, "CHAD_SLOT_KEYS")?,
             free_slots,
             freed_slots: Vec::new(),
+            announced_slots: Vec::new(),
             processes: take(programs, "CHAD_PROCESSES")?,
             programs: take(programs, "CHAD_PROGRAMS")?,
             traffic: take(programs, "CHAD_TRAFFIC")?,
@@ -114,24 +115,24 @@ impl Accounts {
     /// Forgets what was counted under a key, after it has been read.
     pub fn forget_traffic(&mut self, key: &TrafficKey) {
         if let Ok(slot) = self.slot_of.get(key, 0) {
-            // In this order: who looks for the slot finds another one, and who had found it sees that it is nobody's.
             let _ = self.slot_of.remove(key);
-            let _ = self.slot_keys.set(slot, TrafficKey::default(), 0);
             self.freed_slots.push(slot);
         }
         // What is not there need not be removed; there is no other error that matters here.
         let _ = self.traffic.remove(key);
     }
 
-    /// Has the slots used again that were freed before this was called last: by now no program is at them any more.
-    pub fn reuse_slots(&mut self) {
-        for slot in std::mem::take(&mut self.freed_slots) {
+    /// Has those slots used again that were freed before this was called last, and tells whether others have been freed
+    /// since: then sockets have to be told before it is called again.
+    pub(super) fn reuse_slots(&mut self) -> bool {
+        for slot in std::mem::replace(&mut self.announced_slots, std::mem::take(&mut self.freed_slots)) {
             for cpu in 0..self.cpus {
                 self.counters.set(slot as usize * self.cpus + cpu, TrafficCounters::default());
             }
             // There is room for as many as there are.
             let _ = self.free_slots.push(slot, 0);
         }
+        !self.announced_slots.is_empty()
     }
 
     /// The counters of a slot, CPU by CPU.

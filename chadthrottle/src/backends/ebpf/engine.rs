@@ -67,10 +67,8 @@ impl Engine {
 
         let btf = Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
         let cpus = aya::util::nr_cpus().map_err(|(what, error)| anyhow!("{what}: {error}"))?;
-        let cpu_count = u32::try_from(cpus)?;
         let mut loader = EbpfLoader::new();
         loader.map_max_entries("CHAD_COUNTERS", Accounts::counters(cpus)?);
-        loader.override_global("CPUS", &cpu_count, true);
         loader.btf(Some(&btf));
         loader.override_global(aya_log::LEVEL, &log_level, true);
         loader.override_global("OWN_NETNS_COOKIE", &cookie, true);
@@ -84,6 +82,7 @@ impl Engine {
         let control_flags = ControlFlags {
             include_loopback: u32::from(options.include_loopback),
             only_chosen_interfaces: u32::from(!options.interfaces.is_empty()),
+            cpus: u32::try_from(cpus)?,
             ..ControlFlags::default()
         };
         control.set(0, control_flags, 0)?;
@@ -192,6 +191,19 @@ impl Engine {
     /// What has been counted, to forget some of it.
     pub const fn accounts_mut(&mut self) -> &mut Accounts {
         &mut self.accounts
+    }
+
+    /// Has the slots of forgotten keys used again. To be called once an update: between two calls every socket has been
+    /// told that its slot may be another's, and whatever ran before that has ended.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn reuse_slots(&mut self) -> Result<(), MapError> {
+        if self.accounts.reuse_slots() {
+            self.control_flags.slot_generation = self.control_flags.slot_generation.wrapping_add(1);
+            self.control.set(0, self.control_flags, 0)?;
+        }
+        Ok(())
     }
 
     /// The interfaces, as they were when they were last read.

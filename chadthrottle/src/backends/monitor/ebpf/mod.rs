@@ -74,7 +74,7 @@ impl EbpfMonitor {
         engine.refresh_network()?;
         // Who has ended is asked first, and then all is counted that was sent until then: the last bytes of a process
         // are in the sample that says it has ended.
-        engine.accounts_mut().reuse_slots();
+        engine.reuse_slots()?;
         let records = engine.accounts().processes()?;
         let traffic = engine.accounts().traffic()?;
         let names = &mut self.names;
