@@ -8,6 +8,8 @@ use crate::support::{self, Monitor};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Backend {
     Ebpf,
+    Pnet,
+    SockDiag,
 }
 
 /// What happens, and whether this monitor counts it for the right process.
@@ -18,12 +20,23 @@ impl Backend {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Ebpf => "ebpf",
+            Self::Pnet => "pnet",
+            Self::SockDiag => "sock_diag",
         }
+    }
+
+    /// After so many of its lines whatever has happened is in one. Those that search /proc may have to wait for that.
+    pub(crate) fn lines_behind(name: &str) -> usize {
+        if name == Self::Ebpf.name() { 2 } else { 10 }
     }
 
     /// Starts it on the bed's client.
     pub(crate) fn start(self, bed: &Testbed, options: &[&str]) -> anyhow::Result<Monitor> {
-        let mut command = support::chadthrottle(bed);
+        let mut command = match self {
+            Self::Ebpf => support::chadthrottle(bed),
+            // They see the bed's client and nothing else.
+            Self::Pnet | Self::SockDiag => bed.client().command(support::BINARY),
+        };
         command.args(["--monitor-backend", self.name()]);
         let monitor = Monitor::start_by(&mut command, options)?;
         anyhow::ensure!(monitor.last()?["monitor"] == self.name());

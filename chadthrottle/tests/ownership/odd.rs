@@ -14,7 +14,7 @@ use crate::{
 
 /// Reads to the end, then answers.
 fn answer(stream: &TcpStream) -> anyhow::Result<()> {
-    peer::receive(stream)?;
+    peer::receive_and_stay(stream)?;
     peer::send(stream, 3_000_000)
 }
 
@@ -65,7 +65,7 @@ pub(crate) fn a_process_that_becomes_another_program_keeps_its_bytes_and_gets_it
     let directory = tempfile::tempdir()?;
     let program = directory.path().join("second-name");
     std::os::unix::fs::symlink(traffic::traffic_binary()?, &program)?;
-    let (to, peer) = peer::serve(bed.server(), 2, peer::receive)?;
+    let (to, peer) = peer::serve(bed.server(), 2, peer::receive_and_stay)?;
     let program = program.display();
     let mut sender = start(bed.client(), &format!("rename --to {to} --bytes 1000000 --program {program}"))?;
     let pid = sender.pid();
@@ -88,7 +88,7 @@ pub(crate) fn a_process_that_becomes_another_program_keeps_its_bytes_and_gets_it
 pub(crate) fn a_pid_that_is_used_again(backend: Backend) -> anyhow::Result<()> {
     let bed = bed("reborn")?;
     let monitor = backend.start(&bed, &[])?;
-    let (to, peer) = peer::serve(bed.server(), 2, peer::receive)?;
+    let (to, peer) = peer::serve(bed.server(), 2, peer::receive_and_stay)?;
     let program = start(bed.client(), &format!("reborn --to {to} --bytes 1000000 --more 3000000"))?;
     let [_, first, second] = parts(program)?;
     ensure!(first.pid == second.pid, "the pid was to be used again: {first:?}, {second:?}");

@@ -15,6 +15,9 @@ use testbed::{Family, Host};
 
 /// A connection that stands still for so long has failed.
 const STALLED: Duration = Duration::from_secs(5);
+/// How long a connection lasts at least, unless it is to be short: so long that a monitor which looks every 100 ms has
+/// seen it. Short ones are scenarios of their own.
+const LASTING: Duration = Duration::from_millis(400);
 /// IPv4 and TCP header with timestamps.
 pub(crate) const HEADERS: u64 = 52;
 /// So much longer the header of IPv6 is.
@@ -87,7 +90,8 @@ pub(crate) fn serve_at(
     Ok((address, peer))
 }
 
-/// The same with connections that are all opened before the first is used, and used in that order.
+/// The same with connections that are all opened, and stay so for a while, before the first is used, and are used in
+/// that order.
 pub(crate) fn serve_in_turn(
     host: &Host,
     connections: usize,
@@ -97,6 +101,7 @@ pub(crate) fn serve_in_turn(
     let (address, listener) = listen(host, host.socket_address(Family::V4, 0))?;
     let peer = std::thread::spawn(move || {
         let streams: Vec<_> = (0..connections).map(|_| listener.accept()).collect::<Result<_, _>>()?;
+        stay();
         streams.iter().map(|(stream, from)| Ok((from.port(), accepted(stream, talk)?))).collect()
     });
     Ok((address, peer))
@@ -138,6 +143,18 @@ pub(crate) fn connect(to: SocketAddr, talk: Talk) -> anyhow::Result<(u16, Flow)>
 pub(crate) fn receive(mut stream: &TcpStream) -> anyhow::Result<()> {
     std::io::copy(&mut stream, &mut std::io::sink())?;
     Ok(())
+}
+
+/// Reads to the end, and holds the connection open for a while.
+pub(crate) fn receive_and_stay(stream: &TcpStream) -> anyhow::Result<()> {
+    receive(stream)?;
+    stay();
+    Ok(())
+}
+
+/// Waits as long as a connection is to last.
+pub(crate) fn stay() {
+    std::thread::sleep(LASTING);
 }
 
 /// Reads so many bytes.

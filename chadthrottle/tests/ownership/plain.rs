@@ -6,6 +6,7 @@ use testbed::{Process, traffic};
 use crate::{
     backend::Backend,
     books::{Books, bed, end, parts, start, with_retransmissions},
+    interface::Counters,
     peer,
     support::PATIENCE,
 };
@@ -25,11 +26,14 @@ pub(crate) fn fifty_processes_that_live_twenty_milliseconds(backend: Backend) ->
     let flows = peer::flows(peer)?;
     let books = Books::close(&monitor)?;
     books.check_sum("8", flows.values().copied().sum())?;
-    for (pid, port) in ports {
+    let check = |(pid, port): (u32, u16)| {
         books.check("8", pid, *flows.get(&port).context("nobody came from this port")?)?;
         books.check_name(pid, "traffic")?;
         ensure!(books.row(pid)?["alive"] == false, "{pid} has ended");
-    }
+        Ok(())
+    };
+    let wrong: Vec<anyhow::Error> = ports.into_iter().filter_map(|sender| check(sender).err()).collect();
+    ensure!(wrong.is_empty(), "{} of 50 are wrong, the first one: {:#}", wrong.len(), wrong[0]);
     Ok(())
 }
 
@@ -49,7 +53,7 @@ pub(crate) fn two_processes_of_one_name(backend: Backend) -> anyhow::Result<()> 
     let monitor = backend.start(&bed, &[])?;
     let mut senders = Vec::new();
     for bytes in [1_000_000, 3_000_000] {
-        let (to, peer) = peer::serve(bed.server(), 1, peer::receive)?;
+        let (to, peer) = peer::serve(bed.server(), 1, peer::receive_and_stay)?;
         let send = format!("many --to {to} --connections 1 --bytes {bytes}");
         senders.push((start(bed.client(), &send)?, peer));
     }
@@ -75,12 +79,18 @@ pub(crate) fn a_process_that_ends_while_its_bytes_still_wait(backend: Backend) -
     Process::spawn(bed.router().command("tc").args(narrow.split(' ')))?.success(PATIENCE)?;
     let monitor = backend.start(&bed, &[])?;
     let (to, peer) = peer::serve(bed.server(), 1, peer::receive)?;
-    let (pid, _) = end(start(bed.client(), &format!("tcp-send --to {to} --bytes 1000000 --quit"))?)?;
-    // Some of it is on its way right now, and no two counters are read at the same instant.
-    let at_its_end = Books::close_partly(&monitor)?.counted(pid);
+    let send = format!("tcp-send --to {to} --bytes 2000000 --wait-stdin --quit");
+    let mut sender = start(bed.client(), &send)?;
+    traffic::ready(&sender)?;
+    peer::stay();
+    sender.send_line("go")?;
+    let (pid, _) = end(sender)?;
+    let counters = || Counters::read(bed.client(), bed.client().interfaces()[0]);
+    let at_its_end = counters()?;
     let flow = peer::flow(peer)?;
+    let waited = counters()?.since(at_its_end).ip.up;
+    ensure!(waited > flow.up / 10, "{waited} of {} bytes were left to wait", flow.up);
     let books = Books::close(&monitor)?;
-    ensure!(at_its_end.up < flow.up, "nothing was left to wait: {at_its_end:?} of {flow:?}");
     // Less than the sum's thousandth: the last exchange of headers may find no socket on this side any more.
     books.check("16", pid, flow)
 }

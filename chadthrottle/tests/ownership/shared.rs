@@ -46,7 +46,7 @@ fn prefork(
     books.check_sum(what, with_retransmissions(flows.values().copied().sum(), &parts))?;
     let [master, workers @ ..] = &parts;
     // Who listens makes the handshakes; the rest is the worker's.
-    books.check(what, master.pid, Flow { up: connections * SYN, down: connections * OPENED })?;
+    books.check_handshake(what, master.pid, Flow { up: connections * SYN, down: connections * OPENED })?;
     for worker in workers {
         let served = worker.ports.iter().filter_map(|port| flows.get(port)).copied().sum();
         let served = with_retransmissions(served, std::slice::from_ref(worker));
@@ -73,6 +73,7 @@ fn one_by_one(host: &Host, to: SocketAddr, connections: u64, talk: Talk) -> anyh
 pub(crate) fn prefork_workers_with_large_transfers_both_ways(backend: Backend) -> anyhow::Result<()> {
     fn talk(stream: &TcpStream) -> anyhow::Result<()> {
         peer::receive_exactly(stream, 2_000_000)?;
+        peer::stay();
         peer::send(stream, 2_000_000)
     }
     prefork(backend, "9", 8, 2_000_000, talk, at_once)
@@ -93,7 +94,7 @@ pub(crate) fn prefork_workers_that_receive_small_uploads(backend: Backend) -> an
 
 /// Reads to the end, then answers.
 fn answer(stream: &TcpStream) -> anyhow::Result<()> {
-    peer::receive(stream)?;
+    peer::receive_and_stay(stream)?;
     peer::send(stream, 1_000_000)
 }
 
@@ -106,7 +107,7 @@ pub(crate) fn a_socket_passed_on_belongs_to_who_uses_it(backend: Backend) -> any
     let books = Books::close(&monitor)?;
     let [giver, taker] = parts;
     books.check_sum("10", flow)?;
-    books.check("10", giver.pid, Flow { up: OPENED, down: SYN })?;
+    books.check_handshake("10", giver.pid, Flow { up: OPENED, down: SYN })?;
     books.check("10", taker.pid, Flow { up: flow.up - OPENED, down: flow.down - SYN })
 }
 

@@ -218,7 +218,16 @@ impl Budget {
 
 #[cfg(test)]
 mod tests {
-    use std::os::{fd::AsRawFd, unix::net::UnixDatagram};
+    use std::{
+        os::{
+            fd::{AsRawFd, OwnedFd},
+            unix::net::UnixDatagram,
+        },
+        process::Command,
+        thread,
+    };
+
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -242,6 +251,46 @@ mod tests {
         assert_eq!(owners.known(inode), Some(found));
         drop(socket);
         assert_eq!(owners.known(inode), None);
+    }
+
+    /// Starts a process that has a socket, and nobody else has it, and searches for that until the process has been
+    /// killed after `life`. Returns who else was found.
+    fn strangers_found(life: Duration) -> Vec<ProcessId> {
+        let socket = UnixDatagram::unbound().expect("descriptors are left");
+        let inode = inode_of(&socket);
+        let mut command = Command::new("sleep");
+        let mut child = command.arg("60").stdin(OwnedFd::from(socket)).spawn().expect("it can be started");
+        drop(command);
+        let pid = child.id().cast_signed();
+        let killer = thread::spawn(move || {
+            thread::sleep(life);
+            child.kill().and_then(|()| child.wait()).expect("it is ours");
+        });
+        let (mut owners, mut strangers) = (SocketOwners::new(None), Vec::new());
+        while !killer.is_finished() {
+            let findings = owners.search(&HashSet::from([inode]));
+            if let Some(Found { holder, .. }) = findings.found.get(&inode) {
+                assert!(findings.infos.iter().any(|info| info.id == holder.id));
+                // What another test here starts has it too, until it has become its program.
+                let is_ours = |stat: Stat| stat.ppid == std::process::id().cast_signed();
+                if holder.id.pid != pid && !stat(holder.id.pid).is_none_or(is_ours) {
+                    strangers.push(holder.id);
+                }
+            }
+            let _ = owners.known(inode);
+        }
+        killer.join().expect("no panic");
+        assert_eq!(owners.known(inode), None);
+        strangers
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_socket_is_its_processs_until_that_vanishes(life in 0_u64..5000) {
+            prop_assert_eq!(strangers_found(Duration::from_micros(life)), []);
+        }
     }
 
     #[test]
