@@ -214,8 +214,8 @@ fn more_connections_than_descriptors_are_held() -> anyhow::Result<()> {
     let _server = Iperf3Server::start(bed.server(), PORT)?;
     let client = Iperf3::client(bed.server(), Family::V4, PORT).seconds(4).flows(64).reverse();
     let mut command = bed.client().command("prlimit");
-    command.args(["--nofile=20", "--", BINARY, "--cgroup-root"]).arg(bed.cgroup_root()).args(SOCKOPT);
-    command.args(["run", "--download-limit", "10M", "--", "prlimit", "--nofile=1000", "--", "iperf3"]);
+    command.args(["--nofile=20:1000", "--", BINARY, "--cgroup-root"]).arg(bed.cgroup_root()).args(SOCKOPT);
+    command.args(["run", "--download-limit", "10M", "--", "prlimit", "--nofile=1000:1000", "--", "iperf3"]);
     let stdout = Process::spawn(command.args(client.args()))?.success(PATIENCE)?;
     let achieved = Iperf3Report::parse(&stdout)?.rate_after_first_second() / 10e6;
     assert!((0.7..1.1).contains(&achieved), "{achieved:.3}");
