@@ -194,7 +194,9 @@ impl Limited {
                     });
                 }
                 // One that was still connecting.
-                if socket.clamp.is_none() && self.download.is_some() && socket.info().state != ESTABLISHED {
+                let is_unknown =
+                    self.download.as_ref().is_some_and(|limit| !limit.control.knows(socket.cookie()));
+                if is_unknown {
                     socket.with(&self.members, |socket, duplicate| socket.read(duplicate, now));
                     admit(socket, &mut self.upload, &mut self.download);
                     apply(socket, &self.members, self.upload.as_ref(), self.download.as_ref());
@@ -301,7 +303,7 @@ fn set<A: Actuator>(place: &mut Option<Limit<A>>, limit: u64) {
 fn admit(socket: &Socket, upload: &mut Option<Limit<Pace>>, download: &mut Option<Limit<Open>>) {
     let info = socket.info();
     if let Some(limit) = upload
-        && limit.control.value(socket.cookie()).is_none()
+        && !limit.control.knows(socket.cookie())
     {
         limit.control.admit(&socket.outgoing(0.0, info.bytes_sent));
     }
@@ -309,7 +311,7 @@ fn admit(socket: &Socket, upload: &mut Option<Limit<Pace>>, download: &mut Optio
     // too small for ever after (`tcp_select_initial_window`).
     if let Some(limit) = download
         && info.state == ESTABLISHED
-        && limit.control.value(socket.cookie()).is_none()
+        && !limit.control.knows(socket.cookie())
     {
         limit.control.admit(&socket.incoming(0.0, info.bytes_received));
     }
