@@ -32,7 +32,7 @@ const FINE: f64 = 64.0;
 const SETTLED: f64 = 1.5;
 const SETTLING: f64 = 0.05;
 const SETTLING_TRIPS: f64 = 1.5;
-const LONGEST_SETTLING: f64 = 2.0;
+const LONGEST_SETTLING: f64 = 0.8;
 /// A larger window takes a round trip to reach the peer, a smaller one does not: alternation has to be slower than that.
 const DWELL: f64 = 4.0;
 /// For the same reason a change by less than this part waits until so many round trips have passed since the last.
