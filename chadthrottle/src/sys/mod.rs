@@ -4,6 +4,8 @@
 pub mod btf;
 pub mod capability;
 pub mod cgroup;
+#[cfg(feature = "throttle-sockopt")]
+pub mod cpu_time;
 #[cfg(feature = "monitor-pnet")]
 pub mod links;
 pub mod namespace;

@@ -13,13 +13,18 @@ use super::{
     members::Members,
     socket::{ESTABLISHED, Kind, Socket},
 };
-use crate::{backends::throttle::Target, sys::proc_fd};
+use crate::{
+    backends::throttle::Target,
+    sys::{cpu_time, proc_fd},
+};
 
 /// How often new sockets are looked for, and how often all are looked at, where that costs little.
 const SCAN: Duration = Duration::from_millis(10);
 const TICK: Duration = Duration::from_millis(50);
 /// Of one CPU, looking for new sockets takes no more than a hundredth, and looking at those there are no more than a
 /// thirtieth.
+const LONGEST_SCAN: Duration = Duration::from_millis(200);
+const LONGEST_TICK: Duration = Duration::from_millis(500);
 const SCAN_SHARE: u32 = 100;
 const TICK_SHARE: u32 = 30;
 /// Idle sockets are looked at in every so-manieth tick; where there are more than this, more rarely.
@@ -148,15 +153,17 @@ impl Limited {
     pub(super) fn step(&mut self) -> Instant {
         let now = Instant::now();
         if now >= self.next_scan {
+            let before = cpu_time::of_this_thread();
             self.scan();
-            let took = now.elapsed();
-            self.next_scan = now + SCAN.max(took * SCAN_SHARE);
+            let took = cpu_time::of_this_thread().saturating_sub(before);
+            self.next_scan = now + SCAN.max(took * SCAN_SHARE).min(LONGEST_SCAN);
         }
         let now = Instant::now();
         if now >= self.next_tick {
+            let before = cpu_time::of_this_thread();
             self.tick(now);
-            let took = now.elapsed();
-            self.next_tick = now + TICK.max(took * TICK_SHARE);
+            let took = cpu_time::of_this_thread().saturating_sub(before);
+            self.next_tick = now + TICK.max(took * TICK_SHARE).min(LONGEST_TICK);
         }
         self.next_scan.min(self.next_tick)
     }
