@@ -214,8 +214,8 @@ fn more_connections_than_descriptors_are_held() -> anyhow::Result<()> {
     let _server = Iperf3Server::start(bed.server(), PORT)?;
     let client = Iperf3::client(bed.server(), Family::V4, PORT).seconds(4).flows(64).reverse();
     let mut command = bed.client().command("prlimit");
-    command.args(["--nofile=20", "--", BINARY, "--cgroup-root"]).arg(bed.cgroup_root()).args(SOCKOPT);
-    command.args(["run", "--download-limit", "10M", "--", "prlimit", "--nofile=1000", "--", "iperf3"]);
+    command.args(["--nofile=20:1000", "--", BINARY, "--cgroup-root"]).arg(bed.cgroup_root()).args(SOCKOPT);
+    command.args(["run", "--download-limit", "10M", "--", "prlimit", "--nofile=1000:1000", "--", "iperf3"]);
     let stdout = Process::spawn(command.args(client.args()))?.success(PATIENCE)?;
     let achieved = Iperf3Report::parse(&stdout)?.rate_after_first_second() / 10e6;
     assert!((0.7..1.1).contains(&achieved), "{achieved:.3}");
@@ -267,5 +267,65 @@ fn anothers_process_is_refused_and_the_rule_is_named() -> anyhow::Result<()> {
         assert!(stderr.contains(word), "{stderr}");
     }
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    Ok(())
+}
+
+/// Sends to each connection as much as it asks for, until it is closed.
+fn serve(listener: &TcpListener) {
+    while let Ok((mut stream, _)) = listener.accept() {
+        std::thread::spawn(move || {
+            let mut wanted = [0; 8];
+            stream.read_exact(&mut wanted)?;
+            let mut left = u64::from_be_bytes(wanted);
+            while left > 0 {
+                let part = left.min(16_384);
+                stream.write_all(&[0; 16_384][..usize::try_from(part).unwrap_or_default()])?;
+                left -= part;
+            }
+            std::io::Result::Ok(())
+        });
+    }
+}
+
+/// Receives so much on a connection of its own, or until a moment.
+fn fetch(bed: &Testbed, from: std::net::SocketAddr, bytes: u64, until: Instant) -> anyhow::Result<()> {
+    let mut stream = bed.client().run(move || Ok(TcpStream::connect(from)?))?;
+    stream.write_all(&bytes.to_be_bytes())?;
+    let mut buffer = vec![0; 65_536];
+    while Instant::now() < until && stream.read(&mut buffer)? > 0 {}
+    Ok(())
+}
+
+#[test]
+fn many_short_connections_beside_two_long_ones_keep_to_the_limit() -> anyhow::Result<()> {
+    const LIMIT: f64 = 2e6;
+    let bed = bed()?;
+    let listener = bed.server().run(|| Ok(TcpListener::bind(bed.server().socket_address(Family::V4, 0))?))?;
+    let from = listener.local_addr()?;
+    std::thread::spawn(move || serve(&listener));
+    let _limiter = limit_pid(&bed, std::process::id(), &["--download-limit", "2M"])?;
+    let start = Instant::now();
+    let end = start + Duration::from_secs(6);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| fetch(&bed, from, u64::MAX, end).expect("a long one"));
+        }
+        // Six at a time, as browsers do.
+        for _ in 0..6 {
+            scope.spawn(|| {
+                for _ in 0..5 {
+                    fetch(&bed, from, 100_000, end).expect("a short one");
+                }
+            });
+        }
+        std::thread::sleep(Duration::from_secs(1));
+        let bytes = || bed.carried().map_or(0, |[_, to_client]| to_client.bytes);
+        let (before, at) = (bytes(), Instant::now());
+        std::thread::sleep(Duration::from_secs(4));
+        #[expect(clippy::cast_precision_loss, reason = "some megabytes")]
+        let share = (bytes() - before) as f64 / at.elapsed().as_secs_f64() / LIMIT;
+        println!("{share:.3} of the limit");
+        assert!((0.85..1.1).contains(&share), "{share:.3} of the limit");
+    });
     Ok(())
 }

@@ -6,6 +6,8 @@ pub mod bpf_map;
 pub mod btf;
 pub mod capability;
 pub mod cgroup;
+#[cfg(feature = "throttle-sockopt")]
+pub mod cpu_time;
 pub mod inet_diag;
 #[cfg(any(feature = "ebpf", feature = "monitor-pnet"))]
 pub mod links;

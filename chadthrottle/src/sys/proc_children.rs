@@ -1,8 +1,8 @@
 //! Whose children a process's are.
 
-use std::{fs, io};
+use std::{fs, io, os::unix::fs::MetadataExt};
 
-use nix::libc;
+use nix::unistd::geteuid;
 
 /// The processes that any of a process's threads has started and that have not ended, by `/proc/PID/task/TID/children`
 /// (`CONFIG_PROC_CHILDREN`). None where it has ended.
@@ -34,10 +34,7 @@ pub fn ptrace_scope() -> Option<u32> {
 /// Whether this process runs as the user that another one does.
 #[must_use]
 pub fn is_own(pid: i32) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    // SAFETY: it cannot fail and takes nothing.
-    let own = unsafe { libc::geteuid() };
-    fs::metadata(format!("/proc/{pid}")).is_ok_and(|metadata| metadata.uid() == own)
+    fs::metadata(format!("/proc/{pid}")).is_ok_and(|metadata| metadata.uid() == geteuid().as_raw())
 }
 
 #[cfg(test)]

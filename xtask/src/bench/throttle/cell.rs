@@ -16,7 +16,8 @@ const PORT: u16 = 5201;
 /// Of an open connection before the limit comes, and after it has gone, in seconds.
 const FREE: u32 = 2;
 const AFTER: u32 = 2;
-/// A window that is short enough to see when a limit takes hold, in seconds.
+/// A window that is short enough to see when a limit takes hold, in seconds: at least two round trips, because a sender
+/// that is held by its window sends it at once.
 const SHORT: f64 = 0.1;
 
 /// Which comes first.
@@ -54,7 +55,7 @@ pub(super) struct Outcome {
     pub(super) retransmits: Option<f64>,
     /// The sender's round trip above that of the path, in milliseconds.
     pub(super) added_round_trip: Option<f64>,
-    /// Until the rate is below 1.1 of the limit for good, in milliseconds.
+    /// Until the rate is below 1.5 of the limit for good, in milliseconds.
     pub(super) takes_hold: Option<f64>,
     /// Until the rate is above twice the limit, in milliseconds.
     pub(super) lets_go: Option<f64>,
@@ -204,6 +205,7 @@ impl Cell<'_> {
             windows.into_iter().map(|(_, rate)| rate).fold(f64::INFINITY, f64::min)
         };
         let is_open = self.order == Order::ConnectionFirst;
+        let short = SHORT.max(2.0 * self.path.round_trip.as_secs_f64());
         let settled = limited + self.path.round_trip.as_secs_f64() + 0.2;
         let sender = Side::new(report, self.is_upload);
         let receiver = Side::new(report, !self.is_upload);
@@ -220,15 +222,15 @@ impl Cell<'_> {
             }),
             added_round_trip: sender.round_trip(from, to).map(|milliseconds| milliseconds - base),
             takes_hold: is_open.then(|| {
-                let windows = recording.windows(limited, freed, SHORT);
+                let windows = recording.windows(limited, freed, short);
                 let early = windows.iter().take_while(|(start, _)| start - limited < 3.0);
                 let over = early.filter(|(_, rate)| *rate > 1.5 * limit).last();
-                over.map_or(0.0, |(start, _)| (start + SHORT - limited) * 1e3)
+                over.map_or(0.0, |(start, _)| (start + short - limited) * 1e3)
             }),
             lets_go: is_open.then(|| {
-                let windows = recording.windows(freed, recording.now(), SHORT);
+                let windows = recording.windows(freed, recording.now(), short);
                 let first = windows.iter().find(|(_, rate)| *rate > 2.0 * limit);
-                first.map_or(f64::INFINITY, |(start, _)| (start + SHORT - freed) * 1e3)
+                first.map_or(f64::INFINITY, |(start, _)| (start + short - freed) * 1e3)
             }),
             fairness: (self.flows > 1).then(|| receiver.fairness(from, to)).flatten(),
             free: is_open.then(|| recording.rate(limited - 1.0, limited - 0.1) / 1e6),

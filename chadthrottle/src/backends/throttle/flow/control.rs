@@ -103,6 +103,11 @@ impl<A: Actuator> Control<A> {
         self.divide();
     }
 
+    /// Whether it has been told of a socket.
+    pub(super) fn knows(&self, socket: u64) -> bool {
+        self.sockets.contains_key(&socket)
+    }
+
     /// A socket is gone.
     pub(super) fn forget(&mut self, socket: u64) {
         self.sockets.remove(&socket);

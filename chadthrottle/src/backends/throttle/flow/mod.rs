@@ -21,7 +21,7 @@
 //! ([`Achievable`]). And what a process sends within the first milliseconds of a connection passes as it is.
 //!
 //! Options are put back when a limit goes, a target leaves, and we end, by SIGINT, SIGTERM or a panic. They outlive a
-//! SIGKILL: a journal of what was set belongs where [`held`] sets it.
+//! SIGKILL: a journal of what was set belongs where `held` sets it.
 
 mod control;
 mod engine;

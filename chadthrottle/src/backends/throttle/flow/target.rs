@@ -13,13 +13,18 @@ use super::{
     members::Members,
     socket::{ESTABLISHED, Kind, Socket},
 };
-use crate::{backends::throttle::Target, sys::proc_fd};
+use crate::{
+    backends::throttle::Target,
+    sys::{cpu_time, proc_fd},
+};
 
 /// How often new sockets are looked for, and how often all are looked at, where that costs little.
 const SCAN: Duration = Duration::from_millis(10);
 const TICK: Duration = Duration::from_millis(50);
 /// Of one CPU, looking for new sockets takes no more than a hundredth, and looking at those there are no more than a
 /// thirtieth.
+const LONGEST_SCAN: Duration = Duration::from_millis(200);
+const LONGEST_TICK: Duration = Duration::from_millis(500);
 const SCAN_SHARE: u32 = 100;
 const TICK_SHARE: u32 = 30;
 /// Idle sockets are looked at in every so-manieth tick; where there are more than this, more rarely.
@@ -148,15 +153,17 @@ impl Limited {
     pub(super) fn step(&mut self) -> Instant {
         let now = Instant::now();
         if now >= self.next_scan {
+            let before = cpu_time::of_this_thread();
             self.scan();
-            let took = now.elapsed();
-            self.next_scan = now + SCAN.max(took * SCAN_SHARE);
+            let took = cpu_time::of_this_thread().saturating_sub(before);
+            self.next_scan = now + SCAN.max(took * SCAN_SHARE).min(LONGEST_SCAN);
         }
         let now = Instant::now();
         if now >= self.next_tick {
+            let before = cpu_time::of_this_thread();
             self.tick(now);
-            let took = now.elapsed();
-            self.next_tick = now + TICK.max(took * TICK_SHARE);
+            let took = cpu_time::of_this_thread().saturating_sub(before);
+            self.next_tick = now + TICK.max(took * TICK_SHARE).min(LONGEST_TICK);
         }
         self.next_scan.min(self.next_tick)
     }
@@ -194,7 +201,9 @@ impl Limited {
                     });
                 }
                 // One that was still connecting.
-                if socket.clamp.is_none() && self.download.is_some() && socket.info().state != ESTABLISHED {
+                let is_unknown =
+                    self.download.as_ref().is_some_and(|limit| !limit.control.knows(socket.cookie()));
+                if is_unknown {
                     socket.with(&self.members, |socket, duplicate| socket.read(duplicate, now));
                     admit(socket, &mut self.upload, &mut self.download);
                     apply(socket, &self.members, self.upload.as_ref(), self.download.as_ref());
@@ -301,7 +310,7 @@ fn set<A: Actuator>(place: &mut Option<Limit<A>>, limit: u64) {
 fn admit(socket: &Socket, upload: &mut Option<Limit<Pace>>, download: &mut Option<Limit<Open>>) {
     let info = socket.info();
     if let Some(limit) = upload
-        && limit.control.value(socket.cookie()).is_none()
+        && !limit.control.knows(socket.cookie())
     {
         limit.control.admit(&socket.outgoing(0.0, info.bytes_sent));
     }
@@ -309,7 +318,7 @@ fn admit(socket: &Socket, upload: &mut Option<Limit<Pace>>, download: &mut Optio
     // too small for ever after (`tcp_select_initial_window`).
     if let Some(limit) = download
         && info.state == ESTABLISHED
-        && limit.control.value(socket.cookie()).is_none()
+        && !limit.control.knows(socket.cookie())
     {
         limit.control.admit(&socket.incoming(0.0, info.bytes_received));
     }

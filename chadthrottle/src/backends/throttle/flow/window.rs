@@ -32,7 +32,7 @@ const FINE: f64 = 64.0;
 const SETTLED: f64 = 1.5;
 const SETTLING: f64 = 0.05;
 const SETTLING_TRIPS: f64 = 1.5;
-const LONGEST_SETTLING: f64 = 2.0;
+const LONGEST_SETTLING: f64 = 0.8;
 /// A larger window takes a round trip to reach the peer, a smaller one does not: alternation has to be slower than that.
 const DWELL: f64 = 4.0;
 /// For the same reason a change by less than this part waits until so many round trips have passed since the last.
@@ -46,6 +46,8 @@ const HISTORY: usize = 32;
 pub(super) struct Window {
     /// Seconds in which one window comes, in IP bytes.
     trip: f64,
+    /// In which the peer is told the window, in bytes.
+    unit: u32,
     /// The last windows, the newest last, with the time since each came into force.
     history: VecDeque<(f64, f64)>,
     /// Seconds until what arrives tells something about the window.
@@ -76,6 +78,7 @@ impl Window {
     pub(super) fn new(trip: f64, phase: f64) -> Self {
         Self {
             trip: trip.max(1e-5),
+            unit: 1,
             history: VecDeque::new(),
             settling: SETTLING + SETTLING_TRIPS * trip,
             age: 0.0,
@@ -114,7 +117,8 @@ impl Window {
             return;
         }
         let measured = window / rate;
-        let believed = kernel * BELIEVED + BELIEVED_SECONDS;
+        // Of a coarse window one unit may be in vain.
+        let believed = kernel * BELIEVED + BELIEVED_SECONDS + f64::from(self.unit) / cap;
         let gain = (dt / memory).min(0.5);
         if rate >= cap * HELD || measured < self.trip {
             self.trial = None;
@@ -171,7 +175,8 @@ impl Window {
     ///
     /// Where units are coarse it alternates between two multiples, so that the mean is right.
     pub(super) fn bytes(&mut self, cap: f64, unit: u32) -> u32 {
-        let unit = f64::from(unit.max(1));
+        self.unit = unit.max(1);
+        let unit = f64::from(self.unit);
         let units = cap * self.trip / unit;
         if self.since_phase >= (DWELL * self.trip).max(0.1) {
             // The golden ratio: values spread evenly however few are taken.
