@@ -2,19 +2,11 @@
 //!
 //! What a limit drops is not counted here: it was neither sent nor received. It is in the limit's own figures.
 
-use core::intrinsics::{AtomicOrdering, atomic_xadd, atomic_xchg, cold_path};
+use core::intrinsics::cold_path;
 
-use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_get_smp_processor_id};
-use chadthrottle_common::{
-    DIRECTION_DOWNLOAD, DIRECTION_UPLOAD, FlowCounters, SocketOwner, TrafficCounters, TrafficKey,
-};
+use chadthrottle_common::TrafficKey;
 
-use crate::{
-    maps::{COUNTERS, Control, FREE_SLOTS, NO_TRAFFIC, SLOT_OF, TRAFFIC, count_lost},
-    owner,
-    packet::Packet,
-    peer::SCOPE_MASK,
-};
+use crate::{counters, maps::count_lost, packet::Packet};
 
 /// Counts a packet for its owner, or for a bucket; or holds it back where the owner is only presumed.
 #[inline(always)]
@@ -26,18 +18,17 @@ pub(crate) fn count(packet: &Packet, direction: u32) {
         // SAFETY: the packet's own socket.
         unsafe {
             (*socket).held_ifindex = packet.ifindex;
-            add_to(flow_of(&raw mut (*socket).held, direction), &packet.flow);
+            counters::add_to(&raw mut (*socket).held, direction, &packet.flow);
         }
         return;
     }
     let key = TrafficKey { owner: packet.owner, ifindex: packet.ifindex, scope: packet.scope };
-    let counters = match packet.socket {
+    let counters = if let Some(socket) = packet.socket {
         // SAFETY: the packet's own socket.
-        Some(socket) => unsafe { counters_of_socket(socket, &key, &packet.control) },
-        None => {
-            cold_path();
-            counters_of(&key, &packet.control)
-        }
+        unsafe { counters::of_socket(socket, &key, &packet.control) }
+    } else {
+        cold_path();
+        counters::of(&key, &packet.control)
     };
     let Some(counters) = counters else {
         cold_path();
@@ -45,178 +36,5 @@ pub(crate) fn count(packet: &Packet, direction: u32) {
         return;
     };
     // SAFETY: this CPU's own copy, valid for the program's run.
-    unsafe { add_to(flow_of(counters, direction), &packet.flow) };
-}
-
-/// Adds to what was sent or received.
-#[inline(always)]
-pub(crate) fn add(key: &TrafficKey, direction: u32, flow: &FlowCounters) {
-    let Some(counters) = Control::get().and_then(|control| counters_of(key, &control)) else {
-        count_lost();
-        return;
-    };
-    // SAFETY: this CPU's own copy, valid for the program's run.
-    unsafe { add_to(flow_of(counters, direction), flow) };
-}
-
-/// This CPU's counters of a key, from the slot that the socket was counted in last if that is still the key's.
-///
-/// # Safety
-/// `socket` points to a live socket's storage.
-#[inline(always)]
-unsafe fn counters_of_socket(
-    socket: *mut SocketOwner,
-    key: &TrafficKey,
-    control: &Control,
-) -> Option<*mut TrafficCounters> {
-    // SAFETY: as promised by the caller. What another CPU writes at the same time is a slot of another key, and read as
-    // such unless it changes between these lines: then one packet is in the other's.
-    unsafe {
-        let slot = (*socket).slot;
-        if slot != 0 && (*socket).slot_generation == control.slot_generation() && (*socket).slot_key == *key {
-            return counters_in(slot, control);
-        }
-        cold_path();
-        (*socket).slot = 0;
-        let slot = slot_of(key);
-        if slot == 0 {
-            return counters_without_slot(key);
-        }
-        (*socket).slot_key = *key;
-        (*socket).slot_generation = control.slot_generation();
-        (*socket).slot = slot;
-        counters_in(slot, control)
-    }
-}
-
-/// This CPU's counters of a key.
-#[inline(always)]
-fn counters_of(key: &TrafficKey, control: &Control) -> Option<*mut TrafficCounters> {
-    match slot_of(key) {
-        0 => counters_without_slot(key),
-        slot => counters_in(slot, control),
-    }
-}
-
-/// This CPU's counters in a slot.
-#[inline(always)]
-fn counters_in(slot: u32, control: &Control) -> Option<*mut TrafficCounters> {
-    // SAFETY: the helper has no arguments.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
-    COUNTERS.get_ptr_mut(slot * control.cpus() + cpu)
-}
-
-/// The slot of a key, or one that becomes it; 0 where there is none left.
-#[inline(never)]
-fn slot_of(key: &TrafficKey) -> u32 {
-    // SAFETY: copied out at once.
-    if let Some(slot) = unsafe { SLOT_OF.get(key) } {
-        return *slot;
-    }
-    let Ok(Some(slot)) = FREE_SLOTS.pop() else { return 0 };
-    if SLOT_OF.insert(key, slot, u64::from(BPF_NOEXIST)).is_ok() {
-        return slot;
-    }
-    // Another CPU has found one at the same time.
-    if FREE_SLOTS.push(slot, 0).is_err() {
-        count_lost();
-    }
-    // SAFETY: as above.
-    unsafe { SLOT_OF.get(key) }.copied().unwrap_or(0)
-}
-
-/// This CPU's counters of a key for which there is no slot.
-#[inline(never)]
-fn counters_without_slot(key: &TrafficKey) -> Option<*mut TrafficCounters> {
-    TRAFFIC.get_ptr_mut(key).or_else(|| {
-        // Another CPU may have made the entry in between: what matters is that it is there now.
-        let _ = TRAFFIC.insert(key, &NO_TRAFFIC, u64::from(BPF_NOEXIST));
-        TRAFFIC.get_ptr_mut(key)
-    })
-}
-
-/// Counts what was held back for whoever owns the socket now.
-///
-/// # Safety
-/// `socket` points to a live socket's storage.
-#[inline(always)]
-pub(crate) unsafe fn release_held(socket: *mut SocketOwner) {
-    // SAFETY: as promised by the caller. Each number is taken by one CPU, whoever else looks at the same time.
-    unsafe {
-        let key = TrafficKey {
-            owner: owner::process(socket),
-            ifindex: (*socket).held_ifindex,
-            scope: (*socket).peer_scope & SCOPE_MASK,
-        };
-        let held = &raw mut (*socket).held;
-        for direction in [DIRECTION_UPLOAD, DIRECTION_DOWNLOAD] {
-            let taken = take(flow_of(held, direction));
-            if taken.packets != 0 {
-                add(&key, direction, &taken);
-            }
-        }
-    }
-}
-
-/// # Safety
-/// `counters` points to a live map value.
-#[inline(always)]
-unsafe fn flow_of(counters: *mut TrafficCounters, direction: u32) -> *mut FlowCounters {
-    // SAFETY: as promised by the caller.
-    unsafe {
-        if direction == DIRECTION_UPLOAD {
-            &raw mut (*counters).upload
-        } else {
-            &raw mut (*counters).download
-        }
-    }
-}
-
-/// Atomically, although each CPU has its own copy: a program may interrupt another one on the same CPU, between its
-/// reading and its writing.
-///
-/// # Safety
-/// `counters` points to a live map value.
-#[inline(always)]
-unsafe fn add_to(counters: *mut FlowCounters, flow: &FlowCounters) {
-    // SAFETY: as promised by the caller.
-    unsafe {
-        xadd(&raw mut (*counters).bytes, flow.bytes);
-        xadd(&raw mut (*counters).packets, flow.packets);
-        if flow.merged_packets != 0 {
-            xadd(&raw mut (*counters).merged_packets, flow.merged_packets);
-            xadd(&raw mut (*counters).merged_bytes, flow.merged_bytes);
-        }
-    }
-}
-
-/// # Safety
-/// `flow` points to a live map value.
-#[inline(always)]
-unsafe fn take(flow: *mut FlowCounters) -> FlowCounters {
-    // SAFETY: as promised by the caller.
-    unsafe {
-        FlowCounters {
-            bytes: exchange(&raw mut (*flow).bytes),
-            packets: exchange(&raw mut (*flow).packets),
-            merged_packets: exchange(&raw mut (*flow).merged_packets),
-            merged_bytes: exchange(&raw mut (*flow).merged_bytes),
-        }
-    }
-}
-
-/// # Safety
-/// `number` points to a live map value.
-#[inline(always)]
-unsafe fn exchange(number: *mut u64) -> u64 {
-    // SAFETY: as promised by the caller.
-    unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(number, 0) }
-}
-
-/// # Safety
-/// `number` points to a live map value.
-#[inline(always)]
-unsafe fn xadd(number: *mut u64, more: u64) {
-    // SAFETY: as promised by the caller.
-    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(number, more) };
+    unsafe { counters::add_to(counters, direction, &packet.flow) };
 }

@@ -6,7 +6,7 @@ use chadthrottle_common::{
 };
 
 use crate::{
-    account,
+    counters,
     headers::Headers,
     maps::{Control, INTERFACES},
 };
@@ -43,6 +43,6 @@ pub(crate) fn count(ctx: &TcContext) {
             continue;
         }
         let key = TrafficKey { owner: ProcessKey::FORWARDED, ifindex, scope: 0 };
-        account::add(&key, direction, &flow);
+        counters::add(&key, direction, &flow);
     }
 }

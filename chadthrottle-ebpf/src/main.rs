@@ -25,6 +25,8 @@
 #[cfg(target_arch = "bpf")]
 mod account;
 #[cfg(target_arch = "bpf")]
+mod counters;
+#[cfg(target_arch = "bpf")]
 mod forward;
 #[cfg(target_arch = "bpf")]
 mod headers;
@@ -81,7 +83,7 @@ mod programs {
                 if (*socket).is_presumed != 0 {
                     owner::claim(&ctx, socket);
                 }
-                account::release_held(socket);
+                owner::release_held(socket);
             }
         }
         1

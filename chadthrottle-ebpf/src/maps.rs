@@ -3,7 +3,7 @@
 //! Names of maps are truncated to 15 characters by the kernel; they all start with `CHAD_`, so that somebody who
 //! lists maps on a machine sees whose they are.
 
-use core::ptr;
+use core::{ffi::c_void, ptr};
 
 use aya_ebpf::{
     Global,
@@ -166,9 +166,9 @@ pub(crate) static OWN_NETNS_COOKIE: Global<u64> = Global::new(0);
 /// `tcp_sock` comes from `bpf_skc_to_tcp_sock`: the verifier knows what it points to, looks up which member is at the
 /// offset (a constant by then), and lets it be read.
 #[inline(always)]
-pub(crate) unsafe fn is_owned_by_user(tcp_sock: *const u8) -> bool {
+pub(crate) unsafe fn is_owned_by_user(tcp_sock: *const c_void) -> bool {
     // SAFETY: as promised by the caller. A TCP socket begins with the general one.
-    unsafe { ptr::read_volatile(tcp_sock.add(SOCK_LOCK_OWNED.load() as usize).cast::<i32>()) != 0 }
+    unsafe { ptr::read_volatile(tcp_sock.byte_add(SOCK_LOCK_OWNED.load() as usize).cast::<i32>()) != 0 }
 }
 
 /// The sequence number after the last byte that was written to a TCP socket.
@@ -176,9 +176,9 @@ pub(crate) unsafe fn is_owned_by_user(tcp_sock: *const u8) -> bool {
 /// # Safety
 /// As above.
 #[inline(always)]
-pub(crate) unsafe fn write_seq(tcp_sock: *const u8) -> u32 {
+pub(crate) unsafe fn write_seq(tcp_sock: *const c_void) -> u32 {
     // SAFETY: as promised by the caller.
-    unsafe { ptr::read_volatile(tcp_sock.add(TCP_WRITE_SEQ.load() as usize).cast()) }
+    unsafe { ptr::read_volatile(tcp_sock.byte_add(TCP_WRITE_SEQ.load() as usize).cast()) }
 }
 
 /// Offset of `interp` in `struct linux_binprm`.

@@ -55,7 +55,7 @@ pub(crate) fn is_elsewhere(skb: *mut __sk_buff) -> bool {
 fn socket_address(skb: *mut __sk_buff) -> Option<u64> {
     let offsets = SocketOffsets::load();
     // SAFETY: the helper checks the address; a wrong one is an error, not a fault.
-    let address = unsafe { bpf_probe_read_kernel(skb.cast::<u8>().add(offsets.skb_sk).cast::<u64>()).ok()? };
+    let address = unsafe { bpf_probe_read_kernel(skb.byte_add(offsets.skb_sk).cast::<u64>()).ok()? };
     if address == 0 { None } else { Some(address) }
 }
 

@@ -8,7 +8,7 @@
 //! An accepted socket begins with its listener's owner, which may not be the one who will use it: servers fork workers
 //! that all accept from one listener. Until the first use its bytes are held back in its storage.
 
-use core::{intrinsics::cold_path, ptr};
+use core::{ffi::c_void, intrinsics::cold_path, ptr};
 
 use aya_ebpf::{
     EbpfContext,
@@ -20,12 +20,15 @@ use aya_ebpf::{
     programs::SockContext,
 };
 use aya_log_ebpf::{debug, warn};
-use chadthrottle_common::{ProcessKey, SocketOwner, wire::IPPROTO_TCP};
+use chadthrottle_common::{
+    DIRECTION_DOWNLOAD, DIRECTION_UPLOAD, ProcessKey, SocketOwner, TrafficKey, wire::IPPROTO_TCP,
+};
 
 use crate::{
-    account,
+    counters,
     headers::Headers,
     maps::{OWN_NETNS_COOKIE, OWNERS, count_lost, write_seq},
+    peer::SCOPE_MASK,
     process::{current_process, is_kernel_thread, note},
 };
 
@@ -105,7 +108,30 @@ pub(crate) unsafe fn claim(ctx: &impl EbpfContext, socket: *mut SocketOwner) {
         }
         ptr::write_volatile(&raw mut (*socket).is_presumed, 0);
         if is_presumed {
-            account::release_held(socket);
+            release_held(socket);
+        }
+    }
+}
+
+/// Counts what was held back for whoever owns the socket now.
+///
+/// # Safety
+/// `socket` points to a live socket's storage.
+#[inline(always)]
+pub(crate) unsafe fn release_held(socket: *mut SocketOwner) {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        let key = TrafficKey {
+            owner: process(socket),
+            ifindex: (*socket).held_ifindex,
+            scope: (*socket).peer_scope & SCOPE_MASK,
+        };
+        let held = &raw mut (*socket).held;
+        for direction in [DIRECTION_UPLOAD, DIRECTION_DOWNLOAD] {
+            let taken = counters::take(held, direction);
+            if taken.packets != 0 {
+                counters::add(&key, direction, &taken);
+            }
         }
     }
 }
@@ -128,7 +154,7 @@ pub(crate) unsafe fn process(socket: *mut SocketOwner) -> ProcessKey {
 pub(crate) unsafe fn has_written(socket: *mut SocketOwner, sk: *mut core::ffi::c_void) {
     // SAFETY: as promised by the caller; the helper tells whether this is TCP.
     unsafe {
-        let tcp: *const u8 = bpf_skc_to_tcp_sock(sk).cast();
+        let tcp: *const c_void = bpf_skc_to_tcp_sock(sk).cast();
         if tcp.is_null() {
             return;
         }

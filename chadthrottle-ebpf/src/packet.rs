@@ -1,6 +1,6 @@
 //! What a packet hook needs to know of a packet.
 
-use core::intrinsics::cold_path;
+use core::{ffi::c_void, intrinsics::cold_path};
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_TCP_LISTEN, bpf_sock},
@@ -162,7 +162,7 @@ unsafe fn is_known_user(socket: *mut SocketOwner) -> bool {
 unsafe fn is_in_use(sk: *mut bpf_sock) -> bool {
     // SAFETY: as promised by the caller; the helper tells whether this is TCP, and the result is checked.
     unsafe {
-        let tcp: *const u8 = bpf_skc_to_tcp_sock(sk.cast()).cast();
+        let tcp: *const c_void = bpf_skc_to_tcp_sock(sk.cast()).cast();
         !tcp.is_null() && maps::is_owned_by_user(tcp)
     }
 }

@@ -12,7 +12,9 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use aya_log_ebpf::debug;
-use chadthrottle_common::{MEMBER_INHERITED_BY_CHILDREN, NS_PER_TICK, ProcessKey, ProcessRecord};
+use chadthrottle_common::{
+    MEMBER_INHERITED_BY_CHILDREN, NS_PER_TICK, ProcessKey, ProcessRecord, ProgramPath,
+};
 
 use crate::maps::{MEMBERS, PATH, PROCESSES, PROGRAMS, TaskOffsets, binprm_interp, count_lost};
 
@@ -100,7 +102,8 @@ pub(crate) fn executed(ctx: &BtfTracePointContext) {
         // Of a script it is the interpreter, as /proc/PID/exe has it.
         let Ok(name) = bpf_probe_read_kernel((binprm + binprm_interp()) as *const u64) else { return };
         if bpf_probe_read_kernel_str_bytes(name as *const u8, &mut (*path).bytes).is_ok() {
-            let _ = PROGRAMS.insert(process, &*path, u64::from(BPF_ANY));
+            let path: &ProgramPath = &*path;
+            let _ = PROGRAMS.insert(process, path, u64::from(BPF_ANY));
         }
     }
     renamed_to(process, bpf_get_current_comm().unwrap_or_default());

@@ -15,7 +15,7 @@ use chadthrottle_common::{
     traffic::{PROGRAM_PATH_LEN, SLOTS},
 };
 
-use super::{engine::take, tagger::BPF_NOEXIST};
+use super::{object::take, tagger::BPF_NOEXIST};
 use crate::sys::bpf_map::{self, Mapped};
 
 /// The maps of accounting.

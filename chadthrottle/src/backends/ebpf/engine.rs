@@ -15,6 +15,7 @@ use super::{
     accounts::Accounts,
     messages::Messages,
     network::Network,
+    object::{program, take},
     tagger::{self, Existing, Tables},
     targets::Targets,
 };
@@ -260,23 +261,6 @@ fn constants(types: &KernelTypes) -> anyhow::Result<Vec<(&'static str, u32)>> {
     constants.extend([("SOCK_KERN_SOCK", is_kernels / 8), ("SOCK_KERN_SOCK_BIT", bit)]);
     constants.extend(types.offset("net", "net_cookie").ok().map(|offset| ("NET_COOKIE", offset)));
     Ok(constants)
-}
-
-/// Takes a map out of the loaded object, by its type.
-pub(super) fn take<M>(programs: &mut Ebpf, name: &'static str) -> anyhow::Result<M>
-where
-    M: TryFrom<aya::maps::Map, Error = MapError>,
-{
-    let map = programs.take_map(name).ok_or_else(|| anyhow!("the object has no map {name}"))?;
-    M::try_from(map).with_context(|| format!("map {name}"))
-}
-
-pub(super) fn program<'a, P>(programs: &'a mut Ebpf, name: &'static str) -> anyhow::Result<&'a mut P>
-where
-    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
-{
-    let program = programs.program_mut(name).ok_or_else(|| anyhow!("the object has no program {name}"))?;
-    program.try_into().with_context(|| format!("program {name}"))
 }
 
 /// Loads and attaches a program to a tracepoint.

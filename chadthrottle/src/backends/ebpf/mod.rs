@@ -10,6 +10,7 @@ mod accounts;
 mod engine;
 mod messages;
 mod network;
+mod object;
 mod tagger;
 pub mod targets;
 

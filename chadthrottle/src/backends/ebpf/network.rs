@@ -18,7 +18,7 @@ use aya::{
 };
 use chadthrottle_common::{Interface, SCOPE_INTERNET};
 
-use super::engine::{program, take};
+use super::object::{program, take};
 use crate::{
     backends::BackendOptions,
     scope::{Prefix, scope_of},
