@@ -17,6 +17,7 @@ pub mod targets;
 pub use accounts::Accounts;
 pub use engine::Engine;
 pub use network::Network;
+#[cfg(feature = "monitor-ebpf")]
 pub(super) use tagger::process;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
