@@ -68,6 +68,15 @@ struct Type {
 }
 
 impl KernelTypes {
+    /// Whether the running kernel shows its BTF. Does not read it, which takes tens of milliseconds.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn are_there() -> Result<(), BtfError> {
+        fs::File::open(VMLINUX)?;
+        Ok(())
+    }
+
     /// Reads the running kernel's BTF.
     ///
     /// # Errors
@@ -91,6 +100,12 @@ impl KernelTypes {
         parsed.types = (types, end);
         parsed.strings = strings;
         Ok(parsed)
+    }
+
+    /// What they were read from.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.data
     }
 
     /// Offset of a member in bytes, in `structure` or in an anonymous structure or union inside it. A path with dots

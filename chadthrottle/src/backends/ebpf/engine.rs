@@ -2,7 +2,7 @@
 
 use anyhow::{Context, anyhow};
 use aya::{
-    Btf, Ebpf, EbpfLoader,
+    Btf, Ebpf, EbpfLoader, Endianness,
     maps::{Array, HashMap, MapData, MapError, PerCpuHashMap, SkStorage},
     programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock},
 };
@@ -61,12 +61,13 @@ impl Engine {
             log::info!("network namespaces are not told apart: {error}");
             0
         });
+        // The kernel hands it out page by page, which takes longer than all the rest: it is read once.
+        let btf = Btf::parse(types.bytes(), Endianness::default()).context("cannot read the kernel's BTF")?;
         drop(types);
         // The programs' own messages cost time in the packet path; the verifier removes them where they are off.
         let log_level = options.kernel_messages as u8;
         let has_messages = options.kernel_messages != LevelFilter::Off;
 
-        let btf = Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
         let cpus = aya::util::nr_cpus().map_err(|(what, error)| anyhow!("{what}: {error}"))?;
         let mut loader = EbpfLoader::new();
         loader.map_max_entries("CHAD_COUNTERS", Accounts::counters(cpus)?);

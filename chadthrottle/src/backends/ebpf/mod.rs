@@ -86,7 +86,7 @@ fn obstacle(options: &BackendOptions) -> Option<Obstacle> {
     if let Err(error) = CgroupRoot::open(options.cgroup_root.as_deref()) {
         return host(error.to_string(), "the programs are attached to a cgroup of that tree");
     }
-    if let Err(error) = KernelTypes::running().and_then(|types| types.offset("task_struct", "tgid")) {
+    if let Err(error) = KernelTypes::are_there() {
         return host(error.to_string(), "use a kernel with BTF: every distribution's since about 2021");
     }
     if !std::path::Path::new("/proc/sys/kernel/unprivileged_bpf_disabled").exists() {
