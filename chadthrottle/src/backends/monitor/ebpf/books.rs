@@ -54,7 +54,8 @@ impl Accounted {
         *sum = both(*sum, *counters);
     }
 
-    fn all(&self) -> TrafficCounters {
+    /// Everybody together.
+    pub(super) fn all(&self) -> TrafficCounters {
         [self.kernel, self.replies, self.unknown, self.forwarded].into_iter().fold(self.processes, both)
     }
 

@@ -205,7 +205,11 @@ impl Known {
             match describe(id, key, record) {
                 Ok(info) => self.is(info, Some(Instant::now())),
                 // What /proc said before is better.
-                Err(noted) if self.asked.is_none() => self.is(noted, None),
+                Err(noted) if self.asked.is_none() => {
+                    self.is(noted, None);
+                    // It came between two readings: in the next one there is a record of it.
+                    self.is_described = record.is_some();
+                }
                 Err(_) => {}
             }
         }
@@ -253,3 +257,6 @@ impl Known {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
