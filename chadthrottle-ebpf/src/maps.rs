@@ -67,7 +67,11 @@ pub(crate) static OWNERS: SocketStorage<SocketOwner> = SocketStorage::new();
 #[btf_map(name = "CHAD_PROCESSES")]
 pub(crate) static PROCESSES: HashMap<ProcessKey, ProcessRecord, 32768, ON_DEMAND> = HashMap::new();
 
-/// What processes execute, for those that have ended before anybody could ask. The oldest make room for new ones.
+/// What processes with sockets execute, for those that have ended before anybody could ask.
+#[btf_map(name = "CHAD_EXECUTED")]
+pub(crate) static EXECUTED: HashMap<ProcessKey, ProgramPath, 32768, ON_DEMAND> = HashMap::new();
+
+/// What all processes execute, until they open a socket. Those that are not asked for make room for new ones.
 #[btf_map(name = "CHAD_PROGRAMS")]
 pub(crate) static PROGRAMS: LruHashMap<ProcessKey, ProgramPath, 4096> = LruHashMap::new();
 

@@ -16,7 +16,7 @@ use chadthrottle_common::{
     MEMBER_INHERITED_BY_CHILDREN, NS_PER_TICK, ProcessKey, ProcessRecord, ProgramPath,
 };
 
-use crate::maps::{MEMBERS, PATH, PROCESSES, PROGRAMS, TaskOffsets, binprm_interp, count_lost};
+use crate::maps::{EXECUTED, MEMBERS, PATH, PROCESSES, PROGRAMS, TaskOffsets, binprm_interp, count_lost};
 
 /// A task that belongs to the kernel (`PF_KTHREAD`, include/linux/sched.h).
 const PF_KTHREAD: u32 = 0x0020_0000;
@@ -57,6 +57,12 @@ pub(crate) fn note(process: ProcessKey) {
     // A race with another thread of the process writes the same, so only a full table counts.
     if PROCESSES.insert(process, record, u64::from(BPF_ANY)).is_err() {
         count_lost();
+    }
+    // From here on it is not to make room for those of others.
+    // SAFETY: copied by the helper at once.
+    if let Some(program) = unsafe { PROGRAMS.get(process) } {
+        // Where there is no room for it, there was none for the record.
+        let _ = EXECUTED.insert(process, program, u64::from(BPF_ANY));
     }
 }
 
@@ -104,6 +110,9 @@ pub(crate) fn executed(ctx: &BtfTracePointContext) {
         if bpf_probe_read_kernel_str_bytes(name as *const u8, &mut (*path).bytes).is_ok() {
             let path: &ProgramPath = &*path;
             let _ = PROGRAMS.insert(process, path, u64::from(BPF_ANY));
+            if PROCESSES.get(process).is_some() {
+                let _ = EXECUTED.insert(process, path, u64::from(BPF_ANY));
+            }
         }
     }
     renamed_to(process, bpf_get_current_comm().unwrap_or_default());

@@ -130,9 +130,10 @@ fn what_the_kernel_answers_by_itself_is_no_processs() -> anyhow::Result<()> {
         let replies = &interface(line, "ctclient")?["buckets"]["replies"];
         (number(replies, "upload_bytes_total") >= 20 * 40).then(|| line.clone())
     })?;
-    // An IP header and a TCP header without options.
+    // An IP header and a TCP header without options each; and neighbours and multicast groups are asked for now and then.
     let replies = &interface(&line, "ctclient").expect("listed")["buckets"]["replies"];
-    assert_eq!(number(replies, "upload_bytes_total"), 20 * 40);
+    let bytes = number(replies, "upload_bytes_total");
+    assert!((20 * 40..20 * 40 + 600).contains(&bytes), "{bytes} bytes for 20 RST");
     assert!(number(&line["buckets"]["replies"], "upload_bytes_total") >= 20 * 40);
     Ok(())
 }
@@ -239,9 +240,9 @@ fn an_interface_that_is_not_there_is_named_with_those_that_are() -> anyhow::Resu
 #[test]
 fn a_process_that_was_never_seen_alive_has_its_program_and_cgroup() -> anyhow::Result<()> {
     let bed = Testbed::new("gone")?;
-    // Longer than the sender lives.
+    // Longer than the sender lives, also on a busy machine.
     let mut command = chadthrottle(&bed);
-    command.args(["monitor", "--json", "--interval", "2s", "--count", "1", "-v"]);
+    command.args(["monitor", "--json", "--interval", "5s", "--count", "1", "-v"]);
     let monitor = Process::spawn(&mut command)?;
     monitor.wait_for_line(|line| line.contains("is counting"), PATIENCE)?;
     let to = bed.server().socket_address(Family::V4, 9).to_string();

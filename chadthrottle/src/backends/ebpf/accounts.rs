@@ -22,6 +22,7 @@ use crate::sys::bpf_map::{self, Mapped};
 pub struct Accounts {
     processes: HashMap<MapData, ProcessKey, ProcessRecord>,
     programs: HashMap<MapData, ProcessKey, ProgramPath>,
+    executed: HashMap<MapData, ProcessKey, ProgramPath>,
     /// Slot by slot a counter a CPU.
     counters: Mapped<TrafficCounters>,
     /// The map itself: programs that are loaded later look for it.
@@ -62,6 +63,7 @@ impl Accounts {
             announced_slots: Vec::new(),
             processes: take(programs, "CHAD_PROCESSES")?,
             programs: take(programs, "CHAD_PROGRAMS")?,
+            executed: take(programs, "CHAD_EXECUTED")?,
             traffic: take(programs, "CHAD_TRAFFIC")?,
             lost: take(programs, "CHAD_LOST")?,
             cpus,
@@ -99,7 +101,8 @@ impl Accounts {
     /// What a process executes or executed, as it was given to `execve`.
     #[must_use]
     pub fn program(&self, process: &ProcessKey) -> Option<Vec<u8>> {
-        let path = self.programs.get(process, 0).ok()?.bytes;
+        let executed = self.executed.get(process, 0).or_else(|_| self.programs.get(process, 0));
+        let path = executed.ok()?.bytes;
         let end = path.iter().position(|&byte| byte == 0).unwrap_or(path.len());
         Some(path[..end].to_vec())
     }
@@ -145,6 +148,7 @@ impl Accounts {
     pub fn forget_process(&mut self, process: &ProcessKey) {
         let _ = self.processes.remove(process);
         let _ = self.programs.remove(process);
+        let _ = self.executed.remove(process);
     }
 
     /// Notes what is known of a process, unless that is known already.
