@@ -11,6 +11,8 @@ use crate::{SCENARIOS, backend::Backend};
 /// at the right moment, or when nothing else runs.
 const PNET: [u8; 19] = [1, 2, 3, 4, 5, 6, 7, 11, 12, 13, 14, 15, 16, 17, 19, 21, 23, 24, 30];
 const SOCK_DIAG: [u8; 12] = [1, 2, 6, 11, 13, 14, 15, 16, 17, 21, 24, 30];
+/// How often one of those is tried before it counts as broken.
+const ATTEMPTS: u32 = 3;
 /// Those without TCP.
 const NO_TCP: [u8; 7] = [3, 4, 5, 7, 18, 19, 29];
 
@@ -31,7 +33,14 @@ fn has_right(backend: Backend, required: &[u8], left_out: &[u8]) -> anyhow::Resu
     numbers.retain(|number| !left_out.contains(number));
     let (mut table, mut broken, mut right) = (Vec::new(), Vec::new(), 0);
     for number in numbers {
-        let misses = misses(backend, number);
+        // What these have right by what they are they may miss when something else has the CPU.
+        let attempts = if required.contains(&number) { ATTEMPTS } else { 1 };
+        let mut misses = misses(backend, number);
+        for _ in 1..attempts {
+            if !misses.is_empty() {
+                misses = self::misses(backend, number);
+            }
+        }
         let is_right = misses.is_empty();
         right += usize::from(is_right);
         table.push(format!("{number:>2} {}", if is_right { "right".into() } else { misses.join("; ") }));
