@@ -28,8 +28,9 @@ pub fn run(backends: &Backends, wanted: &Wanted) -> anyhow::Result<u8> {
     let (upload, download) = super::select_throttles(backends, wanted, Limits::default())?;
     run::require_terminal().map_err(|error| Failure::Usage(error.to_string()))?;
     let limits_udp = upload.capabilities().udp;
-    let manager = ThrottleManager::new(upload, download)?;
+    // The monitor first: it finds out whose sockets are before anything is counted.
     monitor.init()?;
+    let manager = ThrottleManager::new(upload, download)?;
     let is_partial = !(monitor.capabilities().udp && limits_udp);
     let options =
         RunOptions { palette: palette(), notice: is_partial.then(what_is_missing), ..RunOptions::default() };

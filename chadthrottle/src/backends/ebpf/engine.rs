@@ -46,8 +46,12 @@ pub struct Engine {
     pub(super) programs: Ebpf,
 }
 
+/// `Single` although several may be attached: with links that is the kernel's default, and the flag for it is refused
+/// (`cgroup_bpf_link_attach`, kernel/bpf/cgroup.c).
+const ATTACH: CgroupAttachMode = CgroupAttachMode::Single;
+
 impl Engine {
-    /// Loads the programs and attaches them; from here on everything is counted.
+    /// Loads the programs, and attaches those that know owners: sockets that are made from here on have one.
     ///
     /// # Errors
     /// When the kernel refuses a step.
@@ -104,19 +108,14 @@ impl Engine {
         };
         // Before the first packet is looked at: which interfaces count has to be known by then.
         engine.refresh_network()?;
-        engine.attach(&btf)?;
-        engine.network.start()?;
+        engine.attach_owners(&btf)?;
         drop(btf);
         memory::give_back();
         Ok(engine)
     }
 
-    /// Attaches the programs by links, owners first: a socket made in between has one when its packets are counted.
-    fn attach(&mut self, btf: &Btf) -> anyhow::Result<()> {
-        let cgroup = &self.cgroup.dir;
-        // `Single` although several may be attached: with links that is the kernel's default, and the flag for it
-        // is refused (cgroup_bpf_link_attach, kernel/bpf/cgroup.c).
-        let mode = CgroupAttachMode::Single;
+    /// Attaches the programs that know owners, by links.
+    fn attach_owners(&mut self, btf: &Btf) -> anyhow::Result<()> {
         trace(&mut self.programs, "process_forked", "sched_process_fork", btf)?;
         for (name, tracepoint) in
             [("socket_sent", "sock_send_length"), ("socket_received", "sock_recv_length")]
@@ -136,17 +135,31 @@ impl Engine {
         for name in ["socket_created", "socket_released"] {
             let socket: &mut CgroupSock = program(&mut self.programs, name)?;
             socket.load().with_context(|| format!("loading {name}"))?;
-            socket.attach(cgroup, mode).with_context(|| format!("attaching {name}"))?;
-        }
-
-        for (name, hook) in
-            [("packet_leaves", CgroupSkbAttachType::Egress), ("packet_arrives", CgroupSkbAttachType::Ingress)]
-        {
-            let skb: &mut CgroupSkb = program(&mut self.programs, name)?;
-            skb.load().with_context(|| format!("loading {name}"))?;
-            skb.attach(cgroup, hook, mode).with_context(|| format!("attaching {name}"))?;
+            socket.attach(&self.cgroup.dir, ATTACH).with_context(|| format!("attaching {name}"))?;
         }
         Ok(())
+    }
+
+    /// Attaches the programs that see packets; from here on everything is counted. Sockets should have owners by then.
+    ///
+    /// # Errors
+    /// When the kernel refuses a step.
+    pub(super) fn attach_packets(&mut self) -> anyhow::Result<()> {
+        let hooks = [
+            ("packet_leaves", CgroupSkbAttachType::Egress),
+            ("packet_arrives", CgroupSkbAttachType::Ingress),
+        ];
+        // The kernel takes a tenth of a second to verify each: first both, so that both begin to count at once, and at
+        // the instant at which the interfaces are read.
+        for (name, _) in hooks {
+            let skb: &mut CgroupSkb = program(&mut self.programs, name)?;
+            skb.load().with_context(|| format!("loading {name}"))?;
+        }
+        for (name, hook) in hooks {
+            let skb: &mut CgroupSkb = program(&mut self.programs, name)?;
+            skb.attach(&self.cgroup.dir, hook, ATTACH).with_context(|| format!("attaching {name}"))?;
+        }
+        self.network.start()
     }
 
     /// The cgroup that the programs are attached to.

@@ -46,22 +46,54 @@ impl SharedEngine {
         options: &BackendOptions,
         work: impl FnOnce(&mut Engine) -> anyhow::Result<T>,
     ) -> Result<T, BackendError> {
-        let failed = |step: &str| {
-            let step = step.to_owned();
-            move |cause| BackendError::Kernel { backend, step, cause }
-        };
         let mut guard = self.lock();
         let engine = match &mut *guard {
             Some(engine) => engine,
-            none => none.insert(Engine::load(options).map_err(failed("load its programs"))?),
+            none => none.insert(load(backend, options, |_| {})?),
         };
-        work(engine).map_err(failed("use its maps"))
+        work(engine).map_err(failed(backend, "use its maps"))
+    }
+
+    /// Loads the engine, and gives every socket that is open an owner: before the first packet is counted, where
+    /// nobody has loaded it yet.
+    ///
+    /// # Errors
+    /// When it cannot be loaded.
+    pub fn adopt_everything(
+        &self,
+        backend: &'static str,
+        options: &BackendOptions,
+    ) -> Result<(), BackendError> {
+        match &mut *self.lock() {
+            Some(engine) => engine.adopt_everything(),
+            none => *none = Some(load(backend, options, Engine::adopt_everything)?),
+        }
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Engine>> {
         // The maps hold the state; a panic elsewhere leaves them as true as before.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A new engine; `before` is done with it before packets are looked at.
+fn load(
+    backend: &'static str,
+    options: &BackendOptions,
+    before: impl FnOnce(&mut Engine),
+) -> Result<Engine, BackendError> {
+    let load = || {
+        let mut engine = Engine::load(options)?;
+        before(&mut engine);
+        engine.attach_packets()?;
+        Ok(engine)
+    };
+    load().map_err(failed(backend, "load its programs"))
+}
+
+fn failed(backend: &'static str, step: &'static str) -> impl FnOnce(anyhow::Error) -> BackendError {
+    move |cause| BackendError::Kernel { backend, step: step.to_owned(), cause }
 }
 
 /// Whether the programs can be loaded here. Changes nothing.

@@ -156,10 +156,7 @@ impl MonitorBackend for EbpfMonitor {
     }
 
     fn init(&mut self) -> Result<(), BackendError> {
-        self.engine.with(NAME, &self.options, |engine| {
-            engine.adopt_everything();
-            Ok(())
-        })
+        self.engine.adopt_everything(NAME, &self.options)
     }
 
     fn update(&mut self) -> Result<Sample, BackendError> {
