@@ -16,7 +16,7 @@ const TIMESTAMPS: u64 = 12;
 /// A TCP connection at one instant; counters are since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpInfo {
-    /// `TCP_ESTABLISHED` and so on, 1 to 13 (include/net/tcp_states.h).
+    /// `TCP_ESTABLISHED` and so on, 1 to 13 (`include/net/tcp_states.h`).
     pub state: u8,
     /// Payload sent, retransmissions included.
     pub sent: u64,
