@@ -222,6 +222,35 @@ fn more_connections_than_descriptors_are_held() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Linux before 5.15: the kernel undoes the clamp each time it makes the buffer longer, and it is set again.
+#[test]
+fn downloads_are_held_where_buffers_cannot_be_locked() -> anyhow::Result<()> {
+    let bed = bed()?;
+    let _server = Iperf3Server::start(bed.server(), PORT)?;
+    let (near, _far) = connection(&bed)?;
+    let full = options(&near)?.1;
+    let mut command = chadthrottle(&bed);
+    testbed::without_buffer_lock(&mut command);
+    command.args(["--pid", &std::process::id().to_string(), "--download-limit", "200K"]);
+    let mut limiter = Process::spawn(&mut command)?;
+    limiter.wait_for_line(|line| line.contains("is held to"), PATIENCE)?;
+    let (_, window, locked) = options(&near)?;
+    assert!(window < full && !locked, "{window} of {full}, locked: {locked}");
+    limiter.signal(Signal::SIGTERM)?;
+    assert_eq!(limiter.wait_timeout(PATIENCE)?.code(), Some(0), "{}", limiter.stderr());
+    assert_eq!(options(&near)?.1, full);
+
+    let client = Iperf3::client(bed.server(), Family::V4, PORT).seconds(4).flows(2).reverse();
+    let mut command = chadthrottle(&bed);
+    testbed::without_buffer_lock(&mut command);
+    command.args(["run", "--download-limit", "5M", "--", "iperf3"]).args(client.args());
+    let report = Iperf3Report::parse(&Process::spawn(&mut command)?.success(PATIENCE)?)?;
+    let achieved = report.rate_after_first_second() / 5e6;
+    println!("{achieved:.3} without a lock");
+    assert!((0.7..1.15).contains(&achieved), "{achieved:.3}");
+    Ok(())
+}
+
 #[test]
 fn what_cannot_be_held_is_refused_with_the_reason() -> anyhow::Result<()> {
     let bed = bed()?;

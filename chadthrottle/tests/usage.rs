@@ -101,6 +101,23 @@ fn a_download_limit_without_a_download_backend_is_refused() -> anyhow::Result<()
 }
 
 #[test]
+fn sockopt_cannot_tell_interfaces_apart_and_says_so() -> anyhow::Result<()> {
+    let words = ["--interface", "ebpf_cgroup"];
+    for kind in ["upload", "download"] {
+        let (backend, limit) = (format!("--{kind}-backend"), format!("--{kind}-limit"));
+        let common = ["--interface", "lo", &backend, "sockopt"];
+        answers(&[&common[..], &["run", &limit, "1M", "--", "true"]].concat(), 4, &words)?;
+        answers(&[&common[..], &["--pid", "1", &limit, "1M"]].concat(), 4, &words)?;
+    }
+    // Without privilege it is what is left, and is not taken.
+    let output = unprivileged(&["--interface", "lo", "run", "--upload-limit", "1M", "--", "true"])?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("CAP_BPF"), "{stderr}");
+    Ok(())
+}
+
+#[test]
 fn a_process_outside_the_cgroup_root_is_refused() -> anyhow::Result<()> {
     let bed = Testbed::new("outside")?;
     let pid = std::process::id().to_string();

@@ -2,12 +2,13 @@
 
 use std::{
     io,
-    mem::offset_of,
     net::{SocketAddr, TcpStream},
     os::fd::{AsFd, AsRawFd, OwnedFd},
 };
 
-use nix::libc::{self, tcp_info};
+use nix::libc;
+
+use super::tcp_info::TcpInfo;
 
 /// The least window that the kernel takes, in bytes: half of `SOCK_MIN_RCVBUF` (`tcp_set_window_clamp`,
 /// net/ipv4/tcp.c).
@@ -18,46 +19,10 @@ pub const UNPACED: u64 = u64::MAX;
 const RECEIVE_BUFFER_LOCK: u32 = 2;
 /// More than the `tcp_info` of any kernel so far.
 const INFO_ROOM: usize = 512;
-/// `TCPI_OPT_TIMESTAMPS` and `TCPI_OPT_WSCALE` (include/uapi/linux/tcp.h).
-const OPT_TIMESTAMPS: u8 = 1;
-const OPT_WSCALE: u8 = 4;
 
 /// A TCP socket. While it lives, the connection does: where it is a duplicate, keep it for as short as possible.
 #[derive(Debug)]
 pub struct TcpSocket(TcpStream);
-
-/// What a socket tells of itself (`TCP_INFO`). Times are in microseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TcpInfo {
-    /// `TCP_ESTABLISHED` and so on, 1 to 11.
-    pub state: u8,
-    /// Whether every segment carries a timestamp.
-    pub timestamps: bool,
-    /// The receive window counts in units of 2 to the power of this.
-    pub window_scale: u8,
-    /// Payload of a full segment that it sends.
-    pub send_mss: u32,
-    /// Payload of a full segment that it receives.
-    pub receive_mss: u32,
-    /// Since it last received payload, in milliseconds.
-    pub quiet_ms: u32,
-    /// How far its window may open by now, in bytes: never further than the clamp that was in force meanwhile.
-    pub receive_threshold: u32,
-    /// The round trip by its own segments; 0 where none was measured.
-    pub round_trip: u32,
-    /// The round trip by what it receives; 0 where none was measured.
-    pub receive_round_trip: u32,
-    /// In bytes a second; [`UNPACED`] for none.
-    pub max_pacing_rate: u64,
-    /// Payload received in order.
-    pub bytes_received: u64,
-    /// Payload sent, with what was sent again.
-    pub bytes_sent: u64,
-    /// Segments received. Wraps.
-    pub segments_in: u32,
-    /// Segments sent. Wraps.
-    pub segments_out: u32,
-}
 
 impl TcpSocket {
     /// Takes a descriptor. None where it is no TCP socket over IP.
@@ -157,39 +122,6 @@ impl TcpSocket {
     }
 }
 
-impl TcpInfo {
-    /// Reads a `tcp_info`, which is longer on newer kernels and shorter on older ones.
-    fn read(info: &[u8]) -> Option<Self> {
-        let byte = |offset: usize| info.get(offset).copied();
-        let u32_at =
-            |offset: usize| info.get(offset..)?.first_chunk().map(|&field| u32::from_ne_bytes(field));
-        let u64_at =
-            |offset: usize| info.get(offset..)?.first_chunk().map(|&field| u64::from_ne_bytes(field));
-        let options = byte(offset_of!(tcp_info, tcpi_options))?;
-        let scales = byte(offset_of!(tcp_info, tcpi_snd_rcv_wscale))?;
-        // A bit field: the second one is the upper half where the lowest byte comes first.
-        let scale = if cfg!(target_endian = "little") { scales >> 4 } else { scales & 0xf };
-        Some(Self {
-            state: byte(offset_of!(tcp_info, tcpi_state))?,
-            timestamps: options & OPT_TIMESTAMPS != 0,
-            window_scale: if options & OPT_WSCALE == 0 { 0 } else { scale },
-            send_mss: u32_at(offset_of!(tcp_info, tcpi_snd_mss))?,
-            receive_mss: u32_at(offset_of!(tcp_info, tcpi_rcv_mss))?,
-            quiet_ms: u32_at(offset_of!(tcp_info, tcpi_last_data_recv))?,
-            receive_threshold: u32_at(offset_of!(tcp_info, tcpi_rcv_ssthresh))?,
-            round_trip: u32_at(offset_of!(tcp_info, tcpi_rtt))?,
-            receive_round_trip: u32_at(offset_of!(tcp_info, tcpi_rcv_rtt))?,
-            max_pacing_rate: u64_at(offset_of!(tcp_info, tcpi_max_pacing_rate))?,
-            bytes_received: u64_at(offset_of!(tcp_info, tcpi_bytes_received))?,
-            // Before 4.19 only what was acknowledged is known.
-            bytes_sent: u64_at(offset_of!(tcp_info, tcpi_bytes_sent))
-                .or_else(|| u64_at(offset_of!(tcp_info, tcpi_bytes_acked)))?,
-            segments_in: u32_at(offset_of!(tcp_info, tcpi_segs_in))?,
-            segments_out: u32_at(offset_of!(tcp_info, tcpi_segs_out))?,
-        })
-    }
-}
-
 /// An option that is a number.
 fn get<T: Number>(socket: &impl AsFd, level: libc::c_int, name: libc::c_int) -> io::Result<T> {
     let mut value = T::default();
@@ -244,8 +176,6 @@ impl Number for u64 {}
 mod tests {
     use std::net::{TcpListener, UdpSocket};
 
-    use proptest::prelude::*;
-
     use super::*;
 
     fn connected() -> (TcpSocket, TcpStream) {
@@ -284,12 +214,5 @@ mod tests {
         assert!(TcpSocket::new(udp.into()).is_none());
         let file = std::fs::File::open("/dev/null").expect("it is there");
         assert!(TcpSocket::new(file.into()).is_none());
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            prop_assert!(TcpInfo::read(&bytes).is_none() || bytes.len() >= 144);
-        }
     }
 }

@@ -87,7 +87,13 @@ impl Drop for Limiter {
 }
 
 /// Whether the kernel has what it takes. Changes nothing.
-fn probe() -> Availability {
+fn probe(options: &BackendOptions) -> Availability {
+    if !options.interfaces.is_empty() {
+        return Availability::Unavailable(Obstacle::Host {
+            cause: "it cannot tell which interface a connection uses, as --interface asks for".into(),
+            remedy: "leave that out, or use ebpf_cgroup, which needs root".into(),
+        });
+    }
     match PidFd::open(std::process::id().cast_signed()).and_then(|us| us.duplicate(0)) {
         Err(error) if error.raw_os_error() == Some(nix::libc::ENOSYS) => {
             Availability::Unavailable(Obstacle::Host {
@@ -120,8 +126,8 @@ impl UploadThrottleBackend for SockoptUpload {
         PRIORITY
     }
 
-    fn probe(_: &BackendOptions) -> Availability {
-        probe()
+    fn probe(options: &BackendOptions) -> Availability {
+        probe(options)
     }
 
     fn capabilities(&self) -> BackendCapabilities {
@@ -175,8 +181,8 @@ impl DownloadThrottleBackend for SockoptDownload {
         PRIORITY
     }
 
-    fn probe(_: &BackendOptions) -> Availability {
-        probe()
+    fn probe(options: &BackendOptions) -> Availability {
+        probe(options)
     }
 
     fn capabilities(&self) -> BackendCapabilities {

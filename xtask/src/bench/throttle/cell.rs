@@ -40,6 +40,7 @@ pub(super) struct Cell<'a> {
     pub(super) order: Order,
     pub(super) path: &'a NamedPath,
     pub(super) seconds: u32,
+    pub(super) without_buffer_lock: bool,
 }
 
 /// What one run gave. Rates are shares of the limit, in IP bytes as the path counts them.
@@ -136,6 +137,9 @@ impl Cell<'_> {
 
     fn limiter(&self, bed: &Testbed, program: &Path) -> Command {
         let mut command = bed.client().command(program);
+        if self.without_buffer_lock {
+            testbed::without_buffer_lock(&mut command);
+        }
         command.arg("--cgroup-root").arg(bed.cgroup_root());
         command.args(["--upload-backend", self.backends[0], "--download-backend", self.backends[1]]);
         command

@@ -49,6 +49,9 @@ pub(crate) struct Options {
     /// One JSON object a line instead of a table.
     #[arg(long)]
     json: bool,
+    /// Measure as on a kernel before 5.15, which has no `SO_BUF_LOCK`.
+    #[arg(long)]
+    without_buffer_lock: bool,
     /// Measure this program instead of one built from the sources.
     #[arg(long)]
     program: Option<PathBuf>,
@@ -149,6 +152,7 @@ fn cells(options: &Options) -> Vec<Cell<'_>> {
                                 },
                                 path,
                                 seconds: options.seconds,
+                                without_buffer_lock: options.without_buffer_lock,
                             });
                         }
                     }

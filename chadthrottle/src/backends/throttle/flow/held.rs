@@ -5,7 +5,7 @@
 
 use std::io;
 
-use crate::sys::tcp_socket::{TcpInfo, TcpSocket};
+use crate::sys::{tcp_info::TcpInfo, tcp_socket::TcpSocket};
 
 /// Below this share of what its buffer allows, a window is held with the buffer locked.
 const LOCKED_BELOW: f64 = 0.7;

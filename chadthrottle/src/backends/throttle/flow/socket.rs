@@ -1,6 +1,6 @@
 //! One TCP socket of a target.
 
-use std::{io, net::IpAddr, os::fd::RawFd};
+use std::{io, net::IpAddr, os::fd::RawFd, time::Duration};
 
 use super::{
     control::Seen,
@@ -8,17 +8,14 @@ use super::{
     members::Members,
     smooth::real,
 };
-use crate::sys::tcp_socket::{TcpInfo, TcpSocket};
+use crate::sys::{tcp_info::TcpInfo, tcp_socket::TcpSocket};
 
-/// Length of a TCP header without options, and of the timestamps option as Linux aligns it.
-const TCP_HEADER: u64 = 20;
-const TIMESTAMPS: u64 = 12;
 /// `TCP_ESTABLISHED`, `TCP_SYN_SENT`, `TCP_CLOSE` and `TCP_LISTEN` (`include/net/tcp_states.h`).
 pub(super) const ESTABLISHED: u8 = 1;
 const CLOSE: u8 = 7;
 const LISTEN: u8 = 10;
-/// Where no round trip has been measured yet, in seconds.
-const UNKNOWN_TRIP: f64 = 0.02;
+/// Where no round trip has been measured yet.
+const UNKNOWN_TRIP: Duration = Duration::from_millis(20);
 /// A connection that has received less is new, in bytes.
 const FRESH: u64 = 100_000;
 /// What a segment carries, where that is not known.
@@ -30,8 +27,7 @@ pub(super) struct Socket {
     cookie: u64,
     /// Which processes have it open, and as what.
     pub(super) holders: Vec<(i32, RawFd)>,
-    /// Bytes of IP and TCP headers of one segment.
-    header: u64,
+    remote: IpAddr,
     info: TcpInfo,
     /// When it was last read, in seconds.
     pub(super) read_at: f64,
@@ -73,11 +69,10 @@ impl Kind {
         if !include_loopback && is_loopback(local, remote) {
             return Ok(Self::Other);
         }
-        let header = if remote.is_ipv4() { 20 } else { 40 } + TCP_HEADER;
         Ok(Self::Connection(Box::new(Socket {
             cookie: socket.cookie()?,
             holders: vec![(pid, fd)],
-            header,
+            remote,
             info,
             read_at: now,
             pacing: None,
@@ -108,7 +103,7 @@ impl Socket {
     /// Whether it has hardly received anything. With the first segments the kernel opens the window again (see
     /// [`Clamp::may_be_undone`]), so that it wants to be looked at more often than others.
     pub(super) const fn is_fresh(&self) -> bool {
-        self.info.bytes_received < FRESH && self.clamp.is_some()
+        self.info.received < FRESH && self.clamp.is_some()
     }
 
     /// The state of the connection, as last read.
@@ -121,43 +116,38 @@ impl Socket {
         let before = std::mem::replace(&mut self.info, socket.info()?);
         let dt = (now - std::mem::replace(&mut self.read_at, now)).max(1e-3);
         let info = &self.info;
-        let header = self.header();
+        let header = info.header(self.remote);
         let since = |now: u64, before: u64| now.checked_sub(before).unwrap_or(now);
         let segments = |now: u32, before: u32| u64::from(now.wrapping_sub(before).min(1 << 31));
-        let sent = since(info.bytes_sent, before.bytes_sent)
-            + header * segments(info.segments_out, before.segments_out);
-        let received = since(info.bytes_received, before.bytes_received)
-            + header * segments(info.segments_in, before.segments_in);
+        let sent = since(info.sent, before.sent) + header * segments(info.segments_out, before.segments_out);
+        let received =
+            since(info.received, before.received) + header * segments(info.segments_in, before.segments_in);
         Ok((self.outgoing(dt, sent), self.incoming(dt, received)))
     }
 
     /// What a controller is told of what it sends.
     pub(super) fn outgoing(&self, dt: f64, bytes: u64) -> Seen {
-        self.seen(dt, bytes, self.info.round_trip, self.info.send_mss)
+        self.seen(dt, bytes, self.info.rtt, self.info.send_mss)
     }
 
     /// What a controller is told of what it receives.
     pub(super) fn incoming(&self, dt: f64, bytes: u64) -> Seen {
         let info = &self.info;
-        let trip = if info.receive_round_trip > 0 { info.receive_round_trip } else { info.round_trip };
+        let trip = if info.receive_rtt.is_zero() { info.rtt } else { info.receive_rtt };
         self.seen(dt, bytes, trip, info.receive_mss)
     }
 
-    fn seen(&self, dt: f64, bytes: u64, trip: u32, mss: u32) -> Seen {
+    fn seen(&self, dt: f64, bytes: u64, trip: Duration, mss: u32) -> Seen {
         let mss = f64::from(if mss < 64 { USUAL_MSS } else { mss });
         Seen {
             socket: self.cookie,
             dt,
             bytes,
-            round_trip: if trip > 0 { f64::from(trip) / 1e6 } else { UNKNOWN_TRIP },
+            round_trip: if trip.is_zero() { UNKNOWN_TRIP } else { trip }.as_secs_f64(),
             window: self.clamp.as_ref().map_or(u32::MAX, Clamp::in_force),
             unit: 1 << self.info.window_scale,
-            segment: (mss, mss + real(self.header())),
+            segment: (mss, mss + real(self.info.header(self.remote))),
         }
-    }
-
-    fn header(&self) -> u64 {
-        self.header + if self.info.timestamps { TIMESTAMPS } else { 0 }
     }
 
     /// What tells it from all others.

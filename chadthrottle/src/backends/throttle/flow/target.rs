@@ -312,7 +312,7 @@ fn admit(socket: &Socket, upload: &mut Option<Limit<Pace>>, download: &mut Optio
     if let Some(limit) = upload
         && !limit.control.knows(socket.cookie())
     {
-        limit.control.admit(&socket.outgoing(0.0, info.bytes_sent));
+        limit.control.admit(&socket.outgoing(0.0, info.sent));
     }
     // Before it is connected its round trip is not known, and its window would be told to the peer in units that are
     // too small for ever after (`tcp_select_initial_window`).
@@ -320,7 +320,7 @@ fn admit(socket: &Socket, upload: &mut Option<Limit<Pace>>, download: &mut Optio
         && info.state == ESTABLISHED
         && !limit.control.knows(socket.cookie())
     {
-        limit.control.admit(&socket.incoming(0.0, info.bytes_received));
+        limit.control.admit(&socket.incoming(0.0, info.received));
     }
 }
 
