@@ -21,10 +21,11 @@
 //! ([`Achievable`]). And what a process sends within the first milliseconds of a connection passes as it is.
 //!
 //! Options are put back when a limit goes, a target leaves, and we end, by SIGINT, SIGTERM or a panic. They outlive a
-//! SIGKILL: a journal of what was set belongs where `held` sets it.
+//! SIGKILL, except where there is a `guard`.
 
 mod control;
 mod engine;
+mod guard;
 mod held;
 mod ledger;
 mod members;
@@ -37,6 +38,7 @@ mod target;
 mod window;
 
 pub use engine::SharedFlow;
+pub use guard::run_if_asked;
 
 use std::io;
 

@@ -3,12 +3,14 @@
 use std::{
     collections::{HashMap, HashSet},
     io,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{
     Achievable, Direction, Passed,
     control::{Actuator, Control, Open, Pace, Seen},
+    guard::Guard,
     held::{Clamp, Pacing},
     members::Members,
     socket::{ESTABLISHED, Kind, Socket},
@@ -39,6 +41,8 @@ pub(super) struct Limited {
     target: Target,
     members: Members,
     include_loopback: bool,
+    /// Puts options back when we are killed. Where there is one, something else holds what flow control cannot.
+    guard: Option<Arc<Guard>>,
     start: Instant,
     /// By inode.
     sockets: HashMap<u32, Socket>,
@@ -76,12 +80,17 @@ impl Limited {
     ///
     /// # Errors
     /// When it has ended, or is not ours to take hold of (`EPERM`).
-    pub(super) fn new(target: &Target, include_loopback: bool) -> io::Result<Self> {
+    pub(super) fn new(
+        target: &Target,
+        include_loopback: bool,
+        guard: Option<Arc<Guard>>,
+    ) -> io::Result<Self> {
         let now = Instant::now();
         Ok(Self {
             target: target.clone(),
             members: Members::new(target)?,
             include_loopback,
+            guard,
             start: now,
             sockets: HashMap::new(),
             others: HashSet::new(),
@@ -115,21 +124,22 @@ impl Limited {
 
     /// Takes a limit away and puts the options of every socket back. True when none is left.
     pub(super) fn remove(&mut self, direction: Direction) -> bool {
-        let Self { sockets, members, .. } = self;
+        let Self { sockets, members, guard, .. } = self;
+        let guard = guard.as_deref();
         match direction {
             Direction::Upload if self.upload.take().is_some() => {
                 for socket in sockets.values_mut() {
-                    restore_pacing(socket, members);
+                    restore_pacing(socket, members, guard);
                 }
             }
             Direction::Download if self.download.take().is_some() => {
                 for socket in sockets.values_mut() {
-                    restore_window(socket, members);
+                    restore_window(socket, members, guard);
                 }
             }
             _ => {}
         }
-        self.upload.is_none() && self.download.is_none()
+        self.is_free()
     }
 
     /// The limit in IP bytes a second.
@@ -138,6 +148,11 @@ impl Limited {
             Direction::Upload => self.upload.as_ref().map(|limit| limit.control.limit()),
             Direction::Download => self.download.as_ref().map(|limit| limit.control.limit()),
         }
+    }
+
+    /// Whether no limit is left.
+    pub(super) const fn is_free(&self) -> bool {
+        self.upload.is_none() && self.download.is_none()
     }
 
     /// What has passed under it.
@@ -179,10 +194,11 @@ impl Limited {
             }
         }
         self.others.retain(|inode| open.contains_key(inode));
-        let Self { sockets, upload, download, .. } = self;
+        let Self { sockets, upload, download, guard, .. } = self;
         sockets.retain(|inode, socket| {
             let is_open = open.contains_key(inode);
             if !is_open {
+                socket.leave_to(guard.as_deref());
                 forget(socket, upload, download);
             }
             is_open
@@ -195,9 +211,10 @@ impl Limited {
                         let window = socket.window;
                         let info = duplicate.info()?;
                         match &mut socket.clamp {
-                            Some(clamp) if clamp.may_be_undone(&info) => clamp.apply(duplicate, window),
-                            _ => Ok(()),
+                            Some(clamp) if clamp.may_be_undone(&info) => clamp.apply(duplicate, window)?,
+                            _ => {}
                         }
+                        socket.tell(self.guard.as_deref())
                     });
                 }
                 // One that was still connecting.
@@ -206,7 +223,13 @@ impl Limited {
                 if is_unknown {
                     socket.with(&self.members, |socket, duplicate| socket.read(duplicate, now));
                     admit(socket, &mut self.upload, &mut self.download);
-                    apply(socket, &self.members, self.upload.as_ref(), self.download.as_ref());
+                    apply(
+                        socket,
+                        &self.members,
+                        self.guard.as_deref(),
+                        self.upload.as_ref(),
+                        self.download.as_ref(),
+                    );
                 }
             } else if !self.others.contains(&inode) {
                 self.look_at(inode, holders, now);
@@ -216,11 +239,17 @@ impl Limited {
 
     fn look_at(&mut self, inode: u32, holders: Vec<(i32, i32)>, now: f64) {
         let Some(&(pid, fd)) = holders.first() else { return };
-        match Kind::of(&self.members, pid, fd, self.include_loopback, now) {
+        match Kind::of(&self.members, (pid, fd), inode, self.include_loopback, now) {
             Ok(Kind::Connection(mut socket)) => {
                 socket.holders = holders;
                 admit(&socket, &mut self.upload, &mut self.download);
-                apply(&mut socket, &self.members, self.upload.as_ref(), self.download.as_ref());
+                apply(
+                    &mut socket,
+                    &self.members,
+                    self.guard.as_deref(),
+                    self.upload.as_ref(),
+                    self.download.as_ref(),
+                );
                 self.sockets.insert(inode, *socket);
             }
             Ok(Kind::Other) => {
@@ -273,7 +302,7 @@ impl Limited {
     /// Sets every socket to what its controller wants.
     fn apply(&mut self) {
         for socket in self.sockets.values_mut() {
-            apply(socket, &self.members, self.upload.as_ref(), self.download.as_ref());
+            apply(socket, &self.members, self.guard.as_deref(), self.upload.as_ref(), self.download.as_ref());
         }
     }
 
@@ -283,8 +312,14 @@ impl Limited {
             Achievable::Yes => limit.hopeless = 0,
             Achievable::AtLeast(floor) => {
                 limit.hopeless += 1;
-                if limit.hopeless == HOPELESS_TICKS {
-                    let (name, id) = (&self.target.name, self.target.id);
+                if limit.hopeless != HOPELESS_TICKS {
+                    return;
+                }
+                let (name, id) = (&self.target.name, self.target.id);
+                if self.guard.is_some() {
+                    log::debug!("flow control leaves what {name} ({id}) receives to others");
+                    self.remove(Direction::Download);
+                } else {
                     log::warn!("{name} ({id}) is not held to its download limit: {}", super::too_low(floor));
                 }
             }
@@ -343,6 +378,7 @@ fn account<A: Actuator>(limit: &mut Option<Limit<A>>, dt: f64, seen: &[Seen]) {
 fn apply(
     socket: &mut Socket,
     members: &Members,
+    guard: Option<&Guard>,
     upload: Option<&Limit<Pace>>,
     download: Option<&Limit<Open>>,
 ) {
@@ -360,18 +396,22 @@ fn apply(
     }
     socket.with(members, |socket, duplicate| {
         let info = duplicate.info()?;
-        if let Some(rate) = rate {
-            socket.pacing.get_or_insert_with(|| Pacing::new(&info)).apply(duplicate, &info, rate)?;
+        if rate.is_some() && socket.pacing.is_none() {
+            socket.pacing = Some(Pacing::new(&info));
         }
-        if let Some(window) = window {
-            let clamp = match &mut socket.clamp {
-                Some(clamp) => clamp,
-                none => none.insert(Clamp::new(duplicate)?),
-            };
+        if window.is_some() && socket.clamp.is_none() {
+            socket.clamp = Some(Clamp::new(duplicate)?);
+        }
+        // Before anything is set. What the application has set meanwhile is told after it was seen.
+        socket.tell(guard)?;
+        if let (Some(rate), Some(pacing)) = (rate, &mut socket.pacing) {
+            pacing.apply(duplicate, &info, rate)?;
+        }
+        if let (Some(window), Some(clamp)) = (window, &mut socket.clamp) {
             clamp.apply(duplicate, window)?;
             socket.window = window;
         }
-        Ok(())
+        socket.tell(guard)
     });
 }
 
@@ -381,13 +421,24 @@ fn is_paced(socket: &Socket, rate: u64) -> bool {
     socket.pacing.is_some() && current.abs_diff(rate) <= rate / 200
 }
 
-fn restore_pacing(socket: &mut Socket, members: &Members) {
+fn restore_pacing(socket: &mut Socket, members: &Members, guard: Option<&Guard>) {
     let Some(mut pacing) = socket.pacing.take() else { return };
-    socket.with(members, |_, duplicate| pacing.restore(duplicate, &duplicate.info()?));
+    let restored = socket.with(members, |_, duplicate| pacing.restore(duplicate, &duplicate.info()?));
+    told_of_restored(socket, restored, guard);
 }
 
-fn restore_window(socket: &mut Socket, members: &Members) {
+fn restore_window(socket: &mut Socket, members: &Members, guard: Option<&Guard>) {
     let Some(mut clamp) = socket.clamp.take() else { return };
     socket.window = u32::MAX;
-    socket.with(members, |_, duplicate| clamp.restore(duplicate));
+    let restored = socket.with(members, |_, duplicate| clamp.restore(duplicate));
+    told_of_restored(socket, restored, guard);
+}
+
+/// What could not be put back here may still be open elsewhere.
+fn told_of_restored(socket: &mut Socket, restored: Option<()>, guard: Option<&Guard>) {
+    if restored.is_none() {
+        socket.leave_to(guard);
+    } else if let Err(error) = socket.tell(guard) {
+        log::debug!("the guard has ended: {error}");
+    }
 }
