@@ -90,13 +90,15 @@ impl Limiter {
     fn slow_down(&self, target: &Target, limit: u64) {
         let direction = self.flow_direction();
         let aim = limit / 1000 * AIM + limit % 1000 * AIM / 1000;
-        // Below one byte a second is as good as blocked, which flow control cannot do.
-        let held = (aim > 0).then(|| self.flow.hold(target, direction, aim, self.options.include_loopback));
+        // Flow control can neither block nor tell interfaces apart.
+        let is_for_all = self.options.interfaces.is_empty();
+        let held = (aim > 0 && is_for_all)
+            .then(|| self.flow.hold(target, direction, aim, self.options.include_loopback));
         let why_not = match held {
             Some(Ok(Achievable::Yes)) => return,
             Some(Ok(Achievable::AtLeast(floor))) => flow::too_low(floor),
             Some(Err(error)) => error.to_string(),
-            None => "it is a block".to_owned(),
+            None => "it is a block, or for some interfaces alone".to_owned(),
         };
         log::debug!("no flow control of {} ({}): {why_not}", target.name, target.id);
         self.flow.release(target.id, direction);

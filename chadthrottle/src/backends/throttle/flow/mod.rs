@@ -14,6 +14,7 @@
 //! - `members`: the processes of a target. `socket`, `held`: their sockets, found in /proc, and the options of each.
 //! - `ledger`, `share`, `window`, `control`: pure. How much a target may have, which part of it each socket gets,
 //!   and which window that is.
+//! - `setting`: what was decided becomes options. `guard`: who puts them back when we are killed.
 //! - `target`, `engine`: the loop. A scan for new sockets each 10 ms, a tick of the controller each 50 ms, both less
 //!   often where there are so many sockets that they would cost more than some percent of a CPU.
 //!
@@ -29,6 +30,7 @@ mod guard;
 mod held;
 mod ledger;
 mod members;
+mod setting;
 mod share;
 #[cfg(test)]
 mod simulation;
