@@ -65,8 +65,8 @@ pub(super) struct Limit<A> {
 }
 
 impl<A: Actuator> Limit<A> {
-    fn new(limit: u64) -> Self {
-        Self { control: Control::new(limit), passed: Passed::default(), hopeless: 0 }
+    fn new(limit: u64, is_capped: bool) -> Self {
+        Self { control: Control::new(limit).capped(is_capped), passed: Passed::default(), hopeless: 0 }
     }
 
     fn achievable(&self) -> Achievable {
@@ -106,9 +106,10 @@ impl Limited {
     /// Sets or changes a limit; it is in force when this returns. A socket that is open and busy tells whether it can
     /// be held.
     pub(super) fn set(&mut self, direction: Direction, limit: u64) -> Achievable {
+        let is_capped = self.guard.is_some();
         match direction {
-            Direction::Upload => set(&mut self.upload, limit),
-            Direction::Download => set(&mut self.download, limit),
+            Direction::Upload => set(&mut self.upload, limit, is_capped),
+            Direction::Download => set(&mut self.download, limit, is_capped),
         }
         self.scan();
         let Self { sockets, upload, download, .. } = self;
@@ -334,10 +335,10 @@ impl Drop for Limited {
     }
 }
 
-fn set<A: Actuator>(place: &mut Option<Limit<A>>, limit: u64) {
+fn set<A: Actuator>(place: &mut Option<Limit<A>>, limit: u64, is_capped: bool) {
     match place {
         Some(old) => old.control.set_limit(limit),
-        none => *none = Some(Limit::new(limit)),
+        none => *none = Some(Limit::new(limit, is_capped)),
     }
 }
 
