@@ -16,6 +16,9 @@ use crate::{
     sys::proc_children::adopt_orphans,
 };
 
+/// More targets than this take more of the CPU together, instead of being looked at ever more rarely.
+const MOST_SHARING: u32 = 10_000;
+
 /// Flow control, shared by whichever backends use it. Its thread runs while there are limits.
 #[derive(Clone, Debug)]
 pub struct SharedFlow(Arc<Engine>);
@@ -146,7 +149,8 @@ impl Engine {
     fn run(&self) {
         let mut state = self.lock();
         while !state.targets.is_empty() {
-            let steps = || state.targets.values_mut().map(Limited::step).min();
+            let count = u32::try_from(state.targets.len()).unwrap_or(u32::MAX).min(MOST_SHARING);
+            let steps = || state.targets.values_mut().map(|limited| limited.step(count)).min();
             let next = match catch_unwind(AssertUnwindSafe(steps)) {
                 Ok(next) => next.unwrap_or_else(Instant::now),
                 // The panic has been told. Without a controller no socket may stay as it was last set.

@@ -165,21 +165,21 @@ impl Limited {
         passed.unwrap_or_default()
     }
 
-    /// Does what is due, and says when something is again.
-    pub(super) fn step(&mut self) -> Instant {
+    /// Does what is due, and says when something is again. The time that may be spent is shared by so many `targets`.
+    pub(super) fn step(&mut self, targets: u32) -> Instant {
         let now = Instant::now();
         if now >= self.next_scan {
             let before = cpu_time::of_this_thread();
             self.scan();
             let took = cpu_time::of_this_thread().saturating_sub(before);
-            self.next_scan = now + SCAN.max(took * SCAN_SHARE).min(LONGEST_SCAN);
+            self.next_scan = now + SCAN.max(took * SCAN_SHARE * targets).min(LONGEST_SCAN * targets);
         }
         let now = Instant::now();
         if now >= self.next_tick {
             let before = cpu_time::of_this_thread();
             self.tick(now);
             let took = cpu_time::of_this_thread().saturating_sub(before);
-            self.next_tick = now + TICK.max(took * TICK_SHARE).min(LONGEST_TICK);
+            self.next_tick = now + TICK.max(took * TICK_SHARE * targets).min(LONGEST_TICK * targets);
         }
         self.next_scan.min(self.next_tick)
     }
