@@ -18,6 +18,10 @@ use env_logger::Target;
 use log::LevelFilter;
 
 fn main() -> ExitCode {
+    #[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-sockopt"))]
+    if let Some(status) = chadthrottle::backends::throttle::flow::run_if_asked() {
+        return status;
+    }
     let cli = Cli::from_arguments();
     match run(cli) {
         Ok(status) => ExitCode::from(status),

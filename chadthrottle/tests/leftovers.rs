@@ -2,9 +2,17 @@
 
 mod support;
 
+use std::{
+    net::{TcpListener, TcpStream},
+    os::fd::AsFd,
+    process::{Child, Stdio},
+    time::Duration,
+};
+
+use chadthrottle::sys::tcp_socket::{TcpSocket, UNPACED};
 use nix::sys::signal::Signal;
 use support::{Monitor, PATIENCE, limit_pid};
-use testbed::{KernelState, Process, Testbed};
+use testbed::{Family, KernelState, Path, Process, Testbed};
 
 /// A process on the client with nothing to do.
 fn idle(bed: &Testbed) -> anyhow::Result<Process> {
@@ -50,5 +58,73 @@ fn listing_backends_changes_nothing() -> anyhow::Result<()> {
     Process::spawn(list.arg("--list-backends"))?.success(PATIENCE)?;
     let difference = before.difference(&KernelState::capture(&bed)?);
     assert!(difference.is_empty(), "{difference}");
+    Ok(())
+}
+
+/// One connection from the client to the server, both ends in this process.
+fn connection(bed: &Testbed) -> anyhow::Result<(TcpStream, TcpStream)> {
+    let listener = bed.server().run(|| Ok(TcpListener::bind(bed.server().socket_address(Family::V4, 0))?))?;
+    let to = listener.local_addr()?;
+    let near = bed.client().run(move || Ok(TcpStream::connect(to)?))?;
+    Ok((near, listener.accept()?.0))
+}
+
+/// What flow control sets on a socket: pacing, window clamp, lock.
+fn options(stream: &TcpStream) -> anyhow::Result<(u64, u32, bool)> {
+    let socket = TcpSocket::new(stream.as_fd().try_clone_to_owned()?).expect("it is one");
+    Ok((socket.info()?.max_pacing_rate, socket.window_clamp()?, socket.receive_buffer_locked()?))
+}
+
+/// A process on the client that has a socket open, as a worker has that got it from another.
+struct Holder(Child);
+
+impl Holder {
+    fn start(bed: &Testbed, stream: &TcpStream) -> anyhow::Result<Self> {
+        let socket = stream.as_fd().try_clone_to_owned()?;
+        Ok(Self(bed.client().command("sleep").arg("60").stdin(Stdio::from(socket)).spawn()?))
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+const SLOW: [&str; 4] = ["--upload-limit", "200K", "--download-limit", "200K"];
+
+#[test]
+fn sockets_are_as_they_were_whatever_ended_the_limit() -> anyhow::Result<()> {
+    for signal in [Signal::SIGKILL, Signal::SIGTERM] {
+        let bed = Testbed::with_path("left", &Path::round_trip(Duration::from_millis(20)))?;
+        let (stream, _far) = connection(&bed)?;
+        let before = options(&stream)?;
+        assert_eq!((before.0, before.2), (UNPACED, false));
+        let holder = Holder::start(&bed, &stream)?;
+        let mut limiter = limit_pid(&bed, holder.0.id(), &SLOW)?;
+        let (pacing, window, lock) = options(&stream)?;
+        assert!(pacing < 250_000 && window < before.1 && lock, "{pacing} {window} {lock}");
+        limiter.signal(signal)?;
+        limiter.wait_timeout(PATIENCE)?;
+        testbed::until("the options are put back", Duration::from_secs(1), || {
+            Ok((options(&stream)? == before).then_some(()))
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_socket_that_outlives_the_limited_process_is_put_back() -> anyhow::Result<()> {
+    let bed = Testbed::with_path("left", &Path::round_trip(Duration::from_millis(20)))?;
+    let (stream, _far) = connection(&bed)?;
+    let before = options(&stream)?;
+    let holder = Holder::start(&bed, &stream)?;
+    let limiter = limit_pid(&bed, holder.0.id(), &SLOW)?;
+    assert_ne!(options(&stream)?, before);
+    drop(holder);
+    testbed::until("the options are put back", PATIENCE, || Ok((options(&stream)? == before).then_some(())))?;
+    drop(limiter);
     Ok(())
 }

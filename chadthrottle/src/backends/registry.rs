@@ -12,13 +12,22 @@ use super::{
 use crate::sys::capability::{self, NET_ADMIN};
 
 /// What backends are made from: the options, and what they share with each other.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Backends {
     options: BackendOptions,
     #[cfg(feature = "ebpf")]
     engine: super::ebpf::SharedEngine,
     #[cfg(feature = "throttle-sockopt")]
     flow: super::throttle::flow::SharedFlow,
+    /// In front of a backend that drops.
+    #[cfg(feature = "throttle-ebpf-cgroup")]
+    guarded_flow: super::throttle::flow::SharedFlow,
+}
+
+impl Default for Backends {
+    fn default() -> Self {
+        Self::new(BackendOptions::default())
+    }
 }
 
 /// A backend before it is made.
@@ -77,7 +86,9 @@ const UPLOADS: &[Row<dyn UploadThrottleBackend>] = &[
             priority: PRIORITY,
             capabilities: CAPABILITIES,
             probe: EbpfCgroupUpload::probe,
-            create: |backends| Box::new(EbpfCgroupUpload::new(&backends.options, &backends.engine)),
+            create: |backends| {
+                Box::new(EbpfCgroupUpload::new(&backends.options, &backends.engine, &backends.guarded_flow))
+            },
         }
     },
     #[cfg(feature = "throttle-sockopt")]
@@ -103,7 +114,9 @@ const DOWNLOADS: &[Row<dyn DownloadThrottleBackend>] = &[
             priority: PRIORITY,
             capabilities: CAPABILITIES,
             probe: EbpfCgroupDownload::probe,
-            create: |backends| Box::new(EbpfCgroupDownload::new(&backends.options, &backends.engine)),
+            create: |backends| {
+                Box::new(EbpfCgroupDownload::new(&backends.options, &backends.engine, &backends.guarded_flow))
+            },
         }
     },
     #[cfg(feature = "throttle-sockopt")]
@@ -231,6 +244,8 @@ impl Backends {
             engine: super::ebpf::SharedEngine::default(),
             #[cfg(feature = "throttle-sockopt")]
             flow: super::throttle::flow::SharedFlow::default(),
+            #[cfg(feature = "throttle-ebpf-cgroup")]
+            guarded_flow: super::throttle::flow::SharedFlow::guarded(),
         }
     }
 

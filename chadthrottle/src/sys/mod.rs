@@ -6,7 +6,7 @@ pub mod bpf_map;
 pub mod btf;
 pub mod capability;
 pub mod cgroup;
-#[cfg(feature = "throttle-sockopt")]
+#[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-sockopt"))]
 pub mod cpu_time;
 pub mod inet_diag;
 #[cfg(any(feature = "ebpf", feature = "monitor-pnet"))]
@@ -18,7 +18,9 @@ pub mod netlink;
 #[cfg(feature = "monitor-pnet")]
 pub mod packet;
 pub mod pidfd;
-#[cfg(feature = "throttle-sockopt")]
+#[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-sockopt"))]
+pub mod pipe;
+#[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-sockopt"))]
 pub mod proc_children;
 pub mod proc_fd;
 pub mod signals;
@@ -28,5 +30,5 @@ pub mod sock_diag;
 pub mod socket_lookup;
 pub mod spawn;
 pub mod tcp_info;
-#[cfg(feature = "throttle-sockopt")]
+#[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-sockopt"))]
 pub mod tcp_socket;

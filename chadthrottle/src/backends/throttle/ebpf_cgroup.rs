@@ -2,10 +2,16 @@
 //!
 //! Nothing is moved to another cgroup, no qdisc and no table is touched, and connections that are open already are
 //! held as well. What is over the limit is dropped; the sender's kernel is told of congestion.
+//!
+//! So that TCP comes to that as rarely as possible, its sockets are asked to go slower as well, by [`flow`](super::flow)
+//! control that aims a little below the limit. The programs do not know of it: what it cannot hold, they hold alone.
 
 use chadthrottle_common::ThrottleStats;
 
-use super::{DownloadThrottleBackend, Scope, Target, UploadThrottleBackend};
+use super::{
+    DownloadThrottleBackend, Scope, Target, UploadThrottleBackend,
+    flow::{self, Achievable, SharedFlow},
+};
 use crate::{
     backends::{
         Availability, BackendCapabilities, BackendError, BackendOptions, BackendPriority,
@@ -32,8 +38,12 @@ pub const CAPABILITIES: BackendCapabilities = BackendCapabilities {
     shapes: false,
 };
 
+/// What flow control aims at, in parts of a thousand of the limit, so that hardly anything is left to be dropped.
+const AIM: u64 = 990;
+
 /// One direction of it.
 struct Limiter {
+    flow: SharedFlow,
     engine: SharedEngine,
     options: BackendOptions,
     direction: Direction,
@@ -71,11 +81,39 @@ impl Limiter {
             }
             engine.with_targets(|targets, engine| targets.set(engine, target, self.direction, limit))?;
             Ok(Ok(()))
-        })?
+        })??;
+        self.slow_down(target, limit);
+        Ok(())
+    }
+
+    /// Asks the sockets of a target to keep to its limit by themselves, as far as that goes.
+    fn slow_down(&self, target: &Target, limit: u64) {
+        let direction = self.flow_direction();
+        let aim = limit / 1000 * AIM + limit % 1000 * AIM / 1000;
+        // Flow control can neither block nor tell interfaces apart.
+        let is_for_all = self.options.interfaces.is_empty();
+        let held = (aim > 0 && is_for_all)
+            .then(|| self.flow.hold(target, direction, aim, self.options.include_loopback));
+        let why_not = match held {
+            Some(Ok(Achievable::Yes)) => return,
+            Some(Ok(Achievable::AtLeast(floor))) => flow::too_low(floor),
+            Some(Err(error)) => error.to_string(),
+            None => "it is a block, or for some interfaces alone".to_owned(),
+        };
+        log::debug!("no flow control of {} ({}): {why_not}", target.name, target.id);
+        self.flow.release(target.id, direction);
+    }
+
+    const fn flow_direction(&self) -> flow::Direction {
+        match self.direction {
+            Direction::Upload => flow::Direction::Upload,
+            Direction::Download => flow::Direction::Download,
+        }
     }
 
     fn remove(&self, process: ProcessId) -> Result<(), BackendError> {
         let direction = self.direction;
+        self.flow.release(process, self.flow_direction());
         self.engine(|engine| {
             engine.with_targets(|targets, engine| targets.remove(engine, process, direction))
         })
@@ -98,7 +136,15 @@ impl Limiter {
 
     fn cleanup(&self) -> Result<(), BackendError> {
         let direction = self.direction;
+        self.flow.release_all(self.flow_direction());
         self.engine(|engine| engine.with_targets(|targets, engine| targets.remove_all(engine, direction)))
+    }
+}
+
+impl Drop for Limiter {
+    /// Also where nobody cleans up.
+    fn drop(&mut self) {
+        self.flow.release_all(self.flow_direction());
     }
 }
 
@@ -106,11 +152,11 @@ impl Limiter {
 pub struct EbpfCgroupUpload(Limiter);
 
 impl EbpfCgroupUpload {
-    /// A limiter on the programs that all eBPF backends share.
+    /// A limiter on the programs that all eBPF backends share, with flow control (guarded) in front.
     #[must_use]
-    pub fn new(options: &BackendOptions, engine: &SharedEngine) -> Self {
-        let options = options.clone();
-        Self(Limiter { engine: engine.clone(), options, direction: Direction::Upload })
+    pub fn new(options: &BackendOptions, engine: &SharedEngine, flow: &SharedFlow) -> Self {
+        let (engine, flow, options) = (engine.clone(), flow.clone(), options.clone());
+        Self(Limiter { flow, engine, options, direction: Direction::Upload })
     }
 }
 
@@ -164,11 +210,11 @@ impl UploadThrottleBackend for EbpfCgroupUpload {
 pub struct EbpfCgroupDownload(Limiter);
 
 impl EbpfCgroupDownload {
-    /// A limiter on the programs that all eBPF backends share.
+    /// A limiter on the programs that all eBPF backends share, with flow control (guarded) in front.
     #[must_use]
-    pub fn new(options: &BackendOptions, engine: &SharedEngine) -> Self {
-        let options = options.clone();
-        Self(Limiter { engine: engine.clone(), options, direction: Direction::Download })
+    pub fn new(options: &BackendOptions, engine: &SharedEngine, flow: &SharedFlow) -> Self {
+        let (engine, flow, options) = (engine.clone(), flow.clone(), options.clone());
+        Self(Limiter { flow, engine, options, direction: Direction::Download })
     }
 }
 

@@ -4,7 +4,7 @@
 pub mod ebpf_cgroup;
 #[cfg(test)]
 pub(crate) mod fake;
-#[cfg(feature = "throttle-sockopt")]
+#[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-sockopt"))]
 pub mod flow;
 pub mod manager;
 #[cfg(feature = "throttle-sockopt")]

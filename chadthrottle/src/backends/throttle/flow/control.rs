@@ -77,6 +77,12 @@ impl<A: Actuator> Control<A> {
         Self { ledger: Ledger::new(real(limit.max(1))), sockets: BTreeMap::new(), count: 0 }
     }
 
+    /// Never aims above the limit, not even to make up for what was missed.
+    pub(super) fn capped(mut self, is_capped: bool) -> Self {
+        self.ledger = self.ledger.capped(is_capped);
+        self
+    }
+
     /// The limit that it holds.
     pub(super) fn limit(&self) -> u64 {
         whole(self.ledger.limit())
@@ -84,7 +90,7 @@ impl<A: Actuator> Control<A> {
 
     /// Changes the limit.
     pub(super) fn set_limit(&mut self, limit: u64) {
-        self.ledger = Ledger::new(real(limit.max(1)));
+        self.ledger = Ledger::new(real(limit.max(1))).capped(self.ledger.is_capped());
     }
 
     /// A new socket, with all that it has moved so far: it gets its part at once, without waiting for the next tick.

@@ -9,19 +9,30 @@ use std::{
     time::Instant,
 };
 
-use super::{Achievable, Direction, FlowError, Passed, members::why_denied, target::Limited};
+use super::{Achievable, Direction, FlowError, Passed, guard::Guard, members::why_denied, target::Limited};
 use crate::{
     backends::throttle::{Scope, Target},
     process::ProcessId,
     sys::proc_children::adopt_orphans,
 };
 
+/// More targets than this take more of the CPU together, instead of being looked at ever more rarely.
+const MOST_SHARING: u32 = 10_000;
+
 /// Flow control, shared by whichever backends use it. Its thread runs while there are limits.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct SharedFlow(Arc<Engine>);
 
-#[derive(Debug, Default)]
+impl Default for SharedFlow {
+    /// Flow control that stands alone: options outlive a SIGKILL.
+    fn default() -> Self {
+        Self::new(false)
+    }
+}
+
+#[derive(Debug)]
 struct Engine {
+    is_guarded: bool,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -30,9 +41,22 @@ struct Engine {
 struct State {
     targets: BTreeMap<ProcessId, Limited>,
     runs: bool,
+    guard: Option<Arc<Guard>>,
 }
 
 impl SharedFlow {
+    /// Flow control in front of something that drops or queues. Options are put back after a SIGKILL as well, and where
+    /// a limit turns out to be out of reach it is left to what is behind.
+    #[must_use]
+    pub fn guarded() -> Self {
+        Self::new(true)
+    }
+
+    fn new(is_guarded: bool) -> Self {
+        let (state, changed) = (Mutex::default(), Condvar::default());
+        Self(Arc::new(Engine { is_guarded, state, changed }))
+    }
+
     /// Sets or changes a limit, in IP bytes a second. When this returns it is in force for all sockets that are open.
     ///
     /// Says whether it can be held; where it cannot, it is in force all the same, as far as that goes.
@@ -53,7 +77,9 @@ impl SharedFlow {
         let achievable = if let Some(limited) = state.targets.get_mut(&target.id) {
             limited.set(direction, limit)
         } else {
-            let limited = Limited::new(target, include_loopback).map_err(|error| refused(target, &error))?;
+            let guard = if self.0.is_guarded { Some(state.guard()?) } else { None };
+            let limited =
+                Limited::new(target, include_loopback, guard).map_err(|error| refused(target, &error))?;
             state.targets.entry(target.id).or_insert(limited).set(direction, limit)
         };
         if !state.runs {
@@ -102,6 +128,17 @@ fn refused(target: &Target, error: &io::Error) -> FlowError {
     }
 }
 
+impl State {
+    /// The guard, which is started with the first limit.
+    fn guard(&mut self) -> io::Result<Arc<Guard>> {
+        let guard = match self.guard.take().filter(|guard| guard.is_there()) {
+            Some(guard) => guard,
+            None => Arc::new(Guard::start()?),
+        };
+        Ok(Arc::clone(self.guard.insert(guard)))
+    }
+}
+
 impl Engine {
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic in a step has been dealt with there.
@@ -112,12 +149,18 @@ impl Engine {
     fn run(&self) {
         let mut state = self.lock();
         while !state.targets.is_empty() {
-            let steps = || state.targets.values_mut().map(Limited::step).min();
+            let count = u32::try_from(state.targets.len()).unwrap_or(u32::MAX).min(MOST_SHARING);
+            let steps = || state.targets.values_mut().map(|limited| limited.step(count)).min();
             let next = match catch_unwind(AssertUnwindSafe(steps)) {
                 Ok(next) => next.unwrap_or_else(Instant::now),
                 // The panic has been told. Without a controller no socket may stay as it was last set.
                 Err(_) => break,
             };
+            state.targets.retain(|_, limited| !limited.is_free());
+            if state.guard.as_ref().is_some_and(|guard| !guard.is_there()) {
+                log::debug!("the guard of sockets has ended; no socket is held without it");
+                break;
+            }
             let wait = next.saturating_duration_since(Instant::now());
             state = self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
         }

@@ -41,6 +41,11 @@ impl Pacing {
         if info.max_pacing_rate == self.original { Ok(()) } else { socket.set_max_pacing_rate(self.original) }
     }
 
+    /// What it is without us, in bytes a second.
+    pub(super) const fn original(&self) -> u64 {
+        self.original
+    }
+
     /// The application may have set it.
     fn notice(&mut self, info: &TcpInfo) {
         if info.max_pacing_rate != self.set {
@@ -76,6 +81,11 @@ impl Clamp {
             own_lock,
             locked: own_lock.unwrap_or_default(),
         })
+    }
+
+    /// How far it would open without us, and whether the buffer would not be locked.
+    pub(super) fn original(&self) -> (u32, bool) {
+        (self.full, self.own_lock == Some(false))
     }
 
     /// How far the window opens now.

@@ -24,13 +24,26 @@ pub(super) struct Ledger {
     limit: f64,
     /// Bytes too many.
     owed: f64,
+    /// Whether what was missed is never made up for.
+    is_capped: bool,
     grace: f64,
     age: f64,
 }
 
 impl Ledger {
     pub(super) const fn new(limit: f64) -> Self {
-        Self { limit, owed: 0.0, grace: GRACE, age: 0.0 }
+        Self { limit, owed: 0.0, is_capped: false, grace: GRACE, age: 0.0 }
+    }
+
+    /// For who has something behind that drops what is over its own limit: what was lost there looks as if windows were
+    /// too small, and to open them would lose more.
+    pub(super) const fn capped(mut self, is_capped: bool) -> Self {
+        self.is_capped = is_capped;
+        self
+    }
+
+    pub(super) const fn is_capped(&self) -> bool {
+        self.is_capped
     }
 
     pub(super) const fn limit(&self) -> f64 {
@@ -39,7 +52,11 @@ impl Ledger {
 
     /// Takes in what has passed within `dt` seconds, and whether anybody wanted more.
     pub(super) fn add(&mut self, bytes: f64, dt: f64, is_wanted: bool) {
-        let most = if is_wanted { MOST_MISSED } else { MOST_SAVED };
+        let most = match is_wanted {
+            _ if self.is_capped => 0.0,
+            true => MOST_MISSED,
+            false => MOST_SAVED,
+        };
         self.age += dt;
         if self.grace > 0.0 && self.age < LONGEST_GRACE {
             if bytes < self.limit * dt * HELD {
@@ -54,5 +71,25 @@ impl Ledger {
     /// What may pass now, where a change takes a `round_trip` in seconds to be felt.
     pub(super) fn rate(&self, round_trip: f64) -> f64 {
         self.limit - self.owed / MEMORY.max(ROUND_TRIPS * round_trip)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_missed_is_made_up_for_except_where_something_behind_drops() {
+        for (is_capped, is_more) in [(false, true), (true, false)] {
+            let mut ledger = Ledger::new(1000.0).capped(is_capped);
+            for _ in 0..40 {
+                ledger.add(40.0, 0.05, true);
+            }
+            assert_eq!(ledger.rate(0.0) > 1000.0, is_more);
+            for _ in 0..40 {
+                ledger.add(60.0, 0.05, true);
+            }
+            assert!(ledger.rate(0.0) < 1000.0);
+        }
     }
 }

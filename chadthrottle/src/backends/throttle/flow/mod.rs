@@ -14,6 +14,7 @@
 //! - `members`: the processes of a target. `socket`, `held`: their sockets, found in /proc, and the options of each.
 //! - `ledger`, `share`, `window`, `control`: pure. How much a target may have, which part of it each socket gets,
 //!   and which window that is.
+//! - `setting`: what was decided becomes options. `guard`: who puts them back when we are killed.
 //! - `target`, `engine`: the loop. A scan for new sockets each 10 ms, a tick of the controller each 50 ms, both less
 //!   often where there are so many sockets that they would cost more than some percent of a CPU.
 //!
@@ -21,13 +22,15 @@
 //! ([`Achievable`]). And what a process sends within the first milliseconds of a connection passes as it is.
 //!
 //! Options are put back when a limit goes, a target leaves, and we end, by SIGINT, SIGTERM or a panic. They outlive a
-//! SIGKILL: a journal of what was set belongs where `held` sets it.
+//! SIGKILL, except where there is a `guard`.
 
 mod control;
 mod engine;
+mod guard;
 mod held;
 mod ledger;
 mod members;
+mod setting;
 mod share;
 #[cfg(test)]
 mod simulation;
@@ -37,6 +40,7 @@ mod target;
 mod window;
 
 pub use engine::SharedFlow;
+pub use guard::run_if_asked;
 
 use std::io;
 

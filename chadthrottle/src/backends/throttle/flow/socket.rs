@@ -4,6 +4,7 @@ use std::{io, net::IpAddr, os::fd::RawFd, time::Duration};
 
 use super::{
     control::Seen,
+    guard::{Guard, Note, Originals},
     held::{Clamp, Pacing},
     members::Members,
     smooth::real,
@@ -25,6 +26,7 @@ const USUAL_MSS: u32 = 1448;
 #[derive(Debug)]
 pub(super) struct Socket {
     cookie: u64,
+    pub(super) inode: u32,
     /// Which processes have it open, and as what.
     pub(super) holders: Vec<(i32, RawFd)>,
     remote: IpAddr,
@@ -35,6 +37,8 @@ pub(super) struct Socket {
     pub(super) clamp: Option<Clamp>,
     /// The window that was last asked for.
     pub(super) window: u32,
+    /// What the guard knows of it.
+    told: Originals,
 }
 
 /// What a socket is good for.
@@ -52,8 +56,8 @@ impl Kind {
     /// Looks at a new descriptor of a target.
     pub(super) fn of(
         members: &Members,
-        pid: i32,
-        fd: RawFd,
+        (pid, fd): (i32, RawFd),
+        inode: u32,
         include_loopback: bool,
         now: f64,
     ) -> io::Result<Self> {
@@ -71,6 +75,7 @@ impl Kind {
         }
         Ok(Self::Connection(Box::new(Socket {
             cookie: socket.cookie()?,
+            inode,
             holders: vec![(pid, fd)],
             remote,
             info,
@@ -78,6 +83,7 @@ impl Kind {
             pacing: None,
             clamp: None,
             window: u32::MAX,
+            told: Originals::default(),
         })))
     }
 }
@@ -98,6 +104,27 @@ impl Socket {
         let socket = holders.find_map(|&(pid, fd)| members.get(pid)?.duplicate_known(fd, self.cookie))?;
         // When its owner closes it meanwhile the connection ends with the line below, microseconds later.
         work(self, &socket).inspect_err(|error| log::debug!("a socket refuses: {error}")).ok()
+    }
+
+    /// Tells the guard what is to be put back, where it does not know.
+    pub(super) fn tell(&mut self, guard: Option<&Guard>) -> io::Result<()> {
+        let originals = Originals {
+            pacing: self.pacing.as_ref().map(Pacing::original),
+            window: self.clamp.as_ref().map(Clamp::original),
+        };
+        let Some(guard) = guard.filter(|_| originals != self.told) else { return Ok(()) };
+        guard.note(&Note { cookie: self.cookie, inode: self.inode, originals, is_lost: false })?;
+        self.told = originals;
+        Ok(())
+    }
+
+    /// Leaves it to the guard, with all that was set on it: whom we had it from has it no more.
+    pub(super) fn leave_to(&mut self, guard: Option<&Guard>) {
+        let originals = std::mem::take(&mut self.told);
+        if let Some(guard) = guard.filter(|_| originals != Originals::default()) {
+            // If the guard has ended nobody is left who could.
+            let _ = guard.note(&Note { cookie: self.cookie, inode: self.inode, originals, is_lost: true });
+        }
     }
 
     /// Whether it has hardly received anything. With the first segments the kernel opens the window again (see

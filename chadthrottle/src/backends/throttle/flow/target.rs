@@ -3,14 +3,16 @@
 use std::{
     collections::{HashMap, HashSet},
     io,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{
     Achievable, Direction, Passed,
     control::{Actuator, Control, Open, Pace, Seen},
-    held::{Clamp, Pacing},
+    guard::Guard,
     members::Members,
+    setting::{apply, restore_pacing, restore_window},
     socket::{ESTABLISHED, Kind, Socket},
 };
 use crate::{
@@ -39,6 +41,8 @@ pub(super) struct Limited {
     target: Target,
     members: Members,
     include_loopback: bool,
+    /// Puts options back when we are killed. Where there is one, something else holds what flow control cannot.
+    guard: Option<Arc<Guard>>,
     start: Instant,
     /// By inode.
     sockets: HashMap<u32, Socket>,
@@ -54,15 +58,15 @@ pub(super) struct Limited {
 
 /// A limit in one direction.
 #[derive(Debug)]
-struct Limit<A> {
-    control: Control<A>,
+pub(super) struct Limit<A> {
+    pub(super) control: Control<A>,
     passed: Passed,
     hopeless: u32,
 }
 
 impl<A: Actuator> Limit<A> {
-    fn new(limit: u64) -> Self {
-        Self { control: Control::new(limit), passed: Passed::default(), hopeless: 0 }
+    fn new(limit: u64, is_capped: bool) -> Self {
+        Self { control: Control::new(limit).capped(is_capped), passed: Passed::default(), hopeless: 0 }
     }
 
     fn achievable(&self) -> Achievable {
@@ -76,12 +80,17 @@ impl Limited {
     ///
     /// # Errors
     /// When it has ended, or is not ours to take hold of (`EPERM`).
-    pub(super) fn new(target: &Target, include_loopback: bool) -> io::Result<Self> {
+    pub(super) fn new(
+        target: &Target,
+        include_loopback: bool,
+        guard: Option<Arc<Guard>>,
+    ) -> io::Result<Self> {
         let now = Instant::now();
         Ok(Self {
             target: target.clone(),
             members: Members::new(target)?,
             include_loopback,
+            guard,
             start: now,
             sockets: HashMap::new(),
             others: HashSet::new(),
@@ -97,9 +106,10 @@ impl Limited {
     /// Sets or changes a limit; it is in force when this returns. A socket that is open and busy tells whether it can
     /// be held.
     pub(super) fn set(&mut self, direction: Direction, limit: u64) -> Achievable {
+        let is_capped = self.guard.is_some();
         match direction {
-            Direction::Upload => set(&mut self.upload, limit),
-            Direction::Download => set(&mut self.download, limit),
+            Direction::Upload => set(&mut self.upload, limit, is_capped),
+            Direction::Download => set(&mut self.download, limit, is_capped),
         }
         self.scan();
         let Self { sockets, upload, download, .. } = self;
@@ -115,21 +125,22 @@ impl Limited {
 
     /// Takes a limit away and puts the options of every socket back. True when none is left.
     pub(super) fn remove(&mut self, direction: Direction) -> bool {
-        let Self { sockets, members, .. } = self;
+        let Self { sockets, members, guard, .. } = self;
+        let guard = guard.as_deref();
         match direction {
             Direction::Upload if self.upload.take().is_some() => {
                 for socket in sockets.values_mut() {
-                    restore_pacing(socket, members);
+                    restore_pacing(socket, members, guard);
                 }
             }
             Direction::Download if self.download.take().is_some() => {
                 for socket in sockets.values_mut() {
-                    restore_window(socket, members);
+                    restore_window(socket, members, guard);
                 }
             }
             _ => {}
         }
-        self.upload.is_none() && self.download.is_none()
+        self.is_free()
     }
 
     /// The limit in IP bytes a second.
@@ -138,6 +149,11 @@ impl Limited {
             Direction::Upload => self.upload.as_ref().map(|limit| limit.control.limit()),
             Direction::Download => self.download.as_ref().map(|limit| limit.control.limit()),
         }
+    }
+
+    /// Whether no limit is left.
+    pub(super) const fn is_free(&self) -> bool {
+        self.upload.is_none() && self.download.is_none()
     }
 
     /// What has passed under it.
@@ -149,21 +165,21 @@ impl Limited {
         passed.unwrap_or_default()
     }
 
-    /// Does what is due, and says when something is again.
-    pub(super) fn step(&mut self) -> Instant {
+    /// Does what is due, and says when something is again. The time that may be spent is shared by so many `targets`.
+    pub(super) fn step(&mut self, targets: u32) -> Instant {
         let now = Instant::now();
         if now >= self.next_scan {
             let before = cpu_time::of_this_thread();
             self.scan();
             let took = cpu_time::of_this_thread().saturating_sub(before);
-            self.next_scan = now + SCAN.max(took * SCAN_SHARE).min(LONGEST_SCAN);
+            self.next_scan = now + SCAN.max(took * SCAN_SHARE * targets).min(LONGEST_SCAN * targets);
         }
         let now = Instant::now();
         if now >= self.next_tick {
             let before = cpu_time::of_this_thread();
             self.tick(now);
             let took = cpu_time::of_this_thread().saturating_sub(before);
-            self.next_tick = now + TICK.max(took * TICK_SHARE).min(LONGEST_TICK);
+            self.next_tick = now + TICK.max(took * TICK_SHARE * targets).min(LONGEST_TICK * targets);
         }
         self.next_scan.min(self.next_tick)
     }
@@ -179,10 +195,11 @@ impl Limited {
             }
         }
         self.others.retain(|inode| open.contains_key(inode));
-        let Self { sockets, upload, download, .. } = self;
+        let Self { sockets, upload, download, guard, .. } = self;
         sockets.retain(|inode, socket| {
             let is_open = open.contains_key(inode);
             if !is_open {
+                socket.leave_to(guard.as_deref());
                 forget(socket, upload, download);
             }
             is_open
@@ -195,9 +212,10 @@ impl Limited {
                         let window = socket.window;
                         let info = duplicate.info()?;
                         match &mut socket.clamp {
-                            Some(clamp) if clamp.may_be_undone(&info) => clamp.apply(duplicate, window),
-                            _ => Ok(()),
+                            Some(clamp) if clamp.may_be_undone(&info) => clamp.apply(duplicate, window)?,
+                            _ => {}
                         }
+                        socket.tell(self.guard.as_deref())
                     });
                 }
                 // One that was still connecting.
@@ -206,7 +224,13 @@ impl Limited {
                 if is_unknown {
                     socket.with(&self.members, |socket, duplicate| socket.read(duplicate, now));
                     admit(socket, &mut self.upload, &mut self.download);
-                    apply(socket, &self.members, self.upload.as_ref(), self.download.as_ref());
+                    apply(
+                        socket,
+                        &self.members,
+                        self.guard.as_deref(),
+                        self.upload.as_ref(),
+                        self.download.as_ref(),
+                    );
                 }
             } else if !self.others.contains(&inode) {
                 self.look_at(inode, holders, now);
@@ -216,11 +240,17 @@ impl Limited {
 
     fn look_at(&mut self, inode: u32, holders: Vec<(i32, i32)>, now: f64) {
         let Some(&(pid, fd)) = holders.first() else { return };
-        match Kind::of(&self.members, pid, fd, self.include_loopback, now) {
+        match Kind::of(&self.members, (pid, fd), inode, self.include_loopback, now) {
             Ok(Kind::Connection(mut socket)) => {
                 socket.holders = holders;
                 admit(&socket, &mut self.upload, &mut self.download);
-                apply(&mut socket, &self.members, self.upload.as_ref(), self.download.as_ref());
+                apply(
+                    &mut socket,
+                    &self.members,
+                    self.guard.as_deref(),
+                    self.upload.as_ref(),
+                    self.download.as_ref(),
+                );
                 self.sockets.insert(inode, *socket);
             }
             Ok(Kind::Other) => {
@@ -273,7 +303,7 @@ impl Limited {
     /// Sets every socket to what its controller wants.
     fn apply(&mut self) {
         for socket in self.sockets.values_mut() {
-            apply(socket, &self.members, self.upload.as_ref(), self.download.as_ref());
+            apply(socket, &self.members, self.guard.as_deref(), self.upload.as_ref(), self.download.as_ref());
         }
     }
 
@@ -283,8 +313,14 @@ impl Limited {
             Achievable::Yes => limit.hopeless = 0,
             Achievable::AtLeast(floor) => {
                 limit.hopeless += 1;
-                if limit.hopeless == HOPELESS_TICKS {
-                    let (name, id) = (&self.target.name, self.target.id);
+                if limit.hopeless != HOPELESS_TICKS {
+                    return;
+                }
+                let (name, id) = (&self.target.name, self.target.id);
+                if self.guard.is_some() {
+                    log::debug!("flow control leaves what {name} ({id}) receives to others");
+                    self.remove(Direction::Download);
+                } else {
                     log::warn!("{name} ({id}) is not held to its download limit: {}", super::too_low(floor));
                 }
             }
@@ -299,10 +335,10 @@ impl Drop for Limited {
     }
 }
 
-fn set<A: Actuator>(place: &mut Option<Limit<A>>, limit: u64) {
+fn set<A: Actuator>(place: &mut Option<Limit<A>>, limit: u64, is_capped: bool) {
     match place {
         Some(old) => old.control.set_limit(limit),
-        none => *none = Some(Limit::new(limit)),
+        none => *none = Some(Limit::new(limit, is_capped)),
     }
 }
 
@@ -337,57 +373,4 @@ fn account<A: Actuator>(limit: &mut Option<Limit<A>>, dt: f64, seen: &[Seen]) {
     let Some(limit) = limit else { return };
     limit.passed.bytes += seen.iter().map(|seen| seen.bytes).sum::<u64>();
     limit.control.tick(dt, seen);
-}
-
-/// Sets a socket to what its controllers want, where that is not what it is set to.
-fn apply(
-    socket: &mut Socket,
-    members: &Members,
-    upload: Option<&Limit<Pace>>,
-    download: Option<&Limit<Open>>,
-) {
-    let cookie = socket.cookie();
-    let rate = upload.and_then(|limit| limit.control.value(cookie));
-    let window = download.and_then(|limit| limit.control.value(cookie));
-    let window = window.map(|window| u32::try_from(window).unwrap_or(u32::MAX));
-    let pace_is_set = rate.is_none_or(|rate| is_paced(socket, rate));
-    let window_is_set = window.is_none_or(|window| {
-        socket.window == window
-            && socket.clamp.as_ref().is_some_and(|clamp| !clamp.may_be_undone(socket.info()))
-    });
-    if pace_is_set && window_is_set {
-        return;
-    }
-    socket.with(members, |socket, duplicate| {
-        let info = duplicate.info()?;
-        if let Some(rate) = rate {
-            socket.pacing.get_or_insert_with(|| Pacing::new(&info)).apply(duplicate, &info, rate)?;
-        }
-        if let Some(window) = window {
-            let clamp = match &mut socket.clamp {
-                Some(clamp) => clamp,
-                none => none.insert(Clamp::new(duplicate)?),
-            };
-            clamp.apply(duplicate, window)?;
-            socket.window = window;
-        }
-        Ok(())
-    });
-}
-
-/// Whether it is as good as paced at this rate.
-fn is_paced(socket: &Socket, rate: u64) -> bool {
-    let current = socket.info().max_pacing_rate;
-    socket.pacing.is_some() && current.abs_diff(rate) <= rate / 200
-}
-
-fn restore_pacing(socket: &mut Socket, members: &Members) {
-    let Some(mut pacing) = socket.pacing.take() else { return };
-    socket.with(members, |_, duplicate| pacing.restore(duplicate, &duplicate.info()?));
-}
-
-fn restore_window(socket: &mut Socket, members: &Members) {
-    let Some(mut clamp) = socket.clamp.take() else { return };
-    socket.window = u32::MAX;
-    socket.with(members, |_, duplicate| clamp.restore(duplicate));
 }
