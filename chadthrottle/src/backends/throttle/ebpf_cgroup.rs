@@ -3,7 +3,7 @@
 //! Nothing is moved to another cgroup, no qdisc and no table is touched, and connections that are open already are
 //! held as well. What is over the limit is dropped; the sender's kernel is told of congestion.
 //!
-//! So that TCP comes to that as rarely as possible, its sockets are asked to go slower as well, by [`flow`](super::flow)
+//! So that TCP comes to that as rarely as possible, its sockets are asked to go slower as well, by `flow`
 //! control that aims a little below the limit. The programs do not know of it: what it cannot hold, they hold alone.
 
 use chadthrottle_common::ThrottleStats;
