@@ -1,9 +1,12 @@
 //! The command line. Its contract is in README.md; scripts rely on it.
 
+mod screen;
+
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, ArgGroup, Args, CommandFactory, Parser, Subcommand};
 
+use self::screen::{DemoOptions, ScreenOptions};
 use crate::{
     backends::{BackendOptions, registry::Wanted, throttle::manager::Limits},
     rate::{ParseError, Rate, parse_time},
@@ -31,12 +34,20 @@ pub struct Cli {
     pub limit: LimitProcess,
 
     /// List the backends, whether they work here, and why not.
-    #[arg(long, conflicts_with = "pid")]
+    #[arg(long, conflicts_with_all = ["pid", "demo"])]
     pub list_backends: bool,
 
     /// With --list-backends: as JSON.
     #[arg(long, requires = "list_backends")]
     pub json: bool,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the help shows the flattened options, not this line")]
+    pub screen: ScreenOptions,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the help shows the flattened options, not this line")]
+    pub demo: DemoOptions,
 
     #[command(flatten)]
     #[expect(missing_docs, reason = "the help shows the flattened options, not this line")]
@@ -49,6 +60,7 @@ pub struct Cli {
 pub struct LimitProcess {
     /// Limit this running process, in the foreground, until SIGINT, SIGTERM or --duration.
     #[arg(long, value_name = "PID", value_parser = parse_pid, requires = "limits", allow_negative_numbers = true)]
+    #[arg(conflicts_with = "demo")]
     pub pid: Option<i32>,
 
     /// Most that it may send, in IP bytes a second: 250000, 500K, 1.5M, 2Mi, 10mbit; 0 blocks.
@@ -159,8 +171,12 @@ impl Cli {
     pub fn checked(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let cli = Self::try_parse_from(arguments)?;
         // clap could refuse these by itself only together with the options for every form.
-        if cli.command.is_some() && (cli.limit.pid.is_some() || cli.list_backends) {
-            let option = if cli.list_backends { "--list-backends" } else { "--pid" };
+        if cli.command.is_some() && (cli.limit.pid.is_some() || cli.list_backends || cli.demo.demo) {
+            let option = match (cli.list_backends, cli.demo.demo) {
+                (true, _) => "--list-backends",
+                (false, true) => "--demo",
+                (false, false) => "--pid",
+            };
             let message = format!("{option} is a form of its own and cannot be used with a command\n");
             return Err(Self::command().error(clap::error::ErrorKind::ArgumentConflict, message));
         }

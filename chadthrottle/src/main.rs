@@ -62,7 +62,10 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
                 let limits = chadthrottle::cli::limits(cli.limit.upload_limit, cli.limit.download_limit);
                 headless::limit::run(&backends, &wanted, pid, limits, cli.limit.duration).map(|()| 0)
             }
-            None => headless::screen::run(&backends, &wanted),
+            None => match cli.demo.options() {
+                Some(demo) => headless::demo::run(&demo, cli.screen.options(), &mut io::stdout().lock()),
+                None => headless::screen::run(&backends, &wanted, cli.screen.options()),
+            },
         },
     }
 }

@@ -1,13 +1,15 @@
 //! The one place with threads, time and channels.
 //!
-//! The main thread owns the application and the terminal, and waits for messages. Three others send them: the
-//! engine (which owns the backends and carries out what the application wants done), the one that reads keys,
-//! and the one that waits for signals. Whatever takes its time in the kernel does so in the engine, and never
+//! The main thread owns the application and the terminal, and waits for messages. Four others send them: the
+//! engine (which owns the backends and carries out what the application wants done), the looker (which answers what
+//! is asked on demand), the one that reads keys, and the one that waits for signals. Whatever takes its time in the kernel does so in the engine, and never
 //! holds up a key.
 
 mod engine;
+mod looker;
 mod screen;
 mod session;
+pub mod still;
 #[cfg(test)]
 mod tests;
 
@@ -27,10 +29,11 @@ use crossterm::event::{self, Event as Input};
 use nix::sys::signal::Signal;
 use ratatui::Terminal;
 
-use self::{engine::Engine, screen::Screen, session::Session};
+use self::{engine::Engine, looker::Looker, screen::Screen, session::Session};
 use crate::{
-    app::{App, BackendNames, Event, Palette},
+    app::{App, BackendNames, Event, Setup, looks::Looks, units::Units},
     backends::{monitor::MonitorBackend, throttle::ThrottleManager},
+    lookout::Lookout,
     sys::signals::Signals,
 };
 
@@ -39,15 +42,28 @@ use crate::{
 pub struct RunOptions {
     /// How often figures are read.
     pub interval: Duration,
-    /// Whether there are colours.
-    pub palette: Palette,
+    /// What the terminal can show.
+    pub looks: Looks,
+    /// In which units figures are shown.
+    pub units: Units,
+    /// Whether the host is a simulated one.
+    pub is_demo: bool,
+    /// Whether the mouse is ours.
+    pub mouse: bool,
     /// What is to be known from the start, in a sentence.
     pub notice: Option<&'static str>,
 }
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self { interval: Duration::from_secs(1), palette: Palette::default(), notice: None }
+        Self {
+            interval: Duration::from_secs(1),
+            looks: Looks::default(),
+            units: Units::default(),
+            is_demo: false,
+            mouse: true,
+            notice: None,
+        }
     }
 }
 
@@ -98,6 +114,7 @@ pub fn require_terminal() -> anyhow::Result<()> {
 pub fn run(
     mut monitor: Box<dyn MonitorBackend>,
     mut manager: ThrottleManager,
+    lookout: Box<dyn Lookout>,
     options: RunOptions,
     signals: Signals,
 ) -> anyhow::Result<Ended> {
@@ -112,6 +129,7 @@ pub fn run(
     };
     let (send, messages) = mpsc::channel();
     let engine = Engine::start(monitor, manager, options.interval, send.clone())?;
+    let looker = Looker::start(lookout, send.clone())?;
     spawn("signals", {
         let send = send.clone();
         move || watch_signals(&signals, &send)
@@ -125,11 +143,12 @@ pub fn run(
     })?;
     let terminal = Terminal::new(screen::backend()).context("cannot draw on the terminal")?;
     let size = terminal.size().context("cannot tell the size of the terminal")?;
-    let mut app = App::new(backends, options.palette, size);
+    let setup = Setup { backends, looks: options.looks, units: options.units, is_demo: options.is_demo };
+    let mut app = App::new(setup, size);
     if let Some(notice) = options.notice {
         app.update(Event::Notice(notice.to_owned()));
     }
-    let mut session = Session::new(app, terminal, engine, messages);
+    let mut session = Session::new(app, terminal, engine, looker, messages);
     let ended = session.run();
 
     // The terminal first: taking limits back may take its time, and is no reason to leave it unusable.

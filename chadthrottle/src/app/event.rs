@@ -9,6 +9,7 @@ use crate::{
         Target,
         manager::{LimitedProcess, Limits},
     },
+    lookout::{Answer, Question},
     rate::scaled,
     stats::Snapshot,
 };
@@ -32,6 +33,8 @@ pub enum Event {
     Notice(String),
     /// The engine could not read what it should; in words.
     EngineFailed(String),
+    /// What was asked is answered.
+    Answer(Answer),
     /// The program was told to end.
     Signal,
 }
@@ -62,6 +65,8 @@ pub enum Effect {
         /// Whose.
         target: Target,
     },
+    /// Find out; the answer comes as [`Event::Answer`].
+    Ask(Question),
     /// End.
     Quit,
 }

@@ -10,10 +10,12 @@ pub mod input;
 pub mod keys;
 pub mod layout;
 pub mod lines;
+pub mod looks;
 mod read;
 pub mod row;
 pub mod table;
 pub(crate) mod text;
+pub mod units;
 
 use crossterm::event::KeyEvent;
 use ratatui::layout::Size;
@@ -25,10 +27,14 @@ use self::{
     input::{Edit, TextInput},
     keys::{Action, Directions, Motion, Place},
     lines::FactLine,
+    looks::Looks,
     row::{Row, Sort},
     table::{Table, stepped},
+    units::Units,
 };
-use crate::{backends::throttle::manager::LimitedProcess, process::ProcessId, stats::Snapshot};
+use crate::{
+    backends::throttle::manager::LimitedProcess, lookout::Question, process::ProcessId, stats::Snapshot,
+};
 
 /// Which backends are at work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,14 +47,25 @@ pub struct BackendNames {
     pub download: Option<&'static str>,
 }
 
-/// Whether there are colours. Without them everything is still told by words and weight.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Palette {
-    /// The terminal's own sixteen, few of them.
-    #[default]
-    Colour,
-    /// None, as `NO_COLOR` asks.
-    Plain,
+/// What the application is told at its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setup {
+    /// Which backends are at work.
+    pub backends: BackendNames,
+    /// What the terminal can show.
+    pub looks: Looks,
+    /// In which units figures are shown.
+    pub units: Units,
+    /// Whether the host is a simulated one, which has to be said.
+    pub is_demo: bool,
+}
+
+impl Setup {
+    /// With these backends, and everything else as it usually is.
+    #[must_use]
+    pub fn new(backends: BackendNames) -> Self {
+        Self { backends, looks: Looks::default(), units: Units::default(), is_demo: false }
+    }
 }
 
 /// A sentence below the table.
@@ -77,8 +94,7 @@ enum Overlay {
 /// Everything that the screen is drawn from.
 #[derive(Clone, Debug)]
 pub struct App {
-    backends: BackendNames,
-    palette: Palette,
+    setup: Setup,
     size: Size,
     snapshot: Option<Snapshot>,
     paused: bool,
@@ -97,10 +113,9 @@ pub struct App {
 impl App {
     /// A screen without figures yet.
     #[must_use]
-    pub fn new(backends: BackendNames, palette: Palette, size: Size) -> Self {
+    pub fn new(setup: Setup, size: Size) -> Self {
         Self {
-            backends,
-            palette,
+            setup,
             size,
             snapshot: None,
             paused: false,
@@ -112,6 +127,12 @@ impl App {
             message: None,
             trouble: None,
         }
+    }
+
+    /// What is to be done before anything has happened.
+    #[must_use]
+    pub fn start(&self) -> Vec<Effect> {
+        vec![Effect::Ask(Question::Session)]
     }
 
     /// Takes in what happened; what is to be done about it comes back.
@@ -143,6 +164,7 @@ impl App {
             Event::LimitResult(outcome) => self.message = Some(outcome.message()),
             Event::Notice(words) => self.notice(&words),
             Event::EngineFailed(words) => self.trouble = Some(words),
+            Event::Answer(_) => {}
             Event::Signal => return vec![Effect::Quit],
         }
         Vec::new()
@@ -276,7 +298,7 @@ impl App {
                 format!("{} ({}) has ended: there is nothing left to limit.", row.info.name, row.id());
             return self.complain(words);
         }
-        if self.backends.download.is_none() && directions != Directions::Upload {
+        if self.setup.backends.download.is_none() && directions != Directions::Upload {
             return self.complain(
                 "No download backend is in use, so downloads cannot be limited. Choose one with \
                  --download-backend; chadthrottle --list-backends tells which work here."

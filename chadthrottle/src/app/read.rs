@@ -1,13 +1,15 @@
 //! What the drawing reads.
 
 use super::{
-    App, BackendNames, Message, Overlay, Palette, View,
+    App, BackendNames, Message, Overlay, View,
     dialog::LimitDialog,
     facts,
     input::TextInput,
     layout,
     lines::{FactLine, lines},
+    looks::Looks,
     table::Table,
+    units::Units,
 };
 use crate::{rate::scaled, stats::Snapshot};
 
@@ -15,13 +17,25 @@ impl App {
     /// Which backends are at work.
     #[must_use]
     pub const fn backends(&self) -> BackendNames {
-        self.backends
+        self.setup.backends
     }
 
-    /// Whether there are colours.
+    /// What the terminal can show.
     #[must_use]
-    pub const fn palette(&self) -> Palette {
-        self.palette
+    pub const fn looks(&self) -> Looks {
+        self.setup.looks
+    }
+
+    /// In which units figures are shown.
+    #[must_use]
+    pub const fn units(&self) -> Units {
+        self.setup.units
+    }
+
+    /// Whether the host is a simulated one.
+    #[must_use]
+    pub const fn is_demo(&self) -> bool {
+        self.setup.is_demo
     }
 
     /// The figures that are shown.

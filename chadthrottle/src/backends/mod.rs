@@ -3,6 +3,7 @@
 //! Three traits (`MonitorBackend`, `UploadThrottleBackend`, `DownloadThrottleBackend`), one folder a mechanism,
 //! and one [`registry`] with a row for each backend. Nothing outside this folder knows a backend by type.
 
+pub mod demo;
 #[cfg(feature = "ebpf")]
 pub mod ebpf;
 pub mod monitor;

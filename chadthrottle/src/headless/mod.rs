@@ -2,6 +2,7 @@
 
 pub mod command;
 mod connections;
+pub mod demo;
 pub mod limit;
 mod line;
 pub mod list;

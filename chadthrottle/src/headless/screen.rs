@@ -1,14 +1,12 @@
 //! Without a command: the screen.
 
-use std::env;
-
 use crate::{
-    app::Palette,
     backends::{
         registry::{Backends, Wanted},
         throttle::{ThrottleManager, manager::Limits},
     },
     failure::Failure,
+    lookout::Here,
     run::{self, Ended, RunOptions},
     sys::{
         capability::{self, NET_ADMIN},
@@ -21,7 +19,7 @@ use crate::{
 ///
 /// # Errors
 /// When no backend works here, or there is no terminal.
-pub fn run(backends: &Backends, wanted: &Wanted) -> anyhow::Result<u8> {
+pub fn run(backends: &Backends, wanted: &Wanted, options: RunOptions) -> anyhow::Result<u8> {
     let signals = Signals::hold()?;
     // Everything that may be refused comes before anything that changes the kernel or the terminal.
     let mut monitor = backends.select_monitor_backend(wanted.monitor.as_deref())?;
@@ -32,9 +30,9 @@ pub fn run(backends: &Backends, wanted: &Wanted) -> anyhow::Result<u8> {
     monitor.init()?;
     let manager = ThrottleManager::new(upload, download)?;
     let is_partial = !(monitor.capabilities().udp && limits_udp);
-    let options =
-        RunOptions { palette: palette(), notice: is_partial.then(what_is_missing), ..RunOptions::default() };
-    match run::run(monitor, manager, options, signals)? {
+    let options = RunOptions { notice: is_partial.then(what_is_missing), ..options };
+    let lookout = Box::new(Here::new(backends.clone(), wanted.clone()));
+    match run::run(monitor, manager, lookout, options, signals)? {
         Ended::ByUser => Ok(0),
         Ended::BySignal(signal) => Ok(u8::try_from(status_of_signal(signal))?),
     }
@@ -46,13 +44,5 @@ fn what_is_missing() -> &'static str {
         "Without privilege: your own processes and TCP alone. sudo shows and limits everybody's, and UDP (QUIC, DNS)."
     } else {
         "TCP alone, no UDP (QUIC, DNS): --list-backends tells which backends do more."
-    }
-}
-
-/// Colours, unless `NO_COLOR` is set to anything but nothing (no-color.org).
-fn palette() -> Palette {
-    match env::var_os("NO_COLOR") {
-        Some(value) if !value.is_empty() => Palette::Plain,
-        _ => Palette::Colour,
     }
 }

@@ -165,31 +165,44 @@ impl Work {
         self.tell(limits);
     }
 
-    fn carry_out(&mut self, Command { target, limits }: Command) {
-        let result = if limits.is_empty() {
-            self.manager.remove_throttle(target.id)
-        } else {
-            self.manager.throttle_process(&target, limits)
-        };
-        let result = result.map_err(|error| error.to_string());
-        let missing = result.as_ref().ok().and_then(|()| self.manager.not_covered(limits));
-        self.tell(Event::LimitResult(LimitOutcome { target, limits, result }));
-        if let Some(missing) = missing {
-            self.tell(Event::Notice(format!("{missing}.")));
+    fn carry_out(&mut self, command: Command) {
+        for event in carry_out(&mut self.manager, command) {
+            self.tell(event);
         }
-        self.tell(self.limits());
     }
 
     fn limits(&self) -> Event {
-        match self.manager.limited() {
-            Ok(limited) => Event::Limits(limited),
-            Err(error) => Event::EngineFailed(error.to_string()),
-        }
+        limits(&self.manager)
     }
 
     fn tell(&self, event: Event) {
         // Nobody listens any more: the next wait for orders ends it.
         let _ = self.send.send(Message::Event(event));
+    }
+}
+
+/// Carries out an order, and tells what came of it.
+pub(super) fn carry_out(
+    manager: &mut ThrottleManager,
+    Command { target, limits: wanted }: Command,
+) -> Vec<Event> {
+    let result = if wanted.is_empty() {
+        manager.remove_throttle(target.id)
+    } else {
+        manager.throttle_process(&target, wanted)
+    };
+    let result = result.map_err(|error| error.to_string());
+    let missing = result.as_ref().ok().and_then(|()| manager.not_covered(wanted));
+    let outcome = Event::LimitResult(LimitOutcome { target, limits: wanted, result });
+    let notice = missing.map(|missing| Event::Notice(format!("{missing}.")));
+    [Some(outcome), notice, Some(limits(manager))].into_iter().flatten().collect()
+}
+
+/// The limits in force.
+pub(super) fn limits(manager: &ThrottleManager) -> Event {
+    match manager.limited() {
+        Ok(limited) => Event::Limits(limited),
+        Err(error) => Event::EngineFailed(error.to_string()),
     }
 }
 

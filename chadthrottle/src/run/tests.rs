@@ -11,10 +11,11 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use nix::sys::signal::Signal;
 use ratatui::{Terminal, backend::TestBackend, layout::Size};
 
-use super::{Ended, Message, engine::Engine, session::Session};
+use super::{Ended, Message, engine::Engine, looker::Looker, session::Session};
 use crate::{
-    app::{App, BackendNames, Event, Palette},
+    app::{App, BackendNames, Event, Setup},
     backends::{
+        demo::Demo,
         monitor::fake::{FakeMonitor, Journal, Step},
         throttle::{ThrottleManager, fake::FakeThrottle},
     },
@@ -49,8 +50,10 @@ fn start(steps: impl IntoIterator<Item = Step>, interval: Duration) -> Running {
     });
     let terminal = Terminal::new(TestBackend::new(80, 24)).unwrap_or_else(|never| match never {});
     let backends = BackendNames { monitor: "fake", upload: "fake", download: Some("fake") };
-    let app = App::new(backends, Palette::Colour, Size { width: 80, height: 24 });
-    Running { session: Session::new(app, terminal, engine, messages), send, journal }
+    let app = App::new(Setup::new(backends), Size { width: 80, height: 24 });
+    let lookout = Box::new(Demo::new(1, Duration::ZERO, 0).lookout());
+    let looker = Looker::start(lookout, send.clone()).unwrap_or_else(|error| panic!("{error}"));
+    Running { session: Session::new(app, terminal, engine, looker, messages), send, journal }
 }
 
 impl Running {

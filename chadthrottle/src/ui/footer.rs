@@ -22,7 +22,7 @@ const PROMPT: &str = " Filter: ";
 
 /// The lines of what there is to say, at most `room` of them, `columns` wide.
 pub(super) fn messages(app: &App, columns: u16, room: u16) -> Vec<Line<'static>> {
-    let theme = Theme::of(app.palette());
+    let theme = Theme::of(app.looks());
     let inside = usize::from(columns).saturating_sub(2 * MARGIN);
     let mut lines = Vec::new();
     for message in app.messages() {
@@ -44,7 +44,7 @@ pub(super) fn draw_filter(frame: &mut Frame, app: &App, area: Rect) {
     let column = u16::try_from(PROMPT.len() + typed.cursor).unwrap_or(u16::MAX);
     let x = area.x.saturating_add(column).min(area.right().saturating_sub(1));
     frame.set_cursor_position(Position::new(x, area.y));
-    let theme = Theme::of(app.palette());
+    let theme = Theme::of(app.looks());
     frame.render_widget(
         Line::from_iter([Span::styled(PROMPT, theme.strong), Span::styled(typed.text, theme.input)]),
         area,
@@ -53,7 +53,7 @@ pub(super) fn draw_filter(frame: &mut Frame, app: &App, area: Rect) {
 
 /// Draws as many keys of the place as have room.
 pub(super) fn draw_keys(frame: &mut Frame, app: &App, area: Rect) {
-    let theme = Theme::of(app.palette());
+    let theme = Theme::of(app.looks());
     let mut flow = Flow::new(area);
     let one_field = app.dialog().is_some_and(|dialog| dialog.fields().len() == 1);
     for binding in keys::footer(app.place()) {

@@ -19,9 +19,12 @@ pub(super) fn draw(frame: &mut Frame, app: &App, area: Rect) {
 
 /// In the order of their importance, and on which line each belongs when both have room.
 fn pieces(app: &App) -> Vec<(usize, Style, String)> {
-    let theme = Theme::of(app.palette());
+    let theme = Theme::of(app.looks());
     let mut pieces = Vec::new();
     let mut add = |line: usize, style: Style, text: String| pieces.push((line, style, text));
+    if app.is_demo() {
+        add(0, theme.selected, " DEMO ".into());
+    }
     let rate = app.snapshot().map(|snapshot| snapshot.rate).unwrap_or_default();
     add(0, theme.strong, format!("up {}/s", app.rate(rate.upload)));
     add(0, theme.strong, format!("down {}/s", app.rate(rate.download)));

@@ -27,7 +27,7 @@ pub fn draw(frame: &mut Frame, app: &App) {
     if layout::too_small(area.as_size()) {
         return draw_too_small(frame, area);
     }
-    let theme = Theme::of(app.palette());
+    let theme = Theme::of(app.looks());
     let size = area.as_size();
     // The table keeps its headings and one row.
     let filter = u16::from(app.filter_input().is_some());

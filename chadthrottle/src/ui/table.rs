@@ -152,7 +152,7 @@ fn columns(room: usize) -> Vec<(&'static Spec, usize)> {
 
 /// Draws headings and rows.
 pub(super) fn draw(frame: &mut Frame, app: &App, area: Rect) {
-    let theme = Theme::of(app.palette());
+    let theme = Theme::of(app.looks());
     let columns = columns(usize::from(area.width));
     let mut lines = area.rows();
     for line in headings(&columns, app.table().sort()) {

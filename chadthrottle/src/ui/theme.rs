@@ -5,9 +5,9 @@
 
 use ratatui::style::{Color, Style};
 
-use crate::app::Palette;
+use crate::app::looks::{Colours, Looks};
 
-/// The styles of a palette.
+/// The styles.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Theme {
     /// Names of columns, sections and keys.
@@ -25,12 +25,12 @@ pub(super) struct Theme {
 }
 
 impl Theme {
-    /// The styles of `palette`.
-    pub(super) const fn of(palette: Palette) -> Self {
+    /// The styles for these looks.
+    pub(super) const fn of(looks: Looks) -> Self {
         let plain = Style::new();
-        let (magenta, red) = match palette {
-            Palette::Colour => (plain.fg(Color::Magenta), plain.fg(Color::Red)),
-            Palette::Plain => (plain, plain),
+        let (magenta, red) = match looks.colours {
+            Colours::None => (plain, plain),
+            _ => (plain.fg(Color::Magenta), plain.fg(Color::Red)),
         };
         Self {
             strong: plain.bold(),

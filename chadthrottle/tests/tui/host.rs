@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use chadthrottle::{
-    app::{App, BackendNames, Effect, Event, Palette},
+    app::{App, BackendNames, Effect, Event, Setup},
     backends::throttle::{
         Scope, Target,
         manager::{LimitedProcess, Limits},
@@ -34,7 +34,7 @@ impl Screen {
     /// A screen without figures.
     pub(crate) fn empty(width: u16, height: u16) -> Self {
         let size = Size { width, height };
-        Self { app: App::new(BACKENDS, Palette::Colour, size), size }
+        Self { app: App::new(Setup::new(BACKENDS), size), size }
     }
 
     /// A screen of a busy host.

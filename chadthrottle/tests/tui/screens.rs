@@ -1,7 +1,10 @@
 //! What it looks like.
 
 use chadthrottle::{
-    app::{App, Event, LimitOutcome, Palette},
+    app::{
+        App, Event, LimitOutcome, Setup,
+        looks::{Colours, Looks},
+    },
     backends::throttle::manager::Limits,
 };
 use crossterm::event::KeyCode;
@@ -133,7 +136,7 @@ fn five_hundred_processes() {
 fn without_a_download_backend() {
     let mut screen = Screen::empty(80, 24);
     let backends = chadthrottle::app::BackendNames { download: None, ..BACKENDS };
-    screen.app = App::new(backends, Palette::Colour, screen.size);
+    screen.app = App::new(Setup::new(backends), screen.size);
     screen.send(Event::Snapshot(busy()));
     for words in ["upload limits ebpf_cgroup", "download limits none"] {
         assert!(screen.text().contains(words), "{}", screen.text());
@@ -149,15 +152,18 @@ fn without_a_download_backend() {
 
 #[test]
 fn no_color_means_none_and_the_text_is_the_same() {
-    let draw = |palette| {
+    let draw = |colours| {
         let mut screen = Screen::empty(80, 24);
-        screen.app = App::new(BACKENDS, palette, screen.size);
+        screen.app = App::new(
+            Setup { looks: Looks { colours, ..Looks::default() }, ..Setup::new(BACKENDS) },
+            screen.size,
+        );
         screen.send(Event::Snapshot(busy()));
         screen.send(Event::Limits(vec![limited(2114, "firefox", Some(0), Some(10_000_000))]));
         screen.send(Event::EngineFailed("no".into()));
         screen
     };
-    let (colour, plain) = (draw(Palette::Colour), draw(Palette::Plain));
+    let (colour, plain) = (draw(Colours::Sixteen), draw(Colours::None));
     assert_eq!(colour.text(), plain.text());
     let colours = |screen: &Screen| {
         screen
