@@ -152,12 +152,16 @@ impl Socket {
 
     /// What a controller is told of what it sends.
     pub(super) fn outgoing(&self, dt: f64, bytes: u64) -> Seen {
-        self.seen(dt, bytes, self.info.rtt, self.info.send_mss)
+        self.seen(dt, bytes, [self.info.rtt, self.info.rtt], self.info.send_mss)
     }
 
     /// What a controller is told of what it receives.
     pub(super) fn incoming(&self, dt: f64, bytes: u64) -> Seen {
-        self.seen(dt, bytes, self.round_trip(), self.info.receive_mss)
+        let trip = self.round_trip();
+        // What it has measured of its own segments, the first of which met no queue that its sender had filled.
+        let own = self.info.rtt;
+        let least = if own.is_zero() { trip } else { trip.min(own) };
+        self.seen(dt, bytes, [trip, least], self.info.receive_mss)
     }
 
     /// The round trip as the receiver sees it, where it does.
@@ -165,14 +169,19 @@ impl Socket {
         if self.info.receive_rtt.is_zero() { self.info.rtt } else { self.info.receive_rtt }
     }
 
-    fn seen(&self, dt: f64, bytes: u64, trip: Duration, mss: u32) -> Seen {
+    fn seen(&self, dt: f64, bytes: u64, trips: [Duration; 2], mss: u32) -> Seen {
+        let window = self.clamp.as_ref().map_or(u32::MAX, Clamp::in_force);
+        let seconds = |trip: Duration| if trip.is_zero() { UNKNOWN_TRIP } else { trip }.as_secs_f64();
+        let [round_trip, least_trip] = trips.map(seconds);
         let mss = f64::from(if mss < 64 { USUAL_MSS } else { mss });
         Seen {
             socket: self.cookie,
             dt,
             bytes,
-            round_trip: if trip.is_zero() { UNKNOWN_TRIP } else { trip }.as_secs_f64(),
-            window: self.clamp.as_ref().map_or(u32::MAX, Clamp::in_force),
+            round_trip,
+            least_trip,
+            window,
+            ahead: self.info.receive_window.map(|promised| promised.saturating_sub(window)),
             unit: 1 << self.info.window_scale,
             segment: (mss, mss + real(self.info.header(self.ends.1))),
         }
