@@ -35,6 +35,8 @@ mod limit;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
+mod membership;
+#[cfg(target_arch = "bpf")]
 mod nobody;
 #[cfg(target_arch = "bpf")]
 mod owner;
@@ -56,7 +58,13 @@ mod programs {
     };
     use chadthrottle_common::{DIRECTION_DOWNLOAD, DIRECTION_UPLOAD, SocketOwner};
 
-    use crate::{account, forward, limit, owner, packet::Packet, process};
+    use crate::{
+        account, forward,
+        limit::{self, Verdict},
+        owner,
+        packet::Packet,
+        process,
+    };
 
     /// The packet passes. (What the numbers mean on egress is at `BPF_PROG_CGROUP_INET_EGRESS_RUN_ARRAY`,
     /// include/linux/bpf-cgroup.h.)
@@ -65,7 +73,9 @@ mod programs {
     const DROP_INGRESS: i32 = 0;
     /// Egress: the packet is dropped as by a full queue (`NET_XMIT_DROP`). TCP keeps the segment, slows down and tries
     /// again (`tcp_write_xmit`), so that nothing is lost; UDP sees success, unless the program
-    /// asked to be told (`IP_RECVERR`). The other way to drop, 0, returns EPERM, which programs take for a firewall.
+    /// asked to be told (`IP_RECVERR`). The other way to drop, 0, returns EPERM, which programs take for a firewall. The
+    /// gentler one, 3, passes the packet and has TCP halve its window, each time: where the round trip is short that took
+    /// a third of what the limit allows.
     const DROP_EGRESS: i32 = 2;
 
     #[cgroup_sock(sock_create)]
@@ -147,7 +157,7 @@ mod programs {
     #[cgroup_skb(egress)]
     pub(crate) fn packet_leaves(ctx: SkBuffContext) -> i32 {
         let Some(packet) = Packet::counted(&ctx, DIRECTION_UPLOAD) else { return PASS };
-        if !limit::admits(&ctx, &packet, DIRECTION_UPLOAD) {
+        if limit::verdict(&ctx, &packet, DIRECTION_UPLOAD) == Verdict::Drop {
             return DROP_EGRESS;
         }
         account::count(&packet, DIRECTION_UPLOAD);
@@ -157,7 +167,7 @@ mod programs {
     #[cgroup_skb(ingress)]
     pub(crate) fn packet_arrives(ctx: SkBuffContext) -> i32 {
         let Some(packet) = Packet::counted(&ctx, DIRECTION_DOWNLOAD) else { return PASS };
-        if !limit::admits(&ctx, &packet, DIRECTION_DOWNLOAD) {
+        if limit::verdict(&ctx, &packet, DIRECTION_DOWNLOAD) == Verdict::Drop {
             return DROP_INGRESS;
         }
         account::count(&packet, DIRECTION_DOWNLOAD);

@@ -121,7 +121,7 @@ impl ScreenOptions {
 #[command(next_help_heading = "Simulated host")]
 pub struct DemoOptions {
     /// Show the screen over a simulated host. Needs no privilege, and touches nothing of the real one.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "subject")]
     pub demo: bool,
 
     /// The same number makes the same host.

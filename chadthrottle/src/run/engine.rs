@@ -187,7 +187,7 @@ pub(super) fn carry_out(
     Command { target, limits: wanted }: Command,
 ) -> Vec<Event> {
     let result = if wanted.is_empty() {
-        manager.remove_throttle(target.id)
+        manager.remove_throttle(&target.subject)
     } else {
         manager.throttle_process(&target, wanted)
     };

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use super::{
     CAPABILITIES, Demo, NAME,
     programs::{PROGRAMS, Program},
-    world::{identity, mixed, portion},
+    world::{identity, mixed, portion, user_id},
 };
 use crate::{
     backends::{
@@ -91,7 +91,7 @@ impl Lookout for DemoLookout {
         let arguments = program.arguments.split(' ').filter(|word| !word.is_empty());
         Some(ProcessFacts {
             command_line: std::iter::once(program.exe).chain(arguments).map(str::to_owned).collect(),
-            uid: None,
+            uid: Some(user_id(program.user)),
             ancestors: above(program),
         })
     }

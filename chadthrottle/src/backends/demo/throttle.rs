@@ -6,9 +6,9 @@ use super::{CAPABILITIES, Demo, NAME, world::Way};
 use crate::{
     backends::{
         Availability, BackendCapabilities, BackendError, BackendOptions, BackendPriority,
-        throttle::{DownloadThrottleBackend, Target, UploadThrottleBackend},
+        throttle::{DownloadThrottleBackend, Subject, Target, UploadThrottleBackend},
     },
-    process::{ProcessError, ProcessId},
+    process::ProcessError,
 };
 
 /// Holds one direction.
@@ -20,23 +20,25 @@ pub(super) struct DemoThrottle {
 impl DemoThrottle {
     fn hold(&self, target: &Target, limit: u64) -> Result<(), BackendError> {
         let mut world = self.demo.world();
-        if !world.is_there(target.id) {
-            return Err(ProcessError::Absent(target.id.pid).into());
+        if let Some(process) = target.subject.process()
+            && !world.is_there(process)
+        {
+            return Err(ProcessError::Absent(process.pid).into());
         }
-        world.hold(target.id, self.way, Some(limit));
+        world.hold(target, self.way, limit);
         Ok(())
     }
 
-    fn free(&self, process: ProcessId) {
-        self.demo.world().hold(process, self.way, None);
+    fn free(&self, subject: &Subject) {
+        self.demo.world().free(subject, self.way);
     }
 
-    fn limit(&self, process: ProcessId) -> Option<u64> {
-        self.demo.world().limit(process, self.way)
+    fn limit(&self, subject: &Subject) -> Option<u64> {
+        self.demo.world().limit(subject, self.way)
     }
 
-    fn stats(&self, process: ProcessId) -> ThrottleStats {
-        self.demo.world().held(process, self.way)
+    fn stats(&self, subject: &Subject) -> ThrottleStats {
+        self.demo.world().held(subject, self.way)
     }
 }
 
@@ -65,17 +67,17 @@ impl UploadThrottleBackend for DemoThrottle {
         self.hold(target, limit)
     }
 
-    fn remove_upload_throttle(&mut self, process: ProcessId) -> Result<(), BackendError> {
-        self.free(process);
+    fn remove_upload_throttle(&mut self, subject: &Subject) -> Result<(), BackendError> {
+        self.free(subject);
         Ok(())
     }
 
-    fn get_upload_throttle(&self, process: ProcessId) -> Option<u64> {
-        self.limit(process)
+    fn get_upload_throttle(&self, subject: &Subject) -> Option<u64> {
+        self.limit(subject)
     }
 
-    fn upload_stats(&self, process: ProcessId) -> Result<ThrottleStats, BackendError> {
-        Ok(self.stats(process))
+    fn upload_stats(&self, subject: &Subject) -> Result<ThrottleStats, BackendError> {
+        Ok(self.stats(subject))
     }
 
     fn cleanup(&mut self) -> Result<(), BackendError> {
@@ -108,17 +110,17 @@ impl DownloadThrottleBackend for DemoThrottle {
         self.hold(target, limit)
     }
 
-    fn remove_download_throttle(&mut self, process: ProcessId) -> Result<(), BackendError> {
-        self.free(process);
+    fn remove_download_throttle(&mut self, subject: &Subject) -> Result<(), BackendError> {
+        self.free(subject);
         Ok(())
     }
 
-    fn get_download_throttle(&self, process: ProcessId) -> Option<u64> {
-        self.limit(process)
+    fn get_download_throttle(&self, subject: &Subject) -> Option<u64> {
+        self.limit(subject)
     }
 
-    fn download_stats(&self, process: ProcessId) -> Result<ThrottleStats, BackendError> {
-        Ok(self.stats(process))
+    fn download_stats(&self, subject: &Subject) -> Result<ThrottleStats, BackendError> {
+        Ok(self.stats(subject))
     }
 
     fn cleanup(&mut self) -> Result<(), BackendError> {

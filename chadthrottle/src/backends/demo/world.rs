@@ -2,12 +2,13 @@
 //!
 //! Pure: what has happened depends on the seed, on the time that has passed and on the limits set meanwhile.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use chadthrottle_common::ThrottleStats;
 
 use super::programs::{PROGRAMS, Program, Wish};
 use crate::{
+    backends::throttle::{Subject, Target, TrafficType},
     process::{ProcessId, ProcessInfo},
     stats::{Buckets, InterfaceTraffic, ProcessMap, ProcessTraffic, Residual, Sample, Traffic},
 };
@@ -23,6 +24,7 @@ pub(super) enum Way {
 #[derive(Clone, Copy, Debug)]
 struct Held {
     limit: u64,
+    traffic: TrafficType,
     stats: ThrottleStats,
 }
 
@@ -32,7 +34,7 @@ pub struct World {
     seed: u64,
     now: Duration,
     totals: BTreeMap<i32, Traffic>,
-    held: BTreeMap<(i32, Way), Held>,
+    held: BTreeMap<(Subject, Way), Held>,
     /// Programs that exist only to be many.
     crowd: Vec<Arc<ProcessInfo>>,
 }
@@ -84,12 +86,18 @@ impl World {
     }
 
     fn pass(&mut self, second: u64, time: Duration) {
-        for program in PROGRAMS.iter().filter(|program| program.is_seen() && lives(program, second)) {
-            let [up, down] = [Way::Up, Way::Down].map(|way| {
-                let wanted = scale(self.wanted(program, way, second), time);
-                self.through(program.pid, way, wanted, time)
-            });
-            self.add(program.pid, Traffic { upload: up, download: down });
+        let living: Vec<&Program> =
+            PROGRAMS.iter().filter(|program| program.is_seen() && lives(program, second)).collect();
+        let mut moved: Vec<[u64; 2]> = vec![[0; 2]; living.len()];
+        for (index, way) in [Way::Up, Way::Down].into_iter().enumerate() {
+            let wanted: Vec<u64> =
+                living.iter().map(|program| scale(self.wanted(program, way, second), time)).collect();
+            for (moved, passed) in moved.iter_mut().zip(self.through(&living, way, &wanted, time)) {
+                moved[index] = passed;
+            }
+        }
+        for (program, [upload, download]) in living.into_iter().zip(moved) {
+            self.add(program.pid, Traffic { upload, download });
         }
         let crowd = self.crowd.len() as u64;
         for turn in 0..LIVELY.min(crowd) {
@@ -105,16 +113,38 @@ impl World {
         *total = total.plus(traffic);
     }
 
-    /// What gets through a limit, where there is one.
-    fn through(&mut self, pid: i32, way: Way, wanted: u64, time: Duration) -> u64 {
-        let Some(held) = self.held.get_mut(&(pid, way)) else { return wanted };
-        let passed = wanted.min(scale(held.limit, time));
-        // Flow control keeps most of it in the program: few packets come as far as to be dropped.
-        let dropped = if passed < wanted { passed / 180 + u64::from(held.limit == 0) * 60 } else { 0 };
-        held.stats.bytes_total += passed + dropped;
-        held.stats.packets_total += (passed + dropped).div_ceil(1400);
-        held.stats.bytes_dropped += dropped;
-        held.stats.packets_dropped += dropped.div_ceil(1400);
+    /// The limit that holds a program: the most specific one, as subjects are ordered.
+    fn holds(&self, program: &Program, way: Way) -> Option<(&Subject, &Held)> {
+        let held = self.held.iter().filter(|((_, held_way), _)| *held_way == way);
+        held.map(|((subject, _), held)| (subject, held)).find(|(subject, _)| covers(subject, program))
+    }
+
+    /// What gets through. Whoever is held by one limit shares it by what each wants.
+    fn through(&mut self, programs: &[&Program], way: Way, wanted: &[u64], time: Duration) -> Vec<u64> {
+        let holders: Vec<Option<Subject>> = programs
+            .iter()
+            .map(|program| self.holds(program, way).map(|(subject, _)| subject.clone()))
+            .collect();
+        let mut passed = wanted.to_vec();
+        for ((subject, held_way), held) in &mut self.held {
+            if *held_way != way {
+                continue;
+            }
+            let members = || (0..programs.len()).filter(|&place| holders[place].as_ref() == Some(subject));
+            let counted = |place: usize| wanted[place] * kind_share(held.traffic, programs[place]) / 1000;
+            let all: u64 = members().map(counted).sum();
+            let room = scale(held.limit, time).min(all);
+            for place in members().filter(|_| all > 0) {
+                let part = u128::from(counted(place)) * u128::from(room) / u128::from(all);
+                passed[place] = wanted[place] - counted(place) + u64::try_from(part).unwrap_or_default();
+            }
+            // Flow control keeps most of it in the program: few packets come as far as to be dropped.
+            let dropped = if room < all { room / 180 + u64::from(held.limit == 0) * 60 } else { 0 };
+            held.stats.bytes_total += room + dropped;
+            held.stats.packets_total += (room + dropped).div_ceil(1400);
+            held.stats.bytes_dropped += dropped;
+            held.stats.packets_dropped += dropped.div_ceil(1400);
+        }
         passed
     }
 
@@ -137,7 +167,7 @@ impl World {
                 let other = if way == Way::Up { Way::Down } else { Way::Up };
                 let mut wanted = self.wanted(program, other, second);
                 // Who gets less has less to acknowledge.
-                if let Some(held) = self.held.get(&(program.pid, other)) {
+                if let Some((_, held)) = self.holds(program, other) {
                     wanted = wanted.min(held.limit);
                 }
                 wanted * thousandths / 1000
@@ -192,25 +222,24 @@ impl World {
         }
     }
 
-    /// Sets a limit, in bytes a second, or takes it away.
-    pub(super) fn hold(&mut self, process: ProcessId, way: Way, limit: Option<u64>) {
-        match limit {
-            Some(limit) => {
-                let held = self.held.entry((process.pid, way));
-                held.or_insert(Held { limit, stats: ThrottleStats::default() }).limit = limit;
-            }
-            None => {
-                self.held.remove(&(process.pid, way));
-            }
-        }
+    /// Sets a limit, in bytes a second.
+    pub(super) fn hold(&mut self, target: &Target, way: Way, limit: u64) {
+        let held = self.held.entry((target.subject.clone(), way));
+        let held = held.or_insert(Held { limit, traffic: target.traffic, stats: ThrottleStats::default() });
+        (held.limit, held.traffic) = (limit, target.traffic);
     }
 
-    pub(super) fn limit(&self, process: ProcessId, way: Way) -> Option<u64> {
-        self.held.get(&(process.pid, way)).map(|held| held.limit)
+    /// Takes a limit away.
+    pub(super) fn free(&mut self, subject: &Subject, way: Way) {
+        self.held.remove(&(subject.clone(), way));
     }
 
-    pub(super) fn held(&self, process: ProcessId, way: Way) -> ThrottleStats {
-        self.held.get(&(process.pid, way)).map(|held| held.stats).unwrap_or_default()
+    pub(super) fn limit(&self, subject: &Subject, way: Way) -> Option<u64> {
+        self.held.get(&(subject.clone(), way)).map(|held| held.limit)
+    }
+
+    pub(super) fn held(&self, subject: &Subject, way: Way) -> ThrottleStats {
+        self.held.get(&(subject.clone(), way)).map(|held| held.stats).unwrap_or_default()
     }
 
     /// Whether it is one of this host's.
@@ -224,6 +253,56 @@ impl World {
     pub(super) fn so_far(&self, process: ProcessId) -> (Duration, Traffic) {
         (self.now, self.totals.get(&process.pid).copied().unwrap_or_default())
     }
+}
+
+/// Whether a limit is about a program.
+fn covers(subject: &Subject, program: &Program) -> bool {
+    match subject {
+        Subject::Process(id) => identity(program.pid) == *id,
+        Subject::Descendants(id) => {
+            let mut at = Some(program);
+            while let Some(one) = at {
+                if identity(one.pid) == *id {
+                    return true;
+                }
+                at = PROGRAMS.iter().find(|other| other.pid == one.parent);
+            }
+            false
+        }
+        Subject::Program(path) => path == Path::new(program.exe),
+        Subject::Cgroup(path) => program
+            .cgroup
+            .strip_prefix(path.as_str())
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || path == "/"),
+        Subject::User(uid) => user_id(program.user) == *uid,
+    }
+}
+
+/// How much of a program's traffic is of a kind, in thousandths.
+const fn kind_share(kind: TrafficType, program: &Program) -> u64 {
+    match kind {
+        TrafficType::All => 1000,
+        TrafficType::Local => program.local,
+        TrafficType::Internet => 1000 - program.local,
+    }
+}
+
+/// Users by name, as in the passwd(5) that this host would have.
+const USERS: [(&str, u32); 8] = [
+    ("root", 0),
+    ("_apt", 42),
+    ("www-data", 33),
+    ("ada", 1000),
+    ("ben", 1001),
+    ("postgres", 70),
+    ("systemd-resolve", 991),
+    ("debian-transmission", 117),
+];
+
+/// The number of a user.
+pub(super) fn user_id(name: &str) -> u32 {
+    let known = USERS.iter().find(|(known, _)| *known == name).map(|(_, uid)| *uid);
+    known.or_else(|| name.parse().ok()).unwrap_or(990)
 }
 
 /// Its own interfaces' books: what they counted, and whose it was.
@@ -321,16 +400,35 @@ mod tests {
         let mut world = World::new(1, 0);
         world.advance(Duration::from_secs(10));
         let before = world.sample().processes[&curl].total;
-        world.hold(curl, Way::Down, Some(500_000));
+        world.hold(&Target::process(curl, "curl"), Way::Down, 500_000);
         world.advance(Duration::from_secs(20));
         let after = world.sample().processes[&curl].total;
         assert_eq!(after.since(before).download, 5_000_000);
         assert!(after.since(before).upload > 0, "who receives acknowledges");
-        let stats = world.held(curl, Way::Down);
+        let stats = world.held(&Subject::Process(curl), Way::Down);
         assert_eq!(stats.bytes_total - stats.bytes_dropped, 5_000_000);
         assert!(stats.bytes_dropped > 0);
-        world.hold(curl, Way::Down, None);
-        assert_eq!(world.limit(curl, Way::Down), None);
+        world.free(&Subject::Process(curl), Way::Down);
+        assert_eq!(world.limit(&Subject::Process(curl), Way::Down), None);
+    }
+
+    #[test]
+    fn who_is_held_together_shares_one_limit() {
+        let both = [identity(1205), identity(1206)];
+        let mut world = World::new(1, 0);
+        let subject = Subject::Program("/usr/sbin/nginx".into());
+        let target = Target { subject, name: "nginx".into(), traffic: TrafficType::All };
+        world.hold(&target, Way::Up, 50_000);
+        world.advance(Duration::from_secs(40));
+        let sample = world.sample();
+        let sent: u64 = both.iter().map(|id| sample.processes[id].total.upload).sum();
+        assert!((1_000_000..=2_000_000).contains(&sent), "{sent}");
+        let ada = Target { subject: Subject::User(1000), name: "ada".into(), traffic: TrafficType::Local };
+        let before = sample.processes[&identity(39_998)].total;
+        world.hold(&ada, Way::Down, 0);
+        world.advance(Duration::from_secs(41));
+        let after = world.sample().processes[&identity(39_998)].total;
+        assert!(after.since(before).download > 3_000_000, "curl has nothing local");
     }
 
     #[test]

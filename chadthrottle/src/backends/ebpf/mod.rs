@@ -4,10 +4,11 @@
 //! - [`Accounts`]: what they have counted, and for whom.
 //! - [`Network`]: what they have to know of interfaces.
 //! - `tagger`: owners for the sockets that were open before.
-//! - [`targets`]: which processes are limited, and how.
+//! - [`targets`], [`limits`]: which processes are limited, and how.
 
 mod accounts;
 mod engine;
+pub mod limits;
 mod messages;
 mod network;
 mod object;

@@ -6,13 +6,14 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use super::{Achievable, Direction, FlowError, Passed, guard::Guard, members::why_denied, target::Limited};
+use super::{
+    Achievable, Counted, Direction, FlowError, Passed, guard::Guard, members::why_denied, target::Limited,
+};
 use crate::{
-    backends::throttle::{Scope, Target},
-    process::ProcessId,
+    backends::throttle::{Subject, Target},
     sys::proc_children::adopt_orphans,
 };
 
@@ -39,7 +40,7 @@ struct Engine {
 
 #[derive(Debug, Default)]
 struct State {
-    targets: BTreeMap<ProcessId, Limited>,
+    targets: BTreeMap<Subject, Limited>,
     runs: bool,
     guard: Option<Arc<Guard>>,
 }
@@ -68,19 +69,19 @@ impl SharedFlow {
         target: &Target,
         direction: Direction,
         limit: u64,
-        include_loopback: bool,
+        counted: &Counted,
     ) -> Result<Achievable, FlowError> {
-        if target.scope == Scope::Descendants {
+        if matches!(target.subject, Subject::Descendants(_)) {
             adopt_orphans()?;
         }
         let mut state = self.0.lock();
-        let achievable = if let Some(limited) = state.targets.get_mut(&target.id) {
+        let achievable = if let Some(limited) = state.targets.get_mut(&target.subject) {
+            limited.count(counted);
             limited.set(direction, limit)
         } else {
             let guard = if self.0.is_guarded { Some(state.guard()?) } else { None };
-            let limited =
-                Limited::new(target, include_loopback, guard).map_err(|error| refused(target, &error))?;
-            state.targets.entry(target.id).or_insert(limited).set(direction, limit)
+            let limited = Limited::new(target, counted, guard).map_err(|error| refused(target, &error))?;
+            state.targets.entry(target.subject.clone()).or_insert(limited).set(direction, limit)
         };
         if !state.runs {
             let engine = Arc::clone(&self.0);
@@ -92,10 +93,10 @@ impl SharedFlow {
     }
 
     /// Takes a limit away, and puts the options of all sockets back. No limit is no error.
-    pub fn release(&self, process: ProcessId, direction: Direction) {
+    pub fn release(&self, subject: &Subject, direction: Direction) {
         let mut state = self.0.lock();
-        if state.targets.get_mut(&process).is_some_and(|limited| limited.remove(direction)) {
-            state.targets.remove(&process);
+        if state.targets.get_mut(subject).is_some_and(|limited| limited.remove(direction)) {
+            state.targets.remove(subject);
             self.0.changed.notify_all();
         }
     }
@@ -109,14 +110,20 @@ impl SharedFlow {
 
     /// The limit in force, in IP bytes a second.
     #[must_use]
-    pub fn limit(&self, process: ProcessId, direction: Direction) -> Option<u64> {
-        self.0.lock().targets.get(&process)?.limit(direction)
+    pub fn limit(&self, subject: &Subject, direction: Direction) -> Option<u64> {
+        self.0.lock().targets.get(subject)?.limit(direction)
+    }
+
+    /// The longest round trip of the connections that are held; `None` where there are none.
+    #[must_use]
+    pub fn longest_round_trip(&self, subject: &Subject) -> Option<Duration> {
+        self.0.lock().targets.get(subject)?.longest_round_trip()
     }
 
     /// What has passed under a limit.
     #[must_use]
-    pub fn passed(&self, process: ProcessId, direction: Direction) -> Passed {
-        self.0.lock().targets.get(&process).map(|limited| limited.passed(direction)).unwrap_or_default()
+    pub fn passed(&self, subject: &Subject, direction: Direction) -> Passed {
+        self.0.lock().targets.get(subject).map(|limited| limited.passed(direction)).unwrap_or_default()
     }
 }
 
@@ -124,7 +131,7 @@ fn refused(target: &Target, error: &io::Error) -> FlowError {
     match error.raw_os_error() {
         Some(nix::libc::ESRCH) => FlowError::Ended,
         None if error.kind() == io::ErrorKind::NotFound => FlowError::Ended,
-        _ => FlowError::Denied(why_denied(target.id.pid, error)),
+        _ => FlowError::Denied(why_denied(target.subject.process().map_or(0, |id| id.pid), error)),
     }
 }
 

@@ -25,6 +25,7 @@
 //! SIGKILL, except where there is a `guard`.
 
 mod control;
+mod counted;
 mod engine;
 mod guard;
 mod held;
@@ -39,6 +40,7 @@ mod socket;
 mod target;
 mod window;
 
+pub use counted::Counted;
 pub use engine::SharedFlow;
 pub use guard::run_if_asked;
 

@@ -80,7 +80,9 @@ impl Target {
             dt,
             bytes: whole(bytes),
             round_trip: real(sender.round_trip as u64) / 1e3,
+            least_trip: real(sender.round_trip as u64) / 1e3,
             window: sender.window,
+            ahead: None,
             unit: sender.unit,
             segment: (1.0, 1.0),
         }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Achievable, Direction, Passed,
+    Achievable, Counted, Direction, Passed,
     control::{Actuator, Control, Open, Pace, Seen},
     guard::Guard,
     members::Members,
@@ -40,7 +40,7 @@ const HOPELESS_TICKS: u32 = 20;
 pub(super) struct Limited {
     target: Target,
     members: Members,
-    include_loopback: bool,
+    counted: Counted,
     /// Puts options back when we are killed. Where there is one, something else holds what flow control cannot.
     guard: Option<Arc<Guard>>,
     start: Instant,
@@ -80,16 +80,12 @@ impl Limited {
     ///
     /// # Errors
     /// When it has ended, or is not ours to take hold of (`EPERM`).
-    pub(super) fn new(
-        target: &Target,
-        include_loopback: bool,
-        guard: Option<Arc<Guard>>,
-    ) -> io::Result<Self> {
+    pub(super) fn new(target: &Target, counted: &Counted, guard: Option<Arc<Guard>>) -> io::Result<Self> {
         let now = Instant::now();
         Ok(Self {
             target: target.clone(),
             members: Members::new(target)?,
-            include_loopback,
+            counted: counted.clone(),
             guard,
             start: now,
             sockets: HashMap::new(),
@@ -101,6 +97,25 @@ impl Limited {
             next_tick: now,
             next_scan: now,
         })
+    }
+
+    /// Changes which connections count.
+    pub(super) fn count(&mut self, counted: &Counted) {
+        if self.counted == *counted {
+            return;
+        }
+        self.counted = counted.clone();
+        let Self { sockets, others, members, guard, upload, download, .. } = self;
+        others.clear();
+        sockets.retain(|_, socket| {
+            let counts = socket.counts(counted);
+            if !counts {
+                restore_pacing(socket, members, guard.as_deref());
+                restore_window(socket, members, guard.as_deref());
+                forget(socket, upload, download);
+            }
+            counts
+        });
     }
 
     /// Sets or changes a limit; it is in force when this returns. A socket that is open and busy tells whether it can
@@ -154,6 +169,11 @@ impl Limited {
     /// Whether no limit is left.
     pub(super) const fn is_free(&self) -> bool {
         self.upload.is_none() && self.download.is_none()
+    }
+
+    /// The longest round trip of its connections.
+    pub(super) fn longest_round_trip(&self) -> Option<Duration> {
+        self.sockets.values().map(Socket::round_trip).max()
     }
 
     /// What has passed under it.
@@ -240,7 +260,7 @@ impl Limited {
 
     fn look_at(&mut self, inode: u32, holders: Vec<(i32, i32)>, now: f64) {
         let Some(&(pid, fd)) = holders.first() else { return };
-        match Kind::of(&self.members, (pid, fd), inode, self.include_loopback, now) {
+        match Kind::of(&self.members, (pid, fd), inode, &self.counted, now) {
             Ok(Kind::Connection(mut socket)) => {
                 socket.holders = holders;
                 admit(&socket, &mut self.upload, &mut self.download);
@@ -316,12 +336,12 @@ impl Limited {
                 if limit.hopeless != HOPELESS_TICKS {
                     return;
                 }
-                let (name, id) = (&self.target.name, self.target.id);
+                let target = &self.target;
                 if self.guard.is_some() {
-                    log::debug!("flow control leaves what {name} ({id}) receives to others");
+                    log::debug!("flow control leaves what {target} receives to others");
                     self.remove(Direction::Download);
                 } else {
-                    log::warn!("{name} ({id}) is not held to its download limit: {}", super::too_low(floor));
+                    log::warn!("{target} is not held to its download limit: {}", super::too_low(floor));
                 }
             }
         }
