@@ -44,6 +44,8 @@ pub struct Reach {
     pub connections: Option<usize>,
     /// Who else has some of these connections open, and how many.
     pub shared: Vec<(Ancestor, usize)>,
+    /// The user that the first of them runs as.
+    pub uid: Option<u32>,
 }
 
 /// Answers questions about processes and backends.
@@ -225,7 +227,9 @@ impl Lookout for Here {
             }
         }
         shared.sort_by_key(|(who, count)| (std::cmp::Reverse(*count), who.id));
-        Reach { processes: processes.len(), connections: all_read.then_some(inodes.len()), shared }
+        let first = processes.first().filter(|first| first.is_alive());
+        let uid = first.and_then(|first| Process::new(first.pid).and_then(|process| process.uid()).ok());
+        Reach { processes: processes.len(), connections: all_read.then_some(inodes.len()), shared, uid }
     }
 
     fn session(&mut self) -> Vec<Ancestor> {

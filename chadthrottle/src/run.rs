@@ -25,14 +25,14 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use crossterm::event::{self, Event as Input};
+use crossterm::event::{self, Event as Input, MouseEventKind};
 use nix::sys::signal::Signal;
 use ratatui::Terminal;
 
 use self::{engine::Engine, looker::Looker, screen::Screen, session::Session};
 use crate::{
     app::{App, BackendNames, Event, Setup, looks::Looks, units::Units},
-    backends::{monitor::MonitorBackend, throttle::ThrottleManager},
+    backends::{monitor::MonitorBackend, registry::Supply, throttle::ThrottleManager},
     lookout::Lookout,
     sys::signals::Signals,
 };
@@ -65,6 +65,14 @@ impl Default for RunOptions {
             notice: None,
         }
     }
+}
+
+/// What is asked and ordered beside figures and limits.
+pub struct Host {
+    /// Answers questions.
+    pub lookout: Box<dyn Lookout>,
+    /// Makes other backends.
+    pub supply: Box<dyn Supply>,
 }
 
 /// How it ended.
@@ -114,7 +122,7 @@ pub fn require_terminal() -> anyhow::Result<()> {
 pub fn run(
     mut monitor: Box<dyn MonitorBackend>,
     mut manager: ThrottleManager,
-    lookout: Box<dyn Lookout>,
+    host: Host,
     options: RunOptions,
     signals: Signals,
 ) -> anyhow::Result<Ended> {
@@ -128,14 +136,14 @@ pub fn run(
         download: manager.download_backend(),
     };
     let (send, messages) = mpsc::channel();
-    let engine = Engine::start(monitor, manager, options.interval, send.clone())?;
-    let looker = Looker::start(lookout, send.clone())?;
+    let engine = Engine::start(monitor, manager, host.supply, options.interval, send.clone())?;
+    let looker = Looker::start(host.lookout, send.clone())?;
     spawn("signals", {
         let send = send.clone();
         move || watch_signals(&signals, &send)
     })?;
 
-    let screen = Screen::enter().context("cannot take over the terminal")?;
+    let screen = Screen::enter(options.mouse).context("cannot take over the terminal")?;
     let wanted = Arc::new(AtomicBool::new(true));
     spawn("input", {
         let wanted = Arc::clone(&wanted);
@@ -143,7 +151,8 @@ pub fn run(
     })?;
     let terminal = Terminal::new(screen::backend()).context("cannot draw on the terminal")?;
     let size = terminal.size().context("cannot tell the size of the terminal")?;
-    let setup = Setup { backends, looks: options.looks, units: options.units, is_demo: options.is_demo };
+    let RunOptions { looks, units, is_demo, mouse, .. } = options;
+    let setup = Setup { backends, looks, units, is_demo, mouse };
     let mut app = App::new(setup, size);
     if let Some(notice) = options.notice {
         app.update(Event::Notice(notice.to_owned()));
@@ -179,12 +188,18 @@ fn watch_signals(signals: &Signals, send: &Sender<Message>) {
     }
 }
 
+/// Whether it is anything but moving about, which terminals tell of for each cell.
+const fn matters(kind: MouseEventKind) -> bool {
+    matches!(kind, MouseEventKind::Down(_) | MouseEventKind::ScrollUp | MouseEventKind::ScrollDown)
+}
+
 /// Hands on what is typed, for as long as that is wanted.
 fn read_input(wanted: &AtomicBool, send: &Sender<Message>) {
     while wanted.load(Ordering::Relaxed) {
         let message = match event::poll(PATIENCE).and_then(|ready| ready.then(event::read).transpose()) {
             Ok(Some(Input::Key(key))) => Message::Event(Event::Key(key)),
             Ok(Some(Input::Paste(text))) => Message::Event(Event::Paste(text)),
+            Ok(Some(Input::Mouse(mouse))) if matters(mouse.kind) => Message::Event(Event::Mouse(mouse)),
             Ok(Some(Input::Resize(..))) => Message::Resized,
             Ok(None | Some(_)) => continue,
             Err(error) => {

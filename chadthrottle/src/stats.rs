@@ -43,7 +43,7 @@ impl Traffic {
     }
 
     /// Bytes a second over `interval`.
-    fn per_second(self, interval: Duration) -> Self {
+    pub(crate) fn per_second(self, interval: Duration) -> Self {
         let rate = |bytes: u64| {
             let nanoseconds = interval.as_nanos();
             if nanoseconds == 0 {

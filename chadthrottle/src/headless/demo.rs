@@ -9,7 +9,7 @@ use crate::{
     backends::demo::Demo,
     failure::Failure,
     run::{
-        self, Ended, RunOptions,
+        self, Ended, Host, RunOptions,
         still::{Still, moves},
     },
     sys::{signals::Signals, spawn::status_of_signal},
@@ -49,7 +49,8 @@ pub fn run(options: &Options, screen: RunOptions, out: &mut impl Write) -> anyho
     run::require_terminal().map_err(|error| Failure::Usage(error.to_string()))?;
     let demo = Demo::new(options.seed, options.age, options.crowd);
     let screen = RunOptions { is_demo: true, ..screen };
-    match run::run(demo.monitor(), demo.manager()?, Box::new(demo.lookout()), screen, signals)? {
+    let host = Host { lookout: Box::new(demo.lookout()), supply: Box::new(demo.clone()) };
+    match run::run(demo.monitor(), demo.manager()?, host, screen, signals)? {
         Ended::ByUser => Ok(0),
         Ended::BySignal(signal) => Ok(u8::try_from(status_of_signal(signal))?),
     }

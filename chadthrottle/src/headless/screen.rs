@@ -7,7 +7,7 @@ use crate::{
     },
     failure::Failure,
     lookout::Here,
-    run::{self, Ended, RunOptions},
+    run::{self, Ended, Host, RunOptions},
     sys::{
         capability::{self, NET_ADMIN},
         signals::Signals,
@@ -31,8 +31,11 @@ pub fn run(backends: &Backends, wanted: &Wanted, options: RunOptions) -> anyhow:
     let manager = ThrottleManager::new(upload, download)?;
     let is_partial = !(monitor.capabilities().udp && limits_udp);
     let options = RunOptions { notice: is_partial.then(what_is_missing), ..options };
-    let lookout = Box::new(Here::new(backends.clone(), wanted.clone()));
-    match run::run(monitor, manager, lookout, options, signals)? {
+    let host = Host {
+        lookout: Box::new(Here::new(backends.clone(), wanted.clone())),
+        supply: Box::new(backends.clone()),
+    };
+    match run::run(monitor, manager, host, options, signals)? {
         Ended::ByUser => Ok(0),
         Ended::BySignal(signal) => Ok(u8::try_from(status_of_signal(signal))?),
     }

@@ -12,7 +12,7 @@ use std::{
 
 use crossterm::{
     cursor::Show,
-    event::{DisableBracketedPaste, EnableBracketedPaste},
+    event::{DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture},
     execute,
     terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
 };
@@ -39,13 +39,14 @@ pub(super) struct Screen(());
 
 impl Screen {
     /// Takes it over. Pasted text comes as one event: letters of it must not be taken for commands.
-    pub(super) fn enter() -> io::Result<Self> {
+    pub(super) fn enter(mouse: bool) -> io::Result<Self> {
         install_hook();
         enable_raw_mode()?;
         ENTERED.store(true, Ordering::SeqCst);
         // From here on dropping it gives the terminal back.
         let screen = Self(());
         execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste)?;
+        set_mouse(mouse);
         Ok(screen)
     }
 }
@@ -59,6 +60,14 @@ impl Drop for Screen {
 /// What is drawn on.
 pub(super) fn backend() -> CrosstermBackend<BufWriter<Stdout>> {
     CrosstermBackend::new(BufWriter::with_capacity(BUFFER, io::stdout()))
+}
+
+/// Takes the mouse, or leaves it to the terminal. One that knows of no mouse does not mind.
+pub(super) fn set_mouse(wanted: bool) {
+    if ENTERED.load(Ordering::SeqCst) {
+        let mut out = io::stdout();
+        let _ = if wanted { execute!(out, EnableMouseCapture) } else { execute!(out, DisableMouseCapture) };
+    }
 }
 
 /// Draws, unless a thread has panicked.
@@ -84,7 +93,8 @@ pub(super) fn draw<T>(draw: impl FnOnce() -> T) -> Option<T> {
 /// needs nothing.
 fn leave() {
     if ENTERED.swap(false, Ordering::SeqCst) {
-        let _ = execute!(io::stdout(), DisableBracketedPaste, LeaveAlternateScreen, Show);
+        let _ =
+            execute!(io::stdout(), DisableMouseCapture, DisableBracketedPaste, LeaveAlternateScreen, Show);
         let _ = disable_raw_mode();
     }
 }

@@ -115,6 +115,8 @@ where
                 Effect::RemoveLimits { target } => {
                     self.engine.order(Command { target, limits: Limits::default() });
                 }
+                Effect::UseBackend { kind, name } => self.engine.use_backend(kind, name),
+                Effect::Mouse(wanted) => screen::set_mouse(wanted),
                 Effect::Ask(question) => self.looker.ask(question),
                 Effect::Quit => return true,
             }

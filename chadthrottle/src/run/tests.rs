@@ -17,6 +17,7 @@ use crate::{
     backends::{
         demo::Demo,
         monitor::fake::{FakeMonitor, Journal, Step},
+        registry::Backends,
         throttle::{ThrottleManager, fake::FakeThrottle},
     },
     process::{ProcessId, ProcessInfo},
@@ -39,8 +40,9 @@ fn start(steps: impl IntoIterator<Item = Step>, interval: Duration) -> Running {
     let manager = ThrottleManager::new(Box::new(throttle()), Some(Box::new(throttle())))
         .unwrap_or_else(|error| panic!("{error}"));
     let (send, messages) = mpsc::channel();
-    let engine = Engine::start(Box::new(monitor), manager, interval, send.clone())
-        .unwrap_or_else(|error| panic!("{error}"));
+    let engine =
+        Engine::start(Box::new(monitor), manager, Box::new(Backends::default()), interval, send.clone())
+            .unwrap_or_else(|error| panic!("{error}"));
     // Waiting for what never comes is to end at some time.
     let heart = send.clone();
     thread::spawn(move || {

@@ -123,7 +123,7 @@ fn a_process_that_has_ended_cannot_be_limited_but_freed() {
     let mut ended = row(9, "curl", 0, 0);
     ended.alive = false;
     screen.send(Event::Snapshot(snapshot(vec![ended])));
-    assert!(screen.selected_line().contains("curl ended"));
+    assert!(screen.selected_line().contains(" ended"));
     screen.typed("u");
     assert_eq!(screen.app.place(), Place::Table);
     assert!(screen.text().contains("curl (9) has ended: there is nothing left to limit."));
@@ -140,7 +140,7 @@ fn keys_without_any_process() {
 }
 
 #[test]
-fn a_refusal_is_told_whole_until_the_next_key() {
+fn a_refusal_is_told_whole_and_stays_with_its_process() {
     let mut screen = screen(None, None);
     let reason = "a reason that goes on and on ".repeat(10);
     let limits = Limits { upload: Some(1), download: None };
@@ -148,6 +148,10 @@ fn a_refusal_is_told_whole_until_the_next_key() {
     screen.send(Event::Snapshot(snapshot(vec![row(9, "curl", 1, 1)])));
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(words(&screen.text()).contains(&words(&reason)), "{}", screen.text());
+    assert!(screen.selected_line().contains("fail"), "{}", screen.text());
+    screen.key(KeyCode::Down);
+    assert!(screen.text().contains("Refused: a reason"), "it is the selected one's: {}", screen.text());
+    screen.typed("r");
     screen.key(KeyCode::Down);
     assert!(!screen.text().contains("on and on"));
 }
@@ -164,8 +168,8 @@ fn a_limited_process_that_never_used_the_network_shows_when_it_has_ended() {
     let mut screen = screen(Some(5), None);
     let mut silent = limited(77, "silent", Some(1000), None);
     screen.send(Event::Limits(vec![silent.clone()]));
-    assert!(screen.text().contains("silent ") && !screen.text().contains("silent ended"));
+    assert!(screen.text().contains("silent ") && !screen.text().contains("ended"));
     silent.alive = false;
     screen.send(Event::Limits(vec![silent]));
-    assert!(screen.text().contains("silent ended"), "{}", screen.text());
+    assert!(screen.text().contains(" ended"), "{}", screen.text());
 }

@@ -18,17 +18,32 @@ pub enum Place {
     Table,
     /// Everything about one process.
     Details,
+    /// Interfaces, the system, or the messages.
+    Page,
+    /// The list of backends.
+    Backends,
     /// The help.
     Help,
     /// The dialog that asks for limits.
     Limit,
+    /// A question before something drastic.
+    Confirm,
     /// The line that asks for a filter.
     Filter,
 }
 
 impl Place {
     /// Every place, in the order of the help.
-    pub const ALL: [Self; 5] = [Self::Table, Self::Details, Self::Limit, Self::Filter, Self::Help];
+    pub const ALL: [Self; 8] = [
+        Self::Table,
+        Self::Details,
+        Self::Page,
+        Self::Backends,
+        Self::Limit,
+        Self::Confirm,
+        Self::Filter,
+        Self::Help,
+    ];
 
     /// Its name in the help.
     #[must_use]
@@ -36,8 +51,11 @@ impl Place {
         match self {
             Self::Table => "Processes",
             Self::Details => "Details of a process",
+            Self::Page => "Interfaces, system, messages",
+            Self::Backends => "Backends",
             Self::Help => "Help",
             Self::Limit => "Limit dialog",
+            Self::Confirm => "Questions",
             Self::Filter => "Filter",
         }
     }
@@ -48,8 +66,11 @@ impl Place {
         match self {
             Self::Table => tables::TABLE,
             Self::Details => tables::DETAILS,
+            Self::Page => tables::PAGE,
+            Self::Backends => tables::BACKENDS,
             Self::Help => tables::HELP,
             Self::Limit => tables::LIMIT,
+            Self::Confirm => tables::CONFIRM,
             Self::Filter => tables::FILTER,
         }
     }
@@ -84,30 +105,86 @@ pub enum Action {
     Quit,
     /// Move the selection, or scroll.
     Move(Motion),
-    /// Show everything about the selected process.
-    Details,
+    /// Show everything about the selected process, or fold a group.
+    Open,
     /// Leave this place, or drop the filter.
     Back,
     /// Show the help.
     Help,
+    /// Show another view.
+    Show(Destination),
     /// Ask for limits.
     Limit(Directions),
     /// Remove the limits of the selected process.
     RemoveLimits,
+    /// Remove everybody's limits.
+    RemoveAllLimits,
+    /// Make the limits in force a step looser, or tighter.
+    Step {
+        /// Looser.
+        up: bool,
+    },
+    /// Block the selected process, after a question.
+    Block,
+    /// Take the last change of limits back.
+    Undo,
     /// Sort by the next column.
     NextSort,
     /// Sort the other way round.
     ReverseSort,
+    /// Put other things together.
+    NextGrouping,
+    /// Fold the selected group, unfold it, or either.
+    Fold(Option<bool>),
+    /// Fold all groups, or unfold them.
+    FoldAll,
+    /// Show another kind of traffic.
+    NextTraffic,
+    /// Show figures in other units.
+    NextUnits,
+    /// Give the mouse to the terminal, or take it.
+    Mouse,
+    /// The next part of the details, or the previous one.
+    Part {
+        /// The next.
+        next: bool,
+    },
+    /// Look further back, or less far.
+    Zoom {
+        /// Further.
+        longer: bool,
+    },
     /// Ask for a filter.
     Filter,
     /// Hold the display, or let it go on.
     Pause,
     /// Take what was typed.
     Accept,
-    /// Go to the other input field.
-    OtherField,
+    /// Go to the other input field, or to the one before.
+    OtherField {
+        /// The one before.
+        back: bool,
+    },
+    /// Choose another value.
+    Choose {
+        /// The next, and not the one before.
+        next: bool,
+    },
     /// Change the text.
     Edit(Edit),
+}
+
+/// A view that a key leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// Interfaces and their books.
+    Interfaces,
+    /// The whole host, and what we cost it.
+    System,
+    /// Backends.
+    Backends,
+    /// What was said so far.
+    Log,
 }
 
 /// A step in a list.
@@ -161,9 +238,11 @@ impl Key {
     #[must_use]
     pub fn name(self) -> String {
         match self {
+            Self::Plain(KeyCode::Char(' ')) => "Space".into(),
             Self::Plain(KeyCode::Char(character)) => character.to_string(),
             Self::Plain(KeyCode::PageUp) => "PgUp".into(),
             Self::Plain(KeyCode::PageDown) => "PgDn".into(),
+            Self::Plain(KeyCode::BackTab) => "Shift-Tab".into(),
             Self::Plain(code) => code.to_string(),
             Self::Ctrl(letter) => format!("Ctrl-{}", letter.to_ascii_uppercase()),
         }

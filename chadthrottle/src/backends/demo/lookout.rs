@@ -111,7 +111,8 @@ impl Lookout for DemoLookout {
         });
         let shared =
             others.map(|other| (Ancestor { id: identity(other.pid), name: other.name.into() }, workers));
-        Reach { processes: processes.len(), connections: Some(connections), shared: shared.collect() }
+        let uid = programs.first().map(|program| user_id(program.user));
+        Reach { processes: processes.len(), connections: Some(connections), shared: shared.collect(), uid }
     }
 
     fn session(&mut self) -> Vec<Ancestor> {

@@ -11,11 +11,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::bail;
+
 pub use self::{lookout::DemoLookout, world::World};
 use self::{throttle::DemoThrottle, world::Way};
 use super::{
     Availability, BackendCapabilities, BackendError, BackendOptions, BackendPriority,
-    monitor::MonitorBackend, throttle::ThrottleManager,
+    monitor::MonitorBackend,
+    registry::Supply,
+    throttle::{DownloadThrottleBackend, ThrottleManager, UploadThrottleBackend},
 };
 use crate::stats::Sample;
 
@@ -86,6 +90,20 @@ impl Demo {
 
     fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Supply for Demo {
+    fn monitor(&self, name: &str) -> anyhow::Result<Box<dyn MonitorBackend>> {
+        bail!("there is no {name} on a simulated host")
+    }
+
+    fn upload(&self, name: &str) -> anyhow::Result<Box<dyn UploadThrottleBackend>> {
+        bail!("there is no {name} on a simulated host")
+    }
+
+    fn download(&self, name: &str) -> anyhow::Result<Box<dyn DownloadThrottleBackend>> {
+        bail!("there is no {name} on a simulated host")
     }
 }
 

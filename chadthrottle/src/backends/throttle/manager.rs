@@ -181,6 +181,55 @@ impl ThrottleManager {
             .collect()
     }
 
+    /// Lets another backend hold uploads from now on, with the limits in force.
+    ///
+    /// # Errors
+    /// When it cannot hold one of them: then the one before still holds all. Or when that one could not take
+    /// something back.
+    pub fn use_upload(&mut self, mut new: Box<dyn UploadThrottleBackend>) -> Result<(), BackendError> {
+        new.init()?;
+        // Never both at once: each would take what the other does to a socket for the program's own doing.
+        let held: Vec<(Target, u64)> = self
+            .targets
+            .values()
+            .filter_map(|target| Some((target.clone(), self.upload.get_upload_throttle(&target.subject)?)))
+            .collect();
+        for (target, _) in &held {
+            self.upload.remove_upload_throttle(&target.subject)?;
+        }
+        let taken_over = held.iter().try_for_each(|(target, limit)| new.throttle_upload(target, *limit));
+        if let Err(error) = taken_over {
+            new.cleanup()?;
+            held.iter().try_for_each(|(target, limit)| self.upload.throttle_upload(target, *limit))?;
+            return Err(error);
+        }
+        std::mem::replace(&mut self.upload, new).cleanup()
+    }
+
+    /// The same for downloads.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn use_download(&mut self, mut new: Box<dyn DownloadThrottleBackend>) -> Result<(), BackendError> {
+        new.init()?;
+        let Some(old) = &mut self.download else {
+            self.download = Some(new);
+            return Ok(());
+        };
+        let limit = |target: &Target| Some((target.clone(), old.get_download_throttle(&target.subject)?));
+        let held: Vec<(Target, u64)> = self.targets.values().filter_map(limit).collect();
+        for (target, _) in &held {
+            old.remove_download_throttle(&target.subject)?;
+        }
+        let taken_over = held.iter().try_for_each(|(target, limit)| new.throttle_download(target, *limit));
+        if let Err(error) = taken_over {
+            new.cleanup()?;
+            held.iter().try_for_each(|(target, limit)| old.throttle_download(target, *limit))?;
+            return Err(error);
+        }
+        std::mem::replace(old, new).cleanup()
+    }
+
     /// Lets the backends look after their limits. To be called every [`MAINTENANCE_INTERVAL`].
     ///
     /// # Errors
