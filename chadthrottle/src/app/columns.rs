@@ -134,12 +134,12 @@ pub fn columns(room: usize, units: Units) -> Vec<Placed> {
         let replaced =
             of_rank().filter_map(|(_, spec)| place_of(spec.replaces?)).find(|&place| chosen[place]);
         let freed = replaced.map_or(0, |place| specs[place].gap + specs[place].smallest);
-        if let Some(rest) = (left + freed).checked_sub(wanted) {
-            left = rest;
-            of_rank().for_each(|(place, _)| chosen[place] = true);
-            if let Some(place) = replaced {
-                chosen[place] = false;
-            }
+        // What matters less must not stand where something that matters more had no room.
+        let Some(rest) = (left + freed).checked_sub(wanted) else { break };
+        left = rest;
+        of_rank().for_each(|(place, _)| chosen[place] = true);
+        if let Some(place) = replaced {
+            chosen[place] = false;
         }
     }
     let mut x = MARK;

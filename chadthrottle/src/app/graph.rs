@@ -9,8 +9,10 @@ pub(super) struct Graph<'a> {
     pub(super) points: usize,
     /// What the upper edge stands for.
     pub(super) top: f32,
-    /// A level that is drawn as a line.
+    /// A level that is drawn as a line, over the curve.
     pub(super) limit: Option<f32>,
+    /// Another one, drawn as a fainter line.
+    pub(super) mean: Option<f32>,
     /// Without braille.
     pub(super) ascii: bool,
 }
@@ -27,16 +29,21 @@ impl Graph<'_> {
         let above = if self.ascii { 1 } else { 4 };
         let levels: Vec<Option<usize>> =
             (0..width * across).map(|column| self.level(column, width * across, height * above)).collect();
-        let limit_row = self.limit.map(|limit| (self.share(limit) * (height as f32)) as usize);
+        let row_of = |level: Option<f32>| {
+            let row = (self.share(level?) * (height as f32)) as usize;
+            Some(row.min(height.saturating_sub(1)))
+        };
+        let (limit, mean) = (row_of(self.limit), row_of(self.mean));
         (0..height)
             .rev()
             .map(|row| {
                 let line = (0..width).map(|column| {
                     let filled = self.cell(&levels[column * across..(column + 1) * across], row);
-                    match (filled, limit_row) {
-                        (None, Some(at)) if at.min(height.saturating_sub(1)) == row => self.rule(),
-                        (None, _) => ' ',
-                        (Some(character), _) => character,
+                    match filled {
+                        _ if limit == Some(row) => self.rule(),
+                        // Every other column: the curve shows through.
+                        _ if mean == Some(row) && column % 2 == 0 => self.dash(),
+                        filled => filled.unwrap_or(' '),
                     }
                 });
                 line.collect()
@@ -46,6 +53,10 @@ impl Graph<'_> {
 
     const fn rule(&self) -> char {
         if self.ascii { '-' } else { '─' }
+    }
+
+    const fn dash(&self) -> char {
+        if self.ascii { '.' } else { '╌' }
     }
 
     /// What stands in one character, where anything does.
@@ -100,8 +111,10 @@ mod tests {
     #[test]
     fn a_ramp_with_a_limit() {
         let values: Vec<f32> = (0..8_u8).map(f32::from).collect();
-        let graph = Graph { values: &values, points: 8, top: 7.0, limit: Some(6.9), ascii: false };
-        assert_eq!(graph.lines(4, 2), ["──⣀⣾", "⢀⣴⣿⣿"]);
+        let graph = Graph { values: &values, points: 8, top: 7.0, limit: None, mean: None, ascii: false };
+        assert_eq!(graph.lines(4, 2), ["  ⣠⣾", "⢀⣴⣿⣿"]);
+        let held = Graph { limit: Some(6.9), mean: Some(1.0), ..graph };
+        assert_eq!(held.lines(4, 2), ["────", "╌⣴╌⣿"]);
         let graph = Graph { ascii: true, points: 4, values: &values[4..], ..graph };
         assert_eq!(graph.lines(4, 2), ["####", "####"]);
         let graph = Graph { values: &[1.0], top: 100.0, limit: None, ..graph };

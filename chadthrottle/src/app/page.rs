@@ -146,9 +146,9 @@ impl App {
             reason = "rates are small and positive"
         )]
         let rate = |rate: f32| units.rate(rate as u64);
-        let mut words = format!("  peak {}  mean {}", rate(peak), rate(mean));
+        let mut words = format!("  peak {}  mean {} (╌)", rate(peak), rate(mean));
         if let Some(limit) = limit {
-            words.push_str(&format!("  limit {} (the line)", units.limit(limit)));
+            words.push_str(&format!("  limit {} (─)", units.limit(limit)));
         }
         let top = peak.max(level.unwrap_or_default());
         let graph = Graph {
@@ -156,6 +156,7 @@ impl App {
             points: details.span.points(),
             top,
             limit: level.filter(|level| *level > 0.0),
+            mean: Some(mean).filter(|mean| *mean > 0.0),
             ascii: self.setup.looks.ascii,
         };
         let head = FactLine { strong: name.to_owned(), text: start(&words, width), ..FactLine::default() };

@@ -102,7 +102,7 @@ fn figures_come_by_themselves() {
     let mut running = start([Step::Hang(hang), sample(0), sample(5_000_000)], Duration::from_millis(5));
     running.until("Waiting for the first figures");
     drop(gate);
-    running.until("> curl 42 ? 0 0 5M 0");
+    running.until("0 0 5M");
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn a_limit_set_by_keys_reaches_the_backend_and_the_screen_between_two_ticks() {
     running.until("curl");
     running.keys("u10M\n");
     running.until("curl (42): upload limited to 10M a second");
-    running.until("0 0 10M 10M");
+    running.until("0 10M 10M");
     running.keys("td");
     running.until("Limit curl (42)");
     running.tell(Message::Event(Event::Key(KeyEvent::new(KeyCode::Esc, KeyModifiers::NONE))));
@@ -136,7 +136,7 @@ fn an_engine_that_hangs_does_not_hold_up_keys() {
     running.keys("u10M\n");
     running.until("Limiting curl (42)…");
     running.keys("?");
-    running.until("powers of 1000");
+    running.until("this help");
     drop(gate);
     running.until("curl (42): upload limited to 10M a second");
 }
@@ -220,5 +220,5 @@ fn a_flood_of_messages_does_not_keep_it_from_drawing() {
         }
     });
     running.keys("?");
-    running.until("powers of 1000");
+    running.until("this help");
 }

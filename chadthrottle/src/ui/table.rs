@@ -63,7 +63,7 @@ pub(super) fn draw(frame: &mut Frame, app: &App, area: Rect) {
 /// Why there are no rows.
 fn absence(app: &App) -> String {
     if !app.table().rows().is_empty() {
-        return format!("No process matches \"{}\". Esc drops the filter.", app.table().filter().text());
+        return format!("No process matches \"{}\". Esc drops the filter.", app.table().filter().in_force());
     }
     if app.snapshot().is_none() {
         return "Waiting for the first figures…".into();
@@ -134,10 +134,10 @@ impl Cells<'_> {
         };
         let spec = &placed.spec;
         // A mark before a limit stands in the gap.
-        let (gap, columns) = match text.strip_prefix('*') {
-            Some(_) => (spec.gap - 1, placed.width + 1),
-            None => (spec.gap, placed.width),
-        };
+        let is_limit = matches!(spec.column, Column::UploadLimit | Column::DownloadLimit);
+        let is_marked = is_limit && text.starts_with('*');
+        let (gap, columns) =
+            if is_marked { (spec.gap - 1, placed.width + 1) } else { (spec.gap, placed.width) };
         let text = if spec.is_flush_right() { right(&text, columns) } else { left(&text, columns) };
         Span::styled(self.app.looks().plain(&format!("{}{text}", " ".repeat(gap))), style)
     }

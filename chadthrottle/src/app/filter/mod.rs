@@ -85,6 +85,8 @@ enum Condition {
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     text: String,
+    /// The last text that was a filter.
+    in_force: String,
     /// Nothing where everything passes.
     condition: Option<Condition>,
     error: Option<FilterError>,
@@ -97,6 +99,12 @@ impl Filter {
         &self.text
     }
 
+    /// What was typed last that is a filter.
+    #[must_use]
+    pub fn in_force(&self) -> &str {
+        &self.in_force
+    }
+
     /// Why it is no filter, where it is none. Then what was one before is still in force.
     #[must_use]
     pub const fn error(&self) -> Option<&FilterError> {
@@ -106,7 +114,10 @@ impl Filter {
     /// Takes in what is typed now.
     pub fn retype(&mut self, text: String) {
         match parse::condition(&text) {
-            Ok(condition) => (self.condition, self.error) = (condition, None),
+            Ok(condition) => {
+                (self.condition, self.error) = (condition, None);
+                self.in_force.clone_from(&text);
+            }
             Err(error) => self.error = Some(error),
         }
         self.text = text;
