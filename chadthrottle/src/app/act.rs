@@ -196,8 +196,6 @@ impl App {
         match (self.overlay.take(), &self.view) {
             (Some(Overlay::Limit(dialog)), _) => self.accept_limits(dialog),
             (Some(Overlay::Confirm(confirm)), _) => self.carry_out(confirm.plan),
-            // A filter is in force already: all that is left is to close it.
-            (Some(_), _) => Vec::new(),
             (None, View::Backends(list)) => match list.switch() {
                 Ok(effect) => {
                     self.say("Changing the backend…");
@@ -208,7 +206,8 @@ impl App {
                     Vec::new()
                 }
             },
-            (None, _) => Vec::new(),
+            // A filter is in force already: all that is left is to close it.
+            _ => Vec::new(),
         }
     }
 

@@ -186,21 +186,21 @@ impl LimitDialog {
             1 => format!("1 {one}"),
             count => format!("{count} {many}"),
         };
-        let mut words = count(choice.members.len(), "process", "processes");
-        let Some(reach) = &self.reach else { return words };
+        let mut words = vec![count(choice.members.len(), "process", "processes")];
+        let Some(reach) = &self.reach else { return words.concat() };
         match reach.connections {
             Some(connections) => {
-                words.push_str(&format!(", {}", count(connections, "connection", "connections")));
+                words.push(format!(", {}", count(connections, "connection", "connections")));
             }
-            None => words.push_str(", connections not ours to count"),
+            None => words.push(", connections not ours to count".into()),
         }
         if let Some((who, shared)) = reach.shared.first() {
-            words.push_str(&format!(", {shared} of them shared with {} ({})", who.name, who.id));
+            words.push(format!(", {shared} of them shared with {} ({})", who.name, who.id));
             if reach.shared.len() > 1 {
-                words.push_str(&format!(" and {} more", reach.shared.len() - 1));
+                words.push(format!(" and {} more", reach.shared.len() - 1));
             }
         }
-        words
+        words.concat()
     }
 
     /// Takes in what a limit on these processes would touch.
@@ -268,7 +268,6 @@ impl LimitDialog {
                 field.input = TextInput::new(exact(self.offered[place]));
                 None
             }
-            Some(_) => None,
             None if self.focus > fields => {
                 self.traffic = if next { self.traffic.next() } else { self.traffic.next().next() };
                 None
@@ -282,7 +281,7 @@ impl LimitDialog {
                 }
                 self.choice().map(|choice| choice.members.clone())
             }
-            None => None,
+            _ => None,
         }
     }
 

@@ -153,7 +153,7 @@ pub(super) fn of_traffic(app: &App, row: &Row) -> Vec<Fact> {
             facts.push(both("local", local));
         }
         None => {
-            facts.push(Fact::Note("This monitor does not tell local traffic from the internet's.".into()))
+            facts.push(Fact::Note("This monitor does not tell local traffic from the internet's.".into()));
         }
     }
     facts.push(Fact::Gap);

@@ -30,8 +30,7 @@ impl Graph<'_> {
         let levels: Vec<Option<usize>> =
             (0..width * across).map(|column| self.level(column, width * across, height * above)).collect();
         let row_of = |level: Option<f32>| {
-            let row = (self.share(level?) * (height as f32)) as usize;
-            Some(row.min(height.saturating_sub(1)))
+            Some(portion(self.share(level?), height, f32::floor).min(height.saturating_sub(1)))
         };
         let (limit, mean) = (row_of(self.limit), row_of(self.mean));
         (0..height)
@@ -76,13 +75,24 @@ impl Graph<'_> {
     fn level(&self, column: usize, columns: usize, rows: usize) -> Option<usize> {
         let back = (columns - 1 - column) * self.points / columns.max(1);
         let value = *self.values.get(self.values.len().checked_sub(back + 1)?)?;
-        let level = (self.share(value) * rows as f32).round() as usize;
+        let level = portion(self.share(value), rows, f32::round);
         Some(if value > 0.0 { level.max(1) } else { 0 })
     }
 
     fn share(&self, value: f32) -> f32 {
         if self.top > 0.0 { (value / self.top).clamp(0.0, 1.0) } else { 0.0 }
     }
+}
+
+/// A share of so many, as a whole number.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "shares are from 0 to 1, and windows have fewer than thousands of dots"
+)]
+fn portion(share: f32, whole: usize, rounded: fn(f32) -> f32) -> usize {
+    rounded(share * whole as f32) as usize
 }
 
 /// Levels of a sparkline.
@@ -97,8 +107,7 @@ pub(crate) fn sparkline(values: &[f32], width: usize, ascii: bool) -> String {
         if value <= 0.0 || top <= 0.0 {
             return ' ';
         }
-        let level = (value / top * 7.0).round() as usize;
-        bars[level.min(7)]
+        bars[portion(value / top, bars.len() - 1, f32::round).min(bars.len() - 1)]
     });
     let drawn: String = drawn.collect();
     format!("{drawn:>width$}")
@@ -116,7 +125,7 @@ mod tests {
         let held = Graph { limit: Some(6.9), mean: Some(1.0), ..graph };
         assert_eq!(held.lines(4, 2), ["────", "╌⣴╌⣿"]);
         let graph = Graph { ascii: true, points: 4, values: &values[4..], ..graph };
-        assert_eq!(graph.lines(4, 2), ["####", "####"]);
+        assert_eq!(graph.lines(4, 2), ["  ##", "####"]);
         let graph = Graph { values: &[1.0], top: 100.0, limit: None, ..graph };
         assert_eq!(graph.lines(4, 2), ["    ", "   #"], "a little is not nothing");
     }

@@ -195,7 +195,7 @@ impl Group {
 pub(super) enum Node {
     /// A place in the rows.
     Process(usize),
-    Group(Group, Vec<Node>),
+    Group(Box<Group>, Vec<Node>),
 }
 
 /// Who is above whom, as far as it is known.
@@ -237,7 +237,7 @@ fn flat(grouping: Grouping, parts: &Parts, places: Vec<usize>) -> Vec<Node> {
             _ => GroupKey::Program(key),
         };
         let children = members.iter().copied().map(Node::Process).collect();
-        Node::Group(Group::new(key, label, members, parts.rows, parts.limits), children)
+        Node::Group(Box::new(Group::new(key, label, members, parts.rows, parts.limits)), children)
     };
     groups.into_iter().map(node).collect()
 }
@@ -270,11 +270,11 @@ fn tree(parts: &Parts, places: &[usize]) -> Vec<Node> {
         places.iter().filter_map(|&place| Some((rows.get(place)?.id(), place))).collect();
     let mut names: HashMap<ProcessId, &str> = HashMap::new();
     let mut children: BTreeMap<Option<ProcessId>, Vec<ProcessId>> = BTreeMap::new();
-    let mut placed: HashSet<ProcessId> = HashSet::new();
+    let mut known: HashSet<ProcessId> = HashSet::new();
     for &place in places {
         let Some(row) = rows.get(place) else { continue };
         let mut below = row.id();
-        if !placed.insert(below) {
+        if !known.insert(below) {
             continue;
         }
         // The first process of all has everybody below it, which says nothing.
@@ -284,7 +284,7 @@ fn tree(parts: &Parts, places: &[usize]) -> Vec<Node> {
             children.entry(Some(ancestor.id)).or_default().push(below);
             names.insert(ancestor.id, &ancestor.name);
             below = ancestor.id;
-            if !placed.insert(below) {
+            if !known.insert(below) {
                 is_joined = true;
                 break;
             }
@@ -320,11 +320,13 @@ impl Tree<'_> {
             return nodes.pop();
         }
         let mut members = Vec::new();
-        nodes.iter().for_each(|node| collect(node, &mut members));
+        for node in &nodes {
+            collect(node, &mut members);
+        }
         let name = own.and_then(|place| Some(self.parts.rows.get(place)?.info.name.as_str()));
         let label = name.or_else(|| self.names.get(&process).copied()).unwrap_or("?").to_owned();
         let group = Group::new(GroupKey::Branch(process), label, members, self.parts.rows, self.parts.limits);
-        Some(Node::Group(group, nodes))
+        Some(Node::Group(Box::new(group), nodes))
     }
 }
 

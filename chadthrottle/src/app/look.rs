@@ -222,19 +222,19 @@ impl Columns {
 
     fn headings(&self) -> FactLine {
         let width = self.units.width();
-        let mut line = format!("{:5}{}", "", left("PEER", self.peer));
-        line.push_str(&format!(" {:11} {:>5}", "STATE", "AGE"));
-        line.push_str(&format!(" {:>width$} {:>width$}", "UP/s", "DN/s"));
+        let mut line = vec![format!("{:5}{}", "", left("PEER", self.peer))];
+        line.push(format!(" {:11} {:>5}", "STATE", "AGE"));
+        line.push(format!(" {:>width$} {:>width$}", "UP/s", "DN/s"));
         if self.quality {
-            line.push_str(&format!(" {:>8} {:>5}", "RTT ms", "AGAIN"));
+            line.push(format!(" {:>8} {:>5}", "RTT ms", "AGAIN"));
         }
         if self.totals {
-            line.push_str(&format!(" {:>width$} {:>width$}", "UP", "DOWN"));
+            line.push(format!(" {:>width$} {:>width$}", "UP", "DOWN"));
         }
         if self.local > 0 {
-            line.push_str(&format!(" {}", left("OWN END", self.local)));
+            line.push(format!(" {}", left("OWN END", self.local)));
         }
-        FactLine::title(line)
+        FactLine::title(line.concat())
     }
 
     fn line(&self, seen: &Seen) -> FactLine {
@@ -246,34 +246,26 @@ impl Columns {
             || format!("* at {}", connection.local.port()),
             |remote| remote.to_string(),
         );
-        let mut line = format!("{:5}{}", connection.protocol.name(), left(&peer, self.peer));
+        let mut line = vec![format!("{:5}{}", connection.protocol.name(), left(&peer, self.peer))];
         let age = connection.age.map_or_else(|| format!(">{}", short(connection.seen)), short);
-        line.push_str(&format!(" {:11} {}", connection.state.name(), right(&age, 5)));
+        line.push(format!(" {:11} {}", connection.state.name(), right(&age, 5)));
         let rate = |pick: fn(Traffic) -> u64| known(seen.rate.map(|rate| self.units.rate(pick(rate))));
-        line.push_str(&format!(
-            " {:>width$} {:>width$}",
-            rate(|rate| rate.upload),
-            rate(|rate| rate.download)
-        ));
+        line.push(format!(" {:>width$} {:>width$}", rate(|rate| rate.upload), rate(|rate| rate.download)));
         if self.quality {
             let rtt = known(connection.rtt.map(|rtt| format!("{:.1}", rtt.as_secs_f64() * 1e3)));
             let again = known(connection.retransmits.map(|count| count.to_string()));
-            line.push_str(&format!(" {} {}", right(&rtt, 8), right(&again, 5)));
+            line.push(format!(" {} {}", right(&rtt, 8), right(&again, 5)));
         }
         if self.totals {
             let total = |pick: fn(Traffic) -> u64| {
                 known(connection.total.map(|total| self.units.amount(pick(total))))
             };
-            line.push_str(&format!(
-                " {:>width$} {:>width$}",
-                total(|all| all.upload),
-                total(|all| all.download)
-            ));
+            line.push(format!(" {:>width$} {:>width$}", total(|all| all.upload), total(|all| all.download)));
         }
         if self.local > 0 {
-            line.push_str(&format!(" {}", left(&connection.local.to_string(), self.local)));
+            line.push(format!(" {}", left(&connection.local.to_string(), self.local)));
         }
-        FactLine::text(line)
+        FactLine::text(line.concat())
     }
 }
 

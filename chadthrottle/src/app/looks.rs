@@ -89,19 +89,11 @@ pub(crate) const fn in_ascii(character: char) -> char {
         '▲' | '▴' => '^',
         '▼' | '▾' => 'v',
         '▸' => '>',
-        '·' => '.',
+        '·' | '░' => '.',
         '│' => '|',
-        '─' | '━' | '╌' => '-',
-        '┌' | '┐' | '└' | '┘' | '├' | '┤' => '+',
-        '▁' => '_',
-        '▂' => '.',
-        '▃' => '-',
-        '▄' => '=',
-        '▅' => '+',
-        '▆' => '*',
-        '▇' => '#',
-        '█' => '@',
-        '░' => '.',
+        '─' | '╌' => '-',
+        '┌' | '┐' | '└' | '┘' => '+',
+        '█' => '#',
         _ => '?',
     }
 }
@@ -133,7 +125,7 @@ mod tests {
     #[test]
     fn ascii_takes_the_place_of_what_poor_fonts_lack() {
         let looks = Looks { ascii: true, ..Looks::default() };
-        assert_eq!(looks.plain("▾ docker… ▁▄█ é"), "v docker~ _=@ ?");
+        assert_eq!(looks.plain("▾ docker… ██░ é"), "v docker~ ##. ?");
         assert_eq!(Looks::default().plain("▾ é"), "▾ é");
     }
 }

@@ -38,7 +38,7 @@ impl App {
     pub fn page(&self, size: Size) -> Option<Page> {
         let room = layout::details(size.width);
         if let Some(Overlay::Help { scroll }) = self.overlay {
-            return Some(self.help(size.width, scroll));
+            return Some(Self::help(size.width, scroll));
         }
         match &self.view {
             View::Table => None,
@@ -58,7 +58,7 @@ impl App {
         }
     }
 
-    fn help(&self, width: u16, scroll: usize) -> Page {
+    fn help(width: u16, scroll: usize) -> Page {
         let (columns, room) = layout::help(width);
         let parts = facts::of_help();
         let columns = if columns == 1 {
@@ -146,10 +146,8 @@ impl App {
             reason = "rates are small and positive"
         )]
         let rate = |rate: f32| units.rate(rate as u64);
-        let mut words = format!("  peak {}  mean {} (╌)", rate(peak), rate(mean));
-        if let Some(limit) = limit {
-            words.push_str(&format!("  limit {} (─)", units.limit(limit)));
-        }
+        let limit = limit.map(|limit| format!("  limit {} (─)", units.limit(limit))).unwrap_or_default();
+        let words = format!("  peak {}  mean {} (╌){limit}", rate(peak), rate(mean));
         let top = peak.max(level.unwrap_or_default());
         let graph = Graph {
             values,

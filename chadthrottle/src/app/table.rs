@@ -276,9 +276,11 @@ impl Table {
             Node::Process(place) => lines.push(Line { depth, what: What::Process(place) }),
             Node::Group(group, children) => {
                 let is_folded = self.folded.contains(&group.key);
-                lines.push(Line { depth, what: What::Group(Box::new(group), is_folded) });
+                lines.push(Line { depth, what: What::Group(group, is_folded) });
                 if !is_folded {
-                    children.into_iter().for_each(|child| self.unfold(child, depth + 1, lines));
+                    for child in children {
+                        self.unfold(child, depth + 1, lines);
+                    }
                 }
             }
         }
@@ -314,7 +316,9 @@ impl Entry<'_> {
 fn keys_of(node: &Node, keys: &mut HashSet<GroupKey>) {
     if let Node::Group(group, children) = node {
         keys.insert(group.key.clone());
-        children.iter().for_each(|child| keys_of(child, keys));
+        for child in children {
+            keys_of(child, keys);
+        }
     }
 }
 

@@ -8,8 +8,7 @@
 pub fn unit(cgroup: &str) -> Option<String> {
     let mut parts = cgroup.rsplit('/').filter(|part| !part.is_empty());
     let last = cgroup.rsplit('/').find(|part| !part.is_empty())?;
-    let named =
-        parts.find(|part| part.ends_with(".service") || part.ends_with(".scope") || is_container(part));
+    let named = parts.find(|part| is_unit(part) || is_container(part));
     let part = named.unwrap_or(last);
     Some(container(part).unwrap_or_else(|| unescaped(part)))
 }
@@ -26,6 +25,11 @@ const RUNTIMES: [(&str, &str); 6] = [
 
 /// So many digits of a container's number are usually told.
 const SHORT: usize = 12;
+
+/// Slices hold units and are none.
+fn is_unit(part: &str) -> bool {
+    [".service", ".scope"].iter().any(|kind| part.ends_with(kind))
+}
 
 fn is_container(part: &str) -> bool {
     RUNTIMES.iter().any(|(prefix, _)| part.starts_with(prefix))

@@ -64,7 +64,7 @@ fn split(text: &str) -> Result<Vec<Word>, FilterError> {
                 open.get_or_insert(Word { text: String::new(), quoted: true }).quoted = true;
             }
             _ if in_quotes => {
-                open.get_or_insert(Word { text: String::new(), quoted: true }).text.push(character)
+                open.get_or_insert(Word { text: String::new(), quoted: true }).text.push(character);
             }
             ' ' => {
                 words.extend(open.take());
@@ -116,7 +116,7 @@ impl Parser {
             return Err(FilterError::new("something is missing at the end"));
         };
         if word.is("not") || word.is("!") {
-            return self.deeper(|parser| parser.not()).map(|condition| Condition::Not(Box::new(condition)));
+            return self.deeper(Self::not).map(|condition| Condition::Not(Box::new(condition)));
         }
         if word.is("(") {
             let inner = self.deeper(Self::any)?;
@@ -219,7 +219,6 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::*;
     use crate::{
         app::{filter::Filter, row::Row},
         backends::throttle::TrafficType,

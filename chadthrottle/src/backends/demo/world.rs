@@ -80,7 +80,7 @@ impl World {
             if end == self.now {
                 return;
             }
-            self.pass(second, end - self.now);
+            self.pass(second, end.saturating_sub(self.now));
             self.now = end;
         }
     }
