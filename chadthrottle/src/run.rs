@@ -32,7 +32,7 @@ use ratatui::Terminal;
 use self::{engine::Engine, looker::Looker, screen::Screen, session::Session};
 use crate::{
     app::{App, BackendNames, Event, Setup, looks::Looks, units::Units},
-    backends::{monitor::MonitorBackend, registry::Supply, throttle::ThrottleManager},
+    backends::{monitor::MonitorBackend, supply::Supply, throttle::ThrottleManager},
     lookout::Lookout,
     sys::signals::Signals,
 };

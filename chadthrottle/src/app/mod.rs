@@ -5,6 +5,7 @@
 
 mod act;
 mod backends;
+mod choices;
 pub mod columns;
 pub mod dialog;
 mod event;

@@ -8,6 +8,7 @@ pub mod demo;
 pub mod ebpf;
 pub mod monitor;
 pub mod registry;
+pub mod supply;
 pub mod throttle;
 
 use std::{fmt, path::PathBuf};

@@ -234,39 +234,6 @@ pub struct Wanted {
 /// The name that stands for doing without, where that is possible.
 pub const NO_BACKEND: &str = "none";
 
-/// Makes backends while the program runs.
-pub trait Supply: Send {
-    /// The monitor with this name.
-    ///
-    /// # Errors
-    /// When it cannot work here.
-    fn monitor(&self, name: &str) -> anyhow::Result<Box<dyn MonitorBackend>>;
-    /// The upload limiter with this name.
-    ///
-    /// # Errors
-    /// When it cannot work here.
-    fn upload(&self, name: &str) -> anyhow::Result<Box<dyn UploadThrottleBackend>>;
-    /// The download limiter with this name.
-    ///
-    /// # Errors
-    /// When it cannot work here.
-    fn download(&self, name: &str) -> anyhow::Result<Box<dyn DownloadThrottleBackend>>;
-}
-
-impl Supply for Backends {
-    fn monitor(&self, name: &str) -> anyhow::Result<Box<dyn MonitorBackend>> {
-        Ok(self.select(MONITORS, Kind::Monitor, Some(name))?)
-    }
-
-    fn upload(&self, name: &str) -> anyhow::Result<Box<dyn UploadThrottleBackend>> {
-        Ok(self.select(UPLOADS, Kind::Upload, Some(name))?)
-    }
-
-    fn download(&self, name: &str) -> anyhow::Result<Box<dyn DownloadThrottleBackend>> {
-        Ok(self.select(DOWNLOADS, Kind::Download, Some(name))?)
-    }
-}
-
 impl Backends {
     /// Backends with these options.
     #[must_use]

@@ -16,7 +16,8 @@ use crate::{
     app::{BackendNames, Cost, Event, LimitOutcome},
     backends::{
         monitor::MonitorBackend,
-        registry::{Kind, Supply},
+        registry::Kind,
+        supply::Supply,
         throttle::{
             Target, ThrottleManager,
             manager::{Limits, MAINTENANCE_INTERVAL},

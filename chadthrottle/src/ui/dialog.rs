@@ -57,11 +57,12 @@ pub(super) fn draw(frame: &mut Frame, app: &App, dialog: &LimitDialog, theme: Th
     let mut below: Vec<(String, Style)> = Vec::new();
     let mut add = |text: &str, style| below.extend(wrap(text, inside).into_iter().map(|line| (line, style)));
     add(&sentence, style);
+    add(&format!("Touches {}.", dialog.preview()), Style::new());
     if let Some(warning) = warning {
         add(&warning, theme.error);
     }
     let lines = u16::try_from(below.len()).unwrap_or(u16::MAX);
-    let fixed = u16::try_from(dialog.fields().len() + 4).unwrap_or(u16::MAX);
+    let fixed = u16::try_from(dialog.fields().len() + 3).unwrap_or(u16::MAX);
     // An empty line before the sentence, where there is room for it.
     let wanted = fixed.saturating_add(lines).saturating_add(BORDERS);
     let gap = u16::from(wanted < area.height);
@@ -84,7 +85,7 @@ pub(super) fn draw(frame: &mut Frame, app: &App, dialog: &LimitDialog, theme: Th
     }
 }
 
-/// Whom, which traffic, what is touched, and rates that one key fills in.
+/// Whom, which traffic, and rates that one key fills in.
 fn fixed_lines(app: &App, dialog: &LimitDialog, theme: Theme, inside: usize) -> Vec<Line<'static>> {
     let choosing = |place: usize, name: &str, words: &str, many: bool| {
         let is_focused = dialog.focus() == dialog.fields().len() + place;
@@ -96,14 +97,11 @@ fn fixed_lines(app: &App, dialog: &LimitDialog, theme: Theme, inside: usize) -> 
         Line::from_iter([Span::raw(name), Span::styled(app.looks().plain(&words), style)])
     };
     let words = dialog.choice().map(|choice| choice.words.clone()).unwrap_or_default();
-    let touches = left("  touches", NAME.min(inside));
-    let touches = format!("{touches}{}", start(&dialog.preview(), inside.saturating_sub(NAME)));
     let offered: Vec<String> = dialog.offered().iter().map(|rate| Rate(*rate).to_string()).collect();
     let offered = format!("{}{}", left("  Ctrl-N", NAME.min(inside)), offered.join(" "));
     vec![
         choosing(0, "whom", &words, dialog.choices().len() > 1),
         choosing(1, "traffic", dialog.traffic().name(), true),
-        Line::raw(app.looks().plain(&touches)),
         Line::styled(app.looks().plain(&start(&offered, inside)), theme.faint),
     ]
 }

@@ -8,5 +8,6 @@ mod demo;
 mod host;
 mod keys;
 mod limits;
+mod mouse;
 mod screens;
 mod shapes;

@@ -4,8 +4,9 @@ use std::{net::SocketAddr, time::Duration};
 
 use super::{
     CAPABILITIES, Demo, NAME,
+    members::user_id,
     programs::{PROGRAMS, Program},
-    world::{identity, mixed, portion, user_id},
+    world::{identity, mixed, portion},
 };
 use crate::{
     backends::{

@@ -2,6 +2,7 @@
 //! and for tests. It touches nothing of the real one.
 
 mod lookout;
+mod members;
 mod programs;
 mod throttle;
 mod world;
@@ -18,7 +19,7 @@ use self::{throttle::DemoThrottle, world::Way};
 use super::{
     Availability, BackendCapabilities, BackendError, BackendOptions, BackendPriority,
     monitor::MonitorBackend,
-    registry::Supply,
+    supply::Supply,
     throttle::{DownloadThrottleBackend, ThrottleManager, UploadThrottleBackend},
 };
 use crate::stats::Sample;

@@ -2,11 +2,14 @@
 //!
 //! Pure: what has happened depends on the seed, on the time that has passed and on the limits set meanwhile.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use chadthrottle_common::ThrottleStats;
 
-use super::programs::{PROGRAMS, Program, Wish};
+use super::{
+    members::{covers, kind_share},
+    programs::{PROGRAMS, Program, Wish},
+};
 use crate::{
     backends::throttle::{Subject, Target, TrafficType},
     process::{ProcessId, ProcessInfo},
@@ -253,56 +256,6 @@ impl World {
     pub(super) fn so_far(&self, process: ProcessId) -> (Duration, Traffic) {
         (self.now, self.totals.get(&process.pid).copied().unwrap_or_default())
     }
-}
-
-/// Whether a limit is about a program.
-fn covers(subject: &Subject, program: &Program) -> bool {
-    match subject {
-        Subject::Process(id) => identity(program.pid) == *id,
-        Subject::Descendants(id) => {
-            let mut at = Some(program);
-            while let Some(one) = at {
-                if identity(one.pid) == *id {
-                    return true;
-                }
-                at = PROGRAMS.iter().find(|other| other.pid == one.parent);
-            }
-            false
-        }
-        Subject::Program(path) => path == Path::new(program.exe),
-        Subject::Cgroup(path) => program
-            .cgroup
-            .strip_prefix(path.as_str())
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || path == "/"),
-        Subject::User(uid) => user_id(program.user) == *uid,
-    }
-}
-
-/// How much of a program's traffic is of a kind, in thousandths.
-const fn kind_share(kind: TrafficType, program: &Program) -> u64 {
-    match kind {
-        TrafficType::All => 1000,
-        TrafficType::Local => program.local,
-        TrafficType::Internet => 1000 - program.local,
-    }
-}
-
-/// Users by name, as in the passwd(5) that this host would have.
-const USERS: [(&str, u32); 8] = [
-    ("root", 0),
-    ("_apt", 42),
-    ("www-data", 33),
-    ("ada", 1000),
-    ("ben", 1001),
-    ("postgres", 70),
-    ("systemd-resolve", 991),
-    ("debian-transmission", 117),
-];
-
-/// The number of a user.
-pub(super) fn user_id(name: &str) -> u32 {
-    let known = USERS.iter().find(|(known, _)| *known == name).map(|(_, uid)| *uid);
-    known.or_else(|| name.parse().ok()).unwrap_or(990)
 }
 
 /// Its own interfaces' books: what they counted, and whose it was.
