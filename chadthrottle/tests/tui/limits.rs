@@ -269,7 +269,7 @@ fn a_users_number_is_waited_for() {
         uid: Some(1000),
     };
     screen.send(Event::Answer(Answer::Reach(vec![id(9)], reach)));
-    let text = screen.text().split_whitespace().collect::<Vec<_>>().join(" ");
+    let text = screen.text().replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(text.contains("Touches 1 process, 3 connections, 2 of them shared with sh (12)."), "{text}");
     let target = Target { subject: Subject::User(1000), name: "ada".into(), traffic: TrafficType::All };
     let limits = Limits { upload: Some(5_000_000), download: None };
