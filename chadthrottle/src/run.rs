@@ -7,6 +7,7 @@
 
 mod engine;
 mod looker;
+pub mod measure;
 mod screen;
 mod session;
 pub mod still;

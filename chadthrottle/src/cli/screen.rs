@@ -143,6 +143,10 @@ pub struct DemoOptions {
     /// So many processes more, for measuring.
     #[arg(long, value_name = "N", requires = "demo", default_value = "0", hide = true)]
     pub demo_crowd: usize,
+
+    /// Measure pictures and keys instead, and print figures as JSON.
+    #[arg(long, requires = "demo", hide = true)]
+    pub demo_measure: bool,
 }
 
 impl DemoOptions {
@@ -154,6 +158,7 @@ impl DemoOptions {
             age: self.demo_time,
             crowd: self.demo_crowd,
             picture: self.demo_picture,
+            measure: self.demo_measure,
             keys: self.demo_keys.clone(),
         })
     }

@@ -10,6 +10,7 @@ use crate::{
     failure::Failure,
     run::{
         self, Ended, Host, RunOptions,
+        measure::measure,
         still::{Still, moves},
     },
     sys::{signals::Signals, spawn::status_of_signal},
@@ -26,19 +27,31 @@ pub struct Options {
     pub crowd: usize,
     /// Columns and rows of a picture, instead of the screen.
     pub picture: Option<Size>,
+    /// Measure instead, and write the figures as JSON.
+    pub measure: bool,
     /// What is done before the picture is taken.
     pub keys: String,
 }
+
+const BACKENDS: BackendNames = BackendNames { monitor: "demo", upload: "demo", download: Some("demo") };
+/// The window that is measured.
+const LARGE: Size = Size { width: 160, height: 50 };
 
 /// Opens the screen, or writes the picture, and returns the exit status.
 ///
 /// # Errors
 /// When there is no terminal, or the keys for a picture are none.
 pub fn run(options: &Options, screen: RunOptions, out: &mut impl Write) -> anyhow::Result<u8> {
+    if options.measure {
+        let setup = Setup { looks: screen.looks, units: screen.units, is_demo: true, ..Setup::new(BACKENDS) };
+        for measured in measure(setup, options.picture.unwrap_or(LARGE), options.crowd)? {
+            writeln!(out, "{}", serde_json::to_string(&measured)?)?;
+        }
+        return Ok(0);
+    }
     if let Some(size) = options.picture {
         let moves = moves(&options.keys).map_err(|error| Failure::Usage(format!("--demo-keys: {error}")))?;
-        let backends = BackendNames { monitor: "demo", upload: "demo", download: Some("demo") };
-        let setup = Setup { looks: screen.looks, units: screen.units, is_demo: true, ..Setup::new(backends) };
+        let setup = Setup { looks: screen.looks, units: screen.units, is_demo: true, ..Setup::new(BACKENDS) };
         let mut still = Still::new(options.seed, setup, size)?;
         still.wait(options.age)?;
         still.go(&moves)?;

@@ -96,7 +96,7 @@ impl Still {
     /// # Errors
     /// When a backend refuses, which those of the simulated host do not.
     pub fn new(seed: u64, setup: Setup, size: Size) -> anyhow::Result<Self> {
-        let demo = Demo::stepping(seed, INTERVAL);
+        let demo = Demo::stepping(seed, INTERVAL, 0);
         let (monitor, manager) = (demo.monitor(), demo.manager()?);
         let app = App::new(setup, size);
         let mut still = Self {

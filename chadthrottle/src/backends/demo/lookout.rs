@@ -6,7 +6,7 @@ use super::{
     CAPABILITIES, Demo, NAME,
     members::user_id,
     programs::{PROGRAMS, Program},
-    world::{identity, mixed, portion},
+    world::{CROWD, identity, mixed, portion},
 };
 use crate::{
     backends::{
@@ -16,6 +16,7 @@ use crate::{
     connections::Connection,
     lookout::{Ancestor, Lookout, ProcessFacts, Reach},
     process::ProcessId,
+    stats::Traffic,
     sys::inet_diag::{Protocol, State},
 };
 
@@ -23,6 +24,8 @@ use crate::{
 const OUTSIDE: &str = "192.168.1.20";
 const OUTSIDE_V6: &str = "2001:db8:1::20";
 const INSIDE: &str = "172.17.0.2";
+/// As many as a proxy of some size has.
+const MANY: u32 = 20_000;
 /// The login that somebody who tries the demo sits at.
 const OWN_SHELL: i32 = 3830;
 
@@ -41,6 +44,27 @@ fn program(process: ProcessId) -> Option<&'static Program> {
     PROGRAMS.iter().find(|program| identity(program.pid) == process)
 }
 
+/// The first of a crowd has very many connections, for measuring.
+fn of_crowd(process: ProcessId) -> Vec<Connection> {
+    let count = if process.pid == CROWD { MANY } else { 0 };
+    let connection = |index: u32| {
+        let [_, a, b, c] = index.to_be_bytes();
+        let local = SocketAddr::from(([192, 168, 1, 20], 40_000));
+        Connection {
+            protocol: Protocol::Tcp,
+            local,
+            remote: Some(SocketAddr::from(([10, a, b, c], 443))),
+            state: State::Established,
+            total: Some(Traffic { upload: u64::from(index), download: 0 }),
+            rtt: Some(Duration::from_micros(u64::from(index))),
+            retransmits: Some(0),
+            age: None,
+            seen: Duration::from_secs(1),
+        }
+    };
+    (0..count).map(connection).collect()
+}
+
 fn above(program: &Program) -> Vec<Ancestor> {
     let mut ancestors = Vec::new();
     let mut parent = program.parent;
@@ -53,7 +77,7 @@ fn above(program: &Program) -> Vec<Ancestor> {
 
 impl Lookout for DemoLookout {
     fn connections(&mut self, process: ProcessId, _: Duration) -> Result<Vec<Connection>, String> {
-        let Some(program) = program(process) else { return Ok(Vec::new()) };
+        let Some(program) = program(process) else { return Ok(of_crowd(process)) };
         let (now, total) = self.demo.world().so_far(process);
         let age = now.saturating_sub(Duration::from_secs(program.life.0));
         let peers = u64::try_from(program.peers.len()).unwrap_or(u64::MAX);

@@ -62,10 +62,10 @@ impl Demo {
         Self { world: Arc::new(Mutex::new(world)), clock: Clock::Real(Instant::now(), age) }
     }
 
-    /// A host at its first instant, that is `step` older with each look of the monitor.
+    /// A host at its first instant, with so many processes more, that is `step` older with each look of the monitor.
     #[must_use]
-    pub fn stepping(seed: u64, step: Duration) -> Self {
-        Self { world: Arc::new(Mutex::new(World::new(seed, 0))), clock: Clock::Steps(step) }
+    pub fn stepping(seed: u64, step: Duration, crowd: usize) -> Self {
+        Self { world: Arc::new(Mutex::new(World::new(seed, crowd))), clock: Clock::Steps(step) }
     }
 
     /// Who counts on it.

@@ -45,7 +45,7 @@ pub struct World {
 /// Longest time over which everybody's wishes stay as they are.
 const STEP: Duration = Duration::from_secs(1);
 /// The first pid of the crowd.
-const CROWD: i32 = 100_000;
+pub(super) const CROWD: i32 = 100_000;
 /// How many of a crowd change each second.
 const LIVELY: u64 = 300;
 /// What a link-layer header costs, in bytes for each thousand.
