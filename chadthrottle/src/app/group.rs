@@ -337,11 +337,19 @@ fn collect(node: &Node, members: &mut Vec<usize>) {
     }
 }
 
-fn arrange(nodes: &mut [Node], rows: &[Row], sort: Sort) {
-    nodes.sort_by(|a, b| match (figures_of(a, rows), figures_of(b, rows)) {
-        (Some(a), Some(b)) => sort.compare(&a, &b),
-        (a, b) => b.is_some().cmp(&a.is_some()),
-    });
+fn arrange(nodes: &mut Vec<Node>, rows: &[Row], sort: Sort) {
+    let order = {
+        // Looked up once, and not with every comparison.
+        let figures: Vec<Option<Figures>> = nodes.iter().map(|node| figures_of(node, rows)).collect();
+        let mut order: Vec<usize> = (0..nodes.len()).collect();
+        order.sort_unstable_by(|&a, &b| match (&figures[a], &figures[b]) {
+            (Some(a), Some(b)) => sort.compare(a, b),
+            (a, b) => b.is_some().cmp(&a.is_some()),
+        });
+        order
+    };
+    let mut unsorted: Vec<Option<Node>> = std::mem::take(nodes).into_iter().map(Some).collect();
+    nodes.extend(order.into_iter().filter_map(|place| unsorted[place].take()));
     for node in nodes {
         if let Node::Group(_, children) = node {
             arrange(children, rows, sort);

@@ -1,7 +1,7 @@
 //! What rates were: the last minute by the second, the last ten minutes and the last hour more coarsely.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -163,21 +163,23 @@ impl Histories {
         if snapshot.interval.is_zero() {
             return;
         }
-        let mut earlier = std::mem::take(&mut self.0);
+        let mut known = 0;
         for row in &snapshot.processes {
-            let id = row.info.id;
-            let mut history = match earlier.remove(&id) {
+            let history = match self.0.get_mut(&row.info.id) {
                 Some(history) => history,
                 // Most processes do nothing: only those that did have a history.
                 None if row.rate == Traffic::default() => continue,
-                None => Arc::default(),
+                None => self.0.entry(row.info.id).or_default(),
             };
+            known += 1;
             let point = Point::new(row);
-            let changing = Arc::make_mut(&mut history);
-            for (track, span) in changing.tracks.iter_mut().zip(Span::ALL) {
+            for (track, span) in Arc::make_mut(history).tracks.iter_mut().zip(Span::ALL) {
                 track.push(span, point, snapshot.interval);
             }
-            self.0.insert(id, history);
+        }
+        if known < self.0.len() {
+            let listed: HashSet<ProcessId> = snapshot.processes.iter().map(|row| row.info.id).collect();
+            self.0.retain(|id, _| listed.contains(id));
         }
     }
 

@@ -138,12 +138,10 @@ impl App {
                 self.say(words);
                 return Vec::new();
             }
-            Some(Entry::Process(row)) => vec![row.target().clone()],
+            Some(Entry::Process(row)) => vec![row.target()],
             Some(Entry::Group(group, _)) => {
                 let rows = group.members.iter().filter_map(|&place| self.table.rows().get(place));
-                let own = rows
-                    .filter(|row| !row.limits.is_empty() && !row.is_shared)
-                    .map(|row| row.target().clone());
+                let own = rows.filter(|row| !row.limits.is_empty() && !row.is_shared).map(|row| row.target());
                 group.limit.iter().map(|limit| limit.target.clone()).chain(own).collect()
             }
         };

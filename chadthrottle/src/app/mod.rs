@@ -57,7 +57,10 @@ use self::{
     units::Units,
 };
 use crate::{
-    backends::throttle::{Subject, TrafficType, manager::LimitedTarget},
+    backends::throttle::{
+        Subject, Target, TrafficType,
+        manager::{LimitedTarget, Limits},
+    },
     lookout::{Ancestor, Answer, Question},
     stats::Snapshot,
 };
@@ -217,14 +220,19 @@ impl App {
             Event::Snapshot(snapshot) => return self.take_in(snapshot),
             // Never held: a limit in force that is not shown would be a lie, a moving counter is none.
             Event::Limits(limited) => {
+                let is_new = !self.limited.iter().map(in_force).eq(limited.iter().map(in_force));
                 self.limited = limited;
-                self.refresh();
+                // What limits did is put together with the figures that follow, unless these are held.
+                if is_new || self.paused {
+                    self.refresh();
+                }
             }
             Event::LimitResult(outcome) => self.limit_result(outcome),
             Event::Notice(words) => self.notice(&words),
             Event::EngineFailed(words) => {
                 self.log.push(self.elapsed, Message { text: words.clone(), error: true });
                 self.trouble = Some(words);
+                self.refresh();
             }
             Event::Cost(cost) => self.cost.take_in(cost),
             Event::Backends(names) => {
@@ -329,4 +337,9 @@ impl App {
         self.log.push(self.elapsed, message.clone());
         self.message = Some(message);
     }
+}
+
+/// What of a limit changes only when somebody changes it.
+fn in_force(limited: &LimitedTarget) -> (&Target, Limits, bool) {
+    (&limited.target, limited.limits, limited.alive)
 }

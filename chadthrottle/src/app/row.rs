@@ -64,7 +64,8 @@ pub struct Row {
     pub upload_stats: ThrottleStats,
     /// What the download limit did.
     pub download_stats: ThrottleStats,
-    target: Target,
+    /// Whom the limit that holds it is for.
+    held: Option<Target>,
 }
 
 impl Row {
@@ -111,10 +112,7 @@ impl Row {
             // What was dropped of all who share it is nobody's own.
             upload_stats: own.map(|limited| limited.upload_stats).unwrap_or_default(),
             download_stats: own.map(|limited| limited.download_stats).unwrap_or_default(),
-            target: held.map_or_else(
-                || Target::process(seen.info.id, seen.info.name.clone()),
-                |limited| limited.target.clone(),
-            ),
+            held: held.map(|limited| limited.target.clone()),
         }
     }
 
@@ -132,8 +130,8 @@ impl Row {
 
     /// Itself as something to limit, as far as its present limit goes; where it shares one, whom that is for.
     #[must_use]
-    pub const fn target(&self) -> &Target {
-        &self.target
+    pub fn target(&self) -> Target {
+        self.held.clone().unwrap_or_else(|| Target::process(self.id(), self.info.name.clone()))
     }
 }
 

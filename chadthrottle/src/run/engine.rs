@@ -177,10 +177,9 @@ impl Work {
             Ok(sample) => Event::Snapshot(self.stats.advance(now, &sample)),
             Err(error) => Event::EngineFailed(error.to_string()),
         };
-        // Both at once: they are drawn together.
-        let limits = self.limits();
+        // Both at once: they are drawn together. Limits first: with the figures all is put together.
+        self.tell(self.limits());
         self.tell(figures);
-        self.tell(limits);
         if let Some(cost) = own_cost(now) {
             self.tell(Event::Cost(cost));
         }

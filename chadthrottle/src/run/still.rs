@@ -164,9 +164,9 @@ impl Still {
     fn tick(&mut self) -> anyhow::Result<()> {
         let sample = self.monitor.update()?;
         let snapshot = self.stats.advance(self.now, &sample);
-        self.send(Event::Snapshot(snapshot));
         let limits = engine::limits(&self.manager);
         self.send(limits);
+        self.send(Event::Snapshot(snapshot));
         Ok(())
     }
 

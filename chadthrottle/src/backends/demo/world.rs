@@ -200,10 +200,11 @@ impl World {
             let traffic = ProcessTraffic { info, total, local: Some(local), interfaces, alive };
             processes.insert(identity(program.pid), traffic);
         }
+        let outside: Arc<str> = Arc::from("eth0");
         for info in &self.crowd {
             let total = self.totals.get(&info.id.pid).copied().unwrap_or_default();
             let local = Some(Traffic::default());
-            let interfaces = vec![(Arc::from("eth0"), total)];
+            let interfaces = vec![(Arc::clone(&outside), total)];
             let traffic = ProcessTraffic { info: Arc::clone(info), total, local, interfaces, alive: true };
             processes.insert(info.id, traffic);
         }
