@@ -92,6 +92,8 @@ enum Message {
     Event(Event),
     /// A signal that ends the program.
     Signal(Signal),
+    /// The program is to stop until it is let go on.
+    Suspend,
     /// The window may have another size.
     Resized,
     /// The engine has ended, of itself.
@@ -181,6 +183,12 @@ fn watch_signals(signals: &Signals, send: &Sender<Message>) {
     loop {
         let message = match signals.wait(None) {
             Ok(None | Some(Signal::SIGCHLD)) => continue,
+            Ok(Some(Signal::SIGTSTP)) => {
+                if send.send(Message::Suspend).is_err() {
+                    return;
+                }
+                continue;
+            }
             Ok(Some(signal)) => Message::Signal(signal),
             Err(error) => Message::Deaf(format!("cannot wait for signals: {error}")),
         };

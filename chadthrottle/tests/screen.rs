@@ -171,6 +171,33 @@ fn the_terminal_is_given_back_on_a_signal() -> anyhow::Result<()> {
 }
 
 #[test]
+fn stopping_gives_the_terminal_back_and_going_on_takes_it_again() -> anyhow::Result<()> {
+    let bed = Testbed::new("screen")?;
+    let terminal = Terminal::open(&bed, 100, 30)?;
+    terminal.keys(&[&format!("clear; {BINARY} --demo; echo stopped"), "Enter"])?;
+    terminal.wait_for("firefox")?;
+    terminal.keys(&["C-z"])?;
+    terminal.wait_for("stopped")?;
+    terminal.keys(&["echo back-$((40+2))", "Enter"])?;
+    terminal.wait_for("back-42")?;
+    terminal.keys(&["clear; fg; echo status=$?", "Enter"])?;
+    terminal.wait_for("firefox")?;
+    // From outside as well.
+    let pids = std::fs::read_to_string(bed.cgroup_root().join("cgroup.procs"))?;
+    let exe = |pid: &&str| {
+        std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == std::path::Path::new(BINARY))
+    };
+    let ours = pids.lines().find(exe).context("it runs")?;
+    ensure!(Command::new("kill").args(["-TSTP", ours]).status()?.success());
+    terminal.wait_for("status=")?;
+    terminal.keys(&["clear; fg; echo again=$?", "Enter"])?;
+    terminal.wait_for("firefox")?;
+    terminal.keys(&["q"])?;
+    terminal.wait_for("again=0")?;
+    Ok(())
+}
+
+#[test]
 fn a_tiny_window_is_answered_in_words_and_can_be_left() -> anyhow::Result<()> {
     let bed = Testbed::new("screen")?;
     let terminal = Terminal::open(&bed, 80, 24)?;

@@ -25,6 +25,7 @@ impl App {
         }
         match action {
             Action::Quit => return vec![Effect::Quit],
+            Action::Suspend => return vec![Effect::Suspend],
             Action::Move(motion) => self.step(motion),
             Action::Open => return self.open(),
             Action::Back => self.back(),

@@ -98,6 +98,8 @@ pub enum Effect {
     Mouse(bool),
     /// Find out; the answer comes as [`Event::Answer`].
     Ask(Question),
+    /// Stop until the shell lets the program go on.
+    Suspend,
     /// End.
     Quit,
 }

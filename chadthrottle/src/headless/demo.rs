@@ -58,7 +58,7 @@ pub fn run(options: &Options, screen: RunOptions, out: &mut impl Write) -> anyho
         write!(out, "{}", still.text())?;
         return Ok(0);
     }
-    let signals = Signals::hold()?;
+    let signals = Signals::hold_for_screen()?;
     run::require_terminal().map_err(|error| Failure::Usage(error.to_string()))?;
     let demo = Demo::new(options.seed, options.age, options.crowd);
     let screen = RunOptions { is_demo: true, ..screen };

@@ -20,7 +20,7 @@ use crate::{
 /// # Errors
 /// When no backend works here, or there is no terminal.
 pub fn run(backends: &Backends, wanted: &Wanted, options: RunOptions) -> anyhow::Result<u8> {
-    let signals = Signals::hold()?;
+    let signals = Signals::hold_for_screen()?;
     // Everything that may be refused comes before anything that changes the kernel or the terminal.
     let mut monitor = backends.select_monitor_backend(wanted.monitor.as_deref())?;
     let (upload, download) = super::select_throttles(backends, wanted, Limits::default())?;

@@ -18,6 +18,8 @@ use crossterm::{
 };
 use ratatui::backend::CrosstermBackend;
 
+use crate::sys::signals;
+
 /// Whether there is something to give back.
 static ENTERED: AtomicBool = AtomicBool::new(false);
 /// Whether a thread has panicked: then its words are on the screen, and nothing is drawn over them.
@@ -60,6 +62,17 @@ impl Drop for Screen {
 /// What is drawn on.
 pub(super) fn backend() -> CrosstermBackend<BufWriter<Stdout>> {
     CrosstermBackend::new(BufWriter::with_capacity(BUFFER, io::stdout()))
+}
+
+/// Gives the terminal back, stops until somebody lets the program go on, and takes the terminal over again.
+pub(super) fn suspend(mouse: bool) -> io::Result<()> {
+    leave();
+    signals::stop()?;
+    enable_raw_mode()?;
+    ENTERED.store(true, Ordering::SeqCst);
+    execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste)?;
+    set_mouse(mouse);
+    Ok(())
 }
 
 /// Takes the mouse, or leaves it to the terminal. One that knows of no mouse does not mind.

@@ -98,12 +98,19 @@ where
             Message::Event(event) => (self.app.update(event), Ended::ByUser),
             Message::Signal(signal) => (self.app.update(Event::Signal), Ended::BySignal(signal)),
             Message::Resized => return Ok(None),
+            Message::Suspend => {
+                self.suspend()?;
+                return Ok(None);
+            }
             Message::EngineEnded => {
                 let reason = self.end().err();
                 return Err(anyhow!(reason.unwrap_or_else(|| "the engine ended".into())));
             }
             Message::Deaf(reason) => return Err(anyhow!(reason)),
         };
+        if effects.contains(&Effect::Suspend) {
+            self.suspend()?;
+        }
         Ok(self.carry_out(effects).then_some(ended))
     }
 
@@ -118,10 +125,19 @@ where
                 Effect::UseBackend { kind, name } => self.engine.use_backend(kind, name),
                 Effect::Mouse(wanted) => screen::set_mouse(wanted),
                 Effect::Ask(question) => self.looker.ask(question),
+                Effect::Suspend => {}
                 Effect::Quit => return true,
             }
         }
         false
+    }
+
+    /// Stops with the terminal as it was, and draws everything anew afterwards.
+    fn suspend(&mut self) -> anyhow::Result<()> {
+        screen::suspend(self.app.mouse_is_ours()).context("cannot take over the terminal again")?;
+        self.terminal.clear().context("cannot draw on the terminal")?;
+        self.changed = true;
+        Ok(())
     }
 
     fn draw(&mut self) -> anyhow::Result<()> {

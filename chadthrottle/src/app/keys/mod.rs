@@ -103,6 +103,8 @@ impl Place {
 pub enum Action {
     /// End the program, and the limits with it.
     Quit,
+    /// Stop until the shell lets the program go on.
+    Suspend,
     /// Move the selection, or scroll.
     Move(Motion),
     /// Show everything about the selected process, or fold a group.
@@ -299,7 +301,7 @@ mod tests {
     fn ctrl_c_quits_everywhere_and_a_letter_with_ctrl_is_no_text() {
         for place in Place::ALL {
             assert_eq!(place.action(press(KeyCode::Char('c'), KeyModifiers::CONTROL)), Some(Action::Quit));
-            assert_eq!(place.action(press(KeyCode::Char('z'), KeyModifiers::CONTROL)), None);
+            assert_eq!(place.action(press(KeyCode::Char('x'), KeyModifiers::CONTROL)), None);
         }
     }
 

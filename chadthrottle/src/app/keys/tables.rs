@@ -22,6 +22,8 @@ const QUIT: Binding =
 /// Where letters are text.
 const QUIT_BY_CTRL: Binding = Binding::new(&[Key::Ctrl('c')], Action::Quit, "quit; limits end too");
 
+const SUSPEND: Binding = Binding::new(&[Key::Ctrl('z')], Action::Suspend, "stop; fg goes on");
+
 const LIMIT_UPLOAD: Binding =
     Binding::new(&[plain('u')], Action::Limit(Directions::Upload), "limit what it sends")
         .footer("upload limit");
@@ -95,6 +97,7 @@ pub(super) const TABLE: &[Binding] = &[
     LOG,
     UNITS,
     MOUSE,
+    SUSPEND,
     Binding::new(&[ESC], Action::Back, "drop filter and selection"),
     ROW_UP,
     ROW_DOWN,
@@ -131,6 +134,7 @@ pub(super) const DETAILS: &[Binding] = &[
     UNITS,
     LOG,
     MOUSE,
+    SUSPEND,
     ROW_UP,
     ROW_DOWN,
     PAGE_UP,
@@ -152,6 +156,7 @@ pub(super) const PAGE: &[Binding] = &[
     PAUSE,
     UNITS,
     MOUSE,
+    SUSPEND,
     ROW_UP,
     ROW_DOWN,
     PAGE_UP,
@@ -169,6 +174,7 @@ pub(super) const BACKENDS: &[Binding] = &[
     SYSTEM,
     LOG,
     MOUSE,
+    SUSPEND,
     ROW_UP,
     ROW_DOWN,
     PAGE_UP,
@@ -180,6 +186,7 @@ pub(super) const BACKENDS: &[Binding] = &[
 pub(super) const HELP: &[Binding] = &[
     Binding::new(&[ESC, plain('?')], Action::Back, "back").footer("back"),
     QUIT,
+    SUSPEND,
     ROW_UP,
     ROW_DOWN,
     PAGE_UP,

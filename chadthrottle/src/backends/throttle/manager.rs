@@ -251,3 +251,37 @@ impl ThrottleManager {
         upload.and(download)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        backends::{monitor::fake::Journal, throttle::fake::FakeThrottle},
+        process::ProcessId,
+    };
+
+    #[test]
+    fn another_backend_takes_the_limits_over_and_where_it_cannot_nothing_changes() -> Result<(), BackendError>
+    {
+        let (first, second) = (Journal::default(), Journal::default());
+        let fake = |journal: &Journal| Box::new(FakeThrottle::new(journal.clone()));
+        let mut manager = ThrottleManager::new(fake(&first), Some(fake(&first)))?;
+        let target = Target::process(ProcessId { pid: 7, start_time: 1 }, "curl");
+        manager.throttle_process(&target, Limits { upload: Some(5), download: Some(9) })?;
+        manager.use_upload(fake(&second))?;
+        manager.use_download(fake(&second))?;
+        assert_eq!(manager.limits(&target.subject), Limits { upload: Some(5), download: Some(9) });
+        let over = ["upload 7 none", "upload cleanup", "download 7 none", "download cleanup"];
+        assert_eq!(first.lines()[2..], over);
+        assert_eq!(second.lines(), ["upload 7 5", "download 7 9"]);
+
+        // One byte a second is refused by the fake: then the limit stays with who holds it.
+        let third = Journal::default();
+        let mut picky = FakeThrottle::new(third.clone());
+        picky.refuse_all();
+        assert!(manager.use_upload(Box::new(picky)).is_err());
+        assert_eq!(manager.limits(&target.subject).upload, Some(5));
+        assert_eq!(second.lines().last().map(String::as_str), Some("upload 7 5"));
+        Ok(())
+    }
+}
