@@ -1,6 +1,6 @@
 //! Which processes a target is.
 
-use std::{io, os::fd::RawFd};
+use std::{collections::HashMap, io, os::fd::RawFd};
 
 use crate::{
     backends::throttle::{Scope, Target},
@@ -8,6 +8,7 @@ use crate::{
     sys::{
         pidfd::PidFd,
         proc_children::{children, is_own, ptrace_scope},
+        proc_fd::Descriptors,
         tcp_socket::TcpSocket,
     },
 };
@@ -20,6 +21,7 @@ const NO_DESCRIPTOR: RawFd = RawFd::MAX;
 pub(super) struct Member {
     pub(super) id: ProcessId,
     handle: PidFd,
+    descriptors: Descriptors,
 }
 
 /// The processes of a target.
@@ -27,6 +29,8 @@ pub(super) struct Member {
 pub(super) struct Members {
     scope: Scope,
     members: Vec<Member>,
+    /// A child of ours that is none of the target's.
+    guard: Option<i32>,
 }
 
 impl Member {
@@ -34,7 +38,8 @@ impl Member {
     fn open(id: ProcessId) -> io::Result<Self> {
         let handle = PidFd::open(id.pid)?;
         // It may have ended, and its pid may have been given to another, before we had it.
-        if id.is_alive() { Ok(Self { id, handle }) } else { Err(io::ErrorKind::NotFound.into()) }
+        let descriptors = Descriptors::default();
+        if id.is_alive() { Ok(Self { id, handle, descriptors }) } else { Err(io::ErrorKind::NotFound.into()) }
     }
 
     /// Duplicates one of its descriptors, if that is a TCP socket. To be dropped at once.
@@ -63,17 +68,25 @@ impl Members {
     ///
     /// # Errors
     /// When it has ended, or is not ours to take hold of (`EPERM`).
-    pub(super) fn new(target: &Target) -> io::Result<Self> {
+    pub(super) fn new(target: &Target, guard: Option<i32>) -> io::Result<Self> {
         let member = Member::open(target.id)?;
         member.check_access()?;
-        let mut members = Self { scope: target.scope, members: vec![member] };
+        let mut members = Self { scope: target.scope, members: vec![member], guard };
         members.refresh();
         Ok(members)
     }
 
-    /// The processes.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Member> {
-        self.members.iter()
+    /// The sockets that they have open, by inode, with who has each as what. Unless they are looked at `afresh`, a
+    /// descriptor that was there the last time is taken for what it was.
+    pub(super) fn sockets(&mut self, afresh: bool) -> HashMap<u32, Vec<(i32, RawFd)>> {
+        let mut open: HashMap<u32, Vec<_>> = HashMap::new();
+        for member in &mut self.members {
+            let pid = member.id.pid;
+            for (fd, inode) in member.descriptors.sockets(pid, afresh).unwrap_or_default() {
+                open.entry(inode).or_default().push((pid, fd));
+            }
+        }
+        open
     }
 
     /// The process with this pid, if it is one.
@@ -83,7 +96,7 @@ impl Members {
 
     /// Forgets those that have ended, and takes hold of those that have been started since.
     pub(super) fn refresh(&mut self) {
-        self.members.retain(|member| member.id.is_alive());
+        self.members.retain(|member| !member.handle.has_ended());
         if self.scope == Scope::Process {
             return;
         }
@@ -92,7 +105,7 @@ impl Members {
         parents.extend(self.members.iter().map(|member| member.id.pid));
         while let Some(parent) = parents.pop() {
             for pid in children(parent) {
-                if self.get(pid).is_some() {
+                if self.get(pid).is_some() || self.guard == Some(pid) {
                     continue;
                 }
                 let member = ProcessId::running(pid).ok().and_then(|id| Member::open(id).ok());
