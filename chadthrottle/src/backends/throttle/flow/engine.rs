@@ -10,11 +10,18 @@ use std::{
 };
 
 use super::{
-    Achievable, Counted, Direction, FlowError, Passed, guard::Guard, members::why_denied, target::Limited,
+    Achievable, Counted, Direction, FlowError, Passed,
+    guard::Guard,
+    members::why_denied,
+    target::{Limited, Place},
 };
 use crate::{
     backends::throttle::{Subject, Target},
-    sys::proc_children::adopt_orphans,
+    sys::{
+        capability::{SYS_PTRACE, first_missing},
+        cpu_time::prefer_this_thread,
+        proc_children::{adopt_orphans, ptrace_scope},
+    },
 };
 
 /// More targets than this take more of the CPU together, instead of being looked at ever more rarely.
@@ -25,15 +32,16 @@ const MOST_SHARING: u32 = 10_000;
 pub struct SharedFlow(Arc<Engine>);
 
 impl Default for SharedFlow {
-    /// Flow control that stands alone: options outlive a SIGKILL.
+    /// Flow control that stands alone. Options are put back after a SIGKILL where a second process of ours may take hold
+    /// of the same sockets.
     fn default() -> Self {
-        Self::new(false)
+        Self::new(Place::Alone)
     }
 }
 
 #[derive(Debug)]
 struct Engine {
-    is_guarded: bool,
+    place: Place,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -50,12 +58,12 @@ impl SharedFlow {
     /// a limit turns out to be out of reach it is left to what is behind.
     #[must_use]
     pub fn guarded() -> Self {
-        Self::new(true)
+        Self::new(Place::InFront)
     }
 
-    fn new(is_guarded: bool) -> Self {
+    fn new(place: Place) -> Self {
         let (state, changed) = (Mutex::default(), Condvar::default());
-        Self(Arc::new(Engine { is_guarded, state, changed }))
+        Self(Arc::new(Engine { place, state, changed }))
     }
 
     /// Sets or changes a limit, in IP bytes a second. When this returns it is in force for all sockets that are open.
@@ -79,8 +87,17 @@ impl SharedFlow {
             limited.count(counted);
             limited.set(direction, limit)
         } else {
-            let guard = if self.0.is_guarded { Some(state.guard()?) } else { None };
-            let limited = Limited::new(target, counted, guard).map_err(|error| refused(target, &error))?;
+            let place = self.0.place;
+            let guard = match place {
+                Place::InFront => Some(state.guard()?),
+                Place::Alone if may_guard() => {
+                    let failed = |error: &io::Error| log::debug!("sockets are not guarded: {error}");
+                    state.guard().inspect_err(failed).ok()
+                }
+                Place::Alone => None,
+            };
+            let limited =
+                Limited::new(target, counted, place, guard).map_err(|error| refused(target, &error))?;
             state.targets.entry(target.subject.clone()).or_insert(limited).set(direction, limit)
         };
         if !state.runs {
@@ -127,6 +144,11 @@ impl SharedFlow {
     }
 }
 
+/// Whether a child of ours may take hold of the sockets that we may. Where yama asks for an ancestor it is none.
+fn may_guard() -> bool {
+    matches!(ptrace_scope(), None | Some(0)) || first_missing(&[SYS_PTRACE]).is_none()
+}
+
 fn refused(target: &Target, error: &io::Error) -> FlowError {
     match error.raw_os_error() {
         Some(nix::libc::ESRCH) => FlowError::Ended,
@@ -154,6 +176,11 @@ impl Engine {
 
     /// Until no limit is left.
     fn run(&self) {
+        // Where the CPUs are busy with the traffic that is to be limited, what comes late lets through too much. It
+        // takes little of them. Without the privilege it is as any other.
+        if let Err(error) = prefer_this_thread() {
+            log::debug!("flow control has to wait for the CPU as others do: {error}");
+        }
         let mut state = self.lock();
         while !state.targets.is_empty() {
             let count = u32::try_from(state.targets.len()).unwrap_or(u32::MAX).min(MOST_SHARING);
@@ -165,8 +192,13 @@ impl Engine {
             };
             state.targets.retain(|_, limited| !limited.is_free());
             if state.guard.as_ref().is_some_and(|guard| !guard.is_there()) {
-                log::debug!("the guard of sockets has ended; no socket is held without it");
-                break;
+                if self.place == Place::InFront {
+                    log::debug!("the guard of sockets has ended; no socket is held without it");
+                    break;
+                }
+                log::debug!("the guard of sockets has ended");
+                state.guard = None;
+                state.targets.values_mut().for_each(Limited::lose_guard);
             }
             let wait = next.saturating_duration_since(Instant::now());
             state = self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;

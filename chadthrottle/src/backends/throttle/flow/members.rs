@@ -1,7 +1,7 @@
 //! Which processes a target is.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     io,
     os::fd::RawFd,
     time::{Duration, Instant},
@@ -13,7 +13,7 @@ use crate::{
     sys::{
         pidfd::PidFd,
         proc_children::{children, is_own, ptrace_scope},
-        proc_fd,
+        proc_fd::{self, Descriptors},
         tcp_socket::TcpSocket,
     },
 };
@@ -28,6 +28,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 pub(super) struct Member {
     pub(super) id: ProcessId,
     handle: PidFd,
+    descriptors: Descriptors,
 }
 
 /// The processes of a target.
@@ -38,6 +39,8 @@ pub(super) struct Members {
     /// Those that are not, as far as they have been asked.
     others: HashSet<i32>,
     asked_since: Instant,
+    /// A child of ours that is none of the target's.
+    guard: Option<i32>,
 }
 
 impl Member {
@@ -45,7 +48,8 @@ impl Member {
     fn open(id: ProcessId) -> io::Result<Self> {
         let handle = PidFd::open(id.pid)?;
         // It may have ended, and its pid may have been given to another, before we had it.
-        if id.is_alive() { Ok(Self { id, handle }) } else { Err(io::ErrorKind::NotFound.into()) }
+        let descriptors = Descriptors::default();
+        if id.is_alive() { Ok(Self { id, handle, descriptors }) } else { Err(io::ErrorKind::NotFound.into()) }
     }
 
     /// Duplicates one of its descriptors, if that is a TCP socket. To be dropped at once.
@@ -74,12 +78,13 @@ impl Members {
     ///
     /// # Errors
     /// When it has ended, or is not ours to take hold of (`EPERM`).
-    pub(super) fn new(target: &Target) -> io::Result<Self> {
+    pub(super) fn new(target: &Target, guard: Option<i32>) -> io::Result<Self> {
         let mut members = Self {
             subject: target.subject.clone(),
             known: Vec::new(),
             others: HashSet::new(),
             asked_since: Instant::now(),
+            guard,
         };
         if let Some(id) = target.subject.process() {
             let member = Member::open(id)?;
@@ -90,9 +95,17 @@ impl Members {
         Ok(members)
     }
 
-    /// The processes.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Member> {
-        self.known.iter()
+    /// The sockets that they have open, by inode, with who has each as what. Unless they are looked at `afresh`, a
+    /// descriptor that was there the last time is taken for what it was.
+    pub(super) fn sockets(&mut self, afresh: bool) -> HashMap<u32, Vec<(i32, RawFd)>> {
+        let mut open: HashMap<u32, Vec<_>> = HashMap::new();
+        for member in &mut self.known {
+            let pid = member.id.pid;
+            for (fd, inode) in member.descriptors.sockets(pid, afresh).unwrap_or_default() {
+                open.entry(inode).or_default().push((pid, fd));
+            }
+        }
+        open
     }
 
     /// The process with this pid, if it is one.
@@ -102,7 +115,7 @@ impl Members {
 
     /// Forgets those that have ended, and takes hold of those that have come since.
     pub(super) fn refresh(&mut self) {
-        self.known.retain(|member| member.id.is_alive());
+        self.known.retain(|member| !member.handle.has_ended());
         match self.subject {
             Subject::Process(_) => {}
             Subject::Descendants(_) => self.find_descendants(),
@@ -116,7 +129,8 @@ impl Members {
         parents.extend(self.known.iter().map(|member| member.id.pid));
         while let Some(parent) = parents.pop() {
             for pid in children(parent) {
-                if self.get(pid).is_none() && self.add(pid) {
+                let is_known = self.get(pid).is_some() || self.guard == Some(pid);
+                if !is_known && self.add(pid) {
                     parents.push(pid);
                 }
             }
@@ -133,7 +147,7 @@ impl Members {
         // Who cannot be listed cannot be found; the next time will tell.
         let Ok(pids) = proc_fd::pids() else { return };
         for pid in pids {
-            if self.others.contains(&pid) || self.get(pid).is_some() {
+            if self.others.contains(&pid) || self.get(pid).is_some() || self.guard == Some(pid) {
                 continue;
             }
             if !belongs(pid, &self.subject) || !self.add(pid) {

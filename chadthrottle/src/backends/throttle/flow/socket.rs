@@ -20,6 +20,8 @@ const LISTEN: u8 = 10;
 const UNKNOWN_TRIP: Duration = Duration::from_millis(20);
 /// A connection that has received less is new, in bytes.
 const FRESH: u64 = 100_000;
+/// One that has moved nothing for so long is quiet.
+const QUIET: Duration = Duration::from_secs(1);
 /// What a segment carries, where that is not known.
 const USUAL_MSS: u32 = 1448;
 
@@ -129,6 +131,11 @@ impl Socket {
     /// [`Clamp::may_be_undone`]), so that it wants to be looked at more often than others.
     pub(super) const fn is_fresh(&self) -> bool {
         self.info.received < FRESH && self.clamp.is_some()
+    }
+
+    /// Whether it has not sent or received anything for a while, when it was last read.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.info.quiet > QUIET
     }
 
     /// The state of the connection, as last read.

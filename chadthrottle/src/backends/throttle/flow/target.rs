@@ -15,14 +15,14 @@ use super::{
     setting::{apply, restore_pacing, restore_window},
     socket::{ESTABLISHED, Kind, Socket},
 };
-use crate::{
-    backends::throttle::Target,
-    sys::{cpu_time, proc_fd},
-};
+use crate::{backends::throttle::Target, sys::cpu_time};
 
 /// How often new sockets are looked for, and how often all are looked at, where that costs little.
 const SCAN: Duration = Duration::from_millis(10);
 const TICK: Duration = Duration::from_millis(50);
+/// Where no new socket has been seen for so long, one is looked for as often as this: to wake up costs most of it.
+const CALM: Duration = Duration::from_secs(2);
+const CALM_SCAN: Duration = Duration::from_millis(25);
 /// Of one CPU, looking for new sockets takes no more than a hundredth, and looking at those there are no more than a
 /// thirtieth.
 const LONGEST_SCAN: Duration = Duration::from_millis(200);
@@ -35,13 +35,23 @@ const IDLE_AT_ONCE: u64 = 64;
 /// How soon a limit is called out of reach: not by one round trip that was short.
 const HOPELESS_TICKS: u32 = 20;
 
+/// What flow control is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// It holds limits by itself.
+    Alone,
+    /// Something behind it holds what it cannot, and drops what is over.
+    InFront,
+}
+
 /// A target with its limits.
 #[derive(Debug)]
 pub(super) struct Limited {
     target: Target,
     members: Members,
     counted: Counted,
-    /// Puts options back when we are killed. Where there is one, something else holds what flow control cannot.
+    place: Place,
+    /// Puts options back when we are killed.
     guard: Option<Arc<Guard>>,
     start: Instant,
     /// By inode.
@@ -50,6 +60,10 @@ pub(super) struct Limited {
     others: HashSet<u32>,
     upload: Option<Limit<Pace>>,
     download: Option<Limit<Open>>,
+    /// When a socket was last seen that was not there before, or had just begun.
+    last_new: Instant,
+    /// When all descriptors were last asked what they are, in seconds.
+    looked_afresh: f64,
     ticks: u64,
     last_tick: Instant,
     next_tick: Instant,
@@ -80,18 +94,26 @@ impl Limited {
     ///
     /// # Errors
     /// When it has ended, or is not ours to take hold of (`EPERM`).
-    pub(super) fn new(target: &Target, counted: &Counted, guard: Option<Arc<Guard>>) -> io::Result<Self> {
+    pub(super) fn new(
+        target: &Target,
+        counted: &Counted,
+        place: Place,
+        guard: Option<Arc<Guard>>,
+    ) -> io::Result<Self> {
         let now = Instant::now();
         Ok(Self {
             target: target.clone(),
-            members: Members::new(target)?,
+            members: Members::new(target, guard.as_ref().map(|guard| guard.pid()))?,
             counted: counted.clone(),
+            place,
             guard,
             start: now,
             sockets: HashMap::new(),
             others: HashSet::new(),
             upload: None,
             download: None,
+            last_new: now,
+            looked_afresh: 0.0,
             ticks: 0,
             last_tick: now,
             next_tick: now,
@@ -121,7 +143,7 @@ impl Limited {
     /// Sets or changes a limit; it is in force when this returns. A socket that is open and busy tells whether it can
     /// be held.
     pub(super) fn set(&mut self, direction: Direction, limit: u64) -> Achievable {
-        let is_capped = self.guard.is_some();
+        let is_capped = self.place == Place::InFront;
         match direction {
             Direction::Upload => set(&mut self.upload, limit, is_capped),
             Direction::Download => set(&mut self.download, limit, is_capped),
@@ -166,6 +188,11 @@ impl Limited {
         }
     }
 
+    /// Goes on without the guard: it has ended.
+    pub(super) fn lose_guard(&mut self) {
+        self.guard = None;
+    }
+
     /// Whether no limit is left.
     pub(super) const fn is_free(&self) -> bool {
         self.upload.is_none() && self.download.is_none()
@@ -192,7 +219,12 @@ impl Limited {
             let before = cpu_time::of_this_thread();
             self.scan();
             let took = cpu_time::of_this_thread().saturating_sub(before);
-            self.next_scan = now + SCAN.max(took * SCAN_SHARE * targets).min(LONGEST_SCAN * targets);
+            let usual = if now - self.last_new < CALM { SCAN } else { CALM_SCAN };
+            self.next_scan = now + usual.max(took * SCAN_SHARE * targets).min(LONGEST_SCAN * targets);
+            // Once awake, both.
+            if self.next_scan + SCAN / 2 > self.next_tick && self.next_scan < self.next_tick + SCAN {
+                self.next_scan = self.next_tick;
+            }
         }
         let now = Instant::now();
         if now >= self.next_tick {
@@ -207,13 +239,12 @@ impl Limited {
     /// Looks for sockets that are new, and forgets those that are gone.
     fn scan(&mut self) {
         let now = self.start.elapsed().as_secs_f64();
-        let mut open: HashMap<u32, Vec<_>> = HashMap::new();
-        for member in self.members.iter() {
-            let pid = member.id.pid;
-            for (fd, inode) in proc_fd::sockets(pid).unwrap_or_default() {
-                open.entry(inode).or_default().push((pid, fd));
-            }
+        // One that was closed and at once opened again as another is seen a tick later.
+        let afresh = now - self.looked_afresh >= TICK.as_secs_f64();
+        if afresh {
+            self.looked_afresh = now;
         }
+        let open = self.members.sockets(afresh);
         self.others.retain(|inode| open.contains_key(inode));
         let Self { sockets, upload, download, guard, .. } = self;
         sockets.retain(|inode, socket| {
@@ -227,7 +258,8 @@ impl Limited {
         for (inode, holders) in open {
             if let Some(socket) = self.sockets.get_mut(&inode) {
                 socket.holders = holders;
-                if socket.is_fresh() {
+                // One that is quiet is looked at in ticks.
+                if socket.is_fresh() && (afresh || !socket.is_quiet()) {
                     socket.with(&self.members, |socket, duplicate| {
                         let window = socket.window;
                         let info = duplicate.info()?;
@@ -253,6 +285,7 @@ impl Limited {
                     );
                 }
             } else if !self.others.contains(&inode) {
+                self.last_new = Instant::now();
                 self.look_at(inode, holders, now);
             }
         }
@@ -337,7 +370,7 @@ impl Limited {
                     return;
                 }
                 let target = &self.target;
-                if self.guard.is_some() {
+                if self.place == Place::InFront {
                     log::debug!("flow control leaves what {target} receives to others");
                     self.remove(Direction::Download);
                 } else {
