@@ -94,47 +94,66 @@ unsafe fn offer(
     direction: u32,
 ) -> Verdict {
     let bytes = packet.flow.bytes;
-    let debt_ns = if packet.is_stream { settings.stream_debt_ns } else { 0 };
     // SAFETY: as promised by the caller.
     unsafe {
         let stats = &raw mut (*used).stats;
         add(&raw mut (*stats).program_calls, 1);
         add(&raw mut (*stats).packets_total, 1);
         add(&raw mut (*stats).bytes_total, bytes);
-        let clock = &raw mut (*used).clock_ns;
-        let seen = ptr::read_volatile(clock);
+        let (clock, datagram_clock) = (&raw mut (*used).clock_ns, &raw mut (*used).datagram_clock_ns);
         let now = bpf_ktime_get_ns();
+        let may_pass = admits(settings, settings.debt_ns, clock, now)
+            && (packet.is_stream || admits(settings, 0, datagram_clock, now));
+        if !may_pass {
+            cold_path();
+            if direction == DIRECTION_DOWNLOAD && packet.is_stream && now < settings.grace_until_ns {
+                // Promised before there was a limit, and not charged to what comes after.
+                return Verdict::Pass;
+            }
+            if settings.config.rate_bps == 0
+                || ptr::read_volatile(clock) > now + settings.debt_ns + MARKED_DEBT_NS
+                || bpf_skb_ecn_set_ce(ctx.skb.skb) == 0
+            {
+                add(&raw mut (*stats).packets_dropped, 1);
+                add(&raw mut (*stats).bytes_dropped, bytes);
+                (*stats).cgroup_id_seen = bpf_skb_cgroup_id(ctx.as_ptr().cast());
+                trace!(ctx, "{} bytes of {} over the limit", bytes, packet.owner.tgid());
+                return Verdict::Drop;
+            }
+            add(&raw mut (*stats).packets_marked, 1);
+            add(&raw mut (*stats).bytes_marked, bytes);
+        }
+        let cost_ns = cost_ns(bytes, settings.config.rate_bps);
+        add(clock, cost_ns);
+        if !packet.is_stream {
+            add(datagram_clock, cost_ns);
+            add(&raw mut (*used).datagram_bytes, bytes);
+        }
+    }
+    Verdict::Pass
+}
+
+/// [`admit`] by a clock that other CPUs move as well. One that lags behind is set to its floor.
+///
+/// # Safety
+/// `clock` points to a live map value.
+#[inline(always)]
+unsafe fn admits(settings: &LimitSettings, debt_ns: u64, clock: *mut u64, now: u64) -> bool {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        let seen = ptr::read_volatile(clock);
         match admit(settings, debt_ns, seen, now) {
-            Admission::Pass => {}
-            // Where it fails, another CPU has just moved the clock, from the same floor.
+            Admission::Over => false,
+            Admission::Pass => true,
             Admission::PassFrom(floor) => {
+                // Where it fails, another CPU has just moved the clock, from the same floor.
                 atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
                     clock, seen, floor,
                 );
-            }
-            Admission::Over => {
-                cold_path();
-                if direction == DIRECTION_DOWNLOAD && packet.is_stream && now < settings.grace_until_ns {
-                    // Promised before there was a limit, and not charged to what comes after.
-                    return Verdict::Pass;
-                }
-                if settings.config.rate_bps == 0
-                    || seen > now + MARKED_DEBT_NS
-                    || bpf_skb_ecn_set_ce(ctx.skb.skb) == 0
-                {
-                    add(&raw mut (*stats).packets_dropped, 1);
-                    add(&raw mut (*stats).bytes_dropped, bytes);
-                    (*stats).cgroup_id_seen = bpf_skb_cgroup_id(ctx.as_ptr().cast());
-                    trace!(ctx, "{} bytes of {} over the limit", bytes, packet.owner.tgid());
-                    return Verdict::Drop;
-                }
-                add(&raw mut (*stats).packets_marked, 1);
-                add(&raw mut (*stats).bytes_marked, bytes);
+                true
             }
         }
-        add(clock, cost_ns(bytes, settings.config.rate_bps));
     }
-    Verdict::Pass
 }
 
 /// # Safety

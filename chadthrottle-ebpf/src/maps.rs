@@ -134,7 +134,7 @@ pub(crate) static CHANGES: Array<u64, 1> = Array::new();
 #[btf_map(name = "CHAD_LIMITS")]
 pub(crate) static LIMITS: Array<LimitSettings, { 2 * TARGETS as usize }> = Array::new();
 #[btf_map(name = "CHAD_CLOCKS")]
-pub(crate) static CLOCKS: Array<LimitState, { 2 * TARGETS as usize }> = Array::new();
+pub(crate) static CLOCKS: Array<LimitState, { 2 * TARGETS as usize }, MMAPABLE> = Array::new();
 
 /// Switches.
 #[btf_map(name = "CHAD_CONTROL")]

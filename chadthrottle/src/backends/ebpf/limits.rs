@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, MapData, MapError},
+    maps::{Array, HashMap, IterableMap, MapData, MapError},
 };
 use chadthrottle_common::{
     CgroupThrottleConfig, ControlFlags, DIRECTION_DOWNLOAD, DIRECTION_UPLOAD, FileId, LIMIT_IN_FORCE,
@@ -16,7 +16,7 @@ use chadthrottle_common::{
 use nix::time::{ClockId, clock_gettime};
 
 use super::object::take;
-use crate::backends::throttle::TrafficType;
+use crate::{backends::throttle::TrafficType, sys::bpf_map::Mapped};
 
 /// How long a target may save up what it does not use.
 ///
@@ -71,7 +71,9 @@ pub(super) struct Limit {
 /// The maps, by type.
 pub(super) struct Tables {
     limits: Array<MapData, LimitSettings>,
-    clocks: Array<MapData, LimitState>,
+    clocks: Mapped<LimitState>,
+    /// The map itself: programs that are loaded later look for it.
+    _clocks: Array<MapData, LimitState>,
     changes: Array<MapData, u64>,
     pub(super) members: HashMap<MapData, ProcessKey, Membership>,
     pub(super) programs: HashMap<MapData, FileId, u32>,
@@ -83,9 +85,11 @@ pub(super) struct Tables {
 
 impl Tables {
     pub(super) fn take(programs: &mut Ebpf, cgroup_id: u64) -> anyhow::Result<Self> {
+        let clocks: Array<MapData, LimitState> = take(programs, "CHAD_CLOCKS")?;
         let mut tables = Self {
             limits: take(programs, "CHAD_LIMITS")?,
-            clocks: take(programs, "CHAD_CLOCKS")?,
+            clocks: Mapped::new(clocks.map().fd(), 2 * TARGETS as usize).context("cannot map the clocks")?,
+            _clocks: clocks,
             changes: take(programs, "CHAD_CHANGES")?,
             members: take(programs, "CHAD_MEMBERS")?,
             programs: take(programs, "CHAD_LIM_PROG")?,
@@ -109,7 +113,7 @@ impl Tables {
         for direction in Direction::BOTH {
             let index = limit_index(target, direction.number());
             self.limits.set(index, LimitSettings::default(), 0)?;
-            self.clocks.set(index, LimitState::default(), 0)?;
+            self.clocks.set(index as usize, LimitState::default());
         }
         Ok(())
     }
@@ -146,7 +150,7 @@ impl Tables {
                 burst_size,
             },
             burst_ns: if rate_bps == 0 { 0 } else { cost_ns(burst_size, rate_bps) },
-            stream_debt_ns: nanoseconds(leniency.debt),
+            debt_ns: nanoseconds(leniency.debt),
             since_ns: now,
             grace_until_ns: now.saturating_add(nanoseconds(leniency.grace)),
             flags: LIMIT_IN_FORCE,
@@ -155,8 +159,17 @@ impl Tables {
     }
 
     /// What a limit did so far.
-    pub(super) fn stats(&self, target: u32, direction: Direction) -> Result<ThrottleStats, MapError> {
-        Ok(self.clocks.get(&limit_index(target, direction.number()), 0)?.stats)
+    pub(super) fn stats(&self, target: u32, direction: Direction) -> ThrottleStats {
+        self.state(target, direction).stats
+    }
+
+    /// IP bytes that have passed under a limit and were no TCP.
+    pub(super) fn datagram_bytes(&self, target: u32, direction: Direction) -> u64 {
+        self.state(target, direction).datagram_bytes
+    }
+
+    fn state(&self, target: u32, direction: Direction) -> LimitState {
+        self.clocks.get(limit_index(target, direction.number()) as usize).unwrap_or_default()
     }
 
     /// Tells the programs which kinds of limits there are, so that they look for no others.

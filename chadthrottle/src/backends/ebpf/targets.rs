@@ -136,17 +136,18 @@ impl Targets {
     }
 
     /// What a limit did so far.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn stats(
-        &self,
-        engine: &Engine,
-        subject: &Subject,
-        direction: Direction,
-    ) -> anyhow::Result<ThrottleStats> {
-        let Some(entry) = self.by_subject.get(subject) else { return Ok(ThrottleStats::default()) };
-        Ok(engine.limits.stats(entry.number, direction)?)
+    #[must_use]
+    pub fn stats(&self, engine: &Engine, subject: &Subject, direction: Direction) -> ThrottleStats {
+        let entry = self.by_subject.get(subject);
+        entry.map(|entry| engine.limits.stats(entry.number, direction)).unwrap_or_default()
+    }
+
+    /// IP bytes that have passed under a limit and were no TCP; `None` where there is no limit.
+    #[must_use]
+    pub fn datagram_bytes(&self, engine: &Engine, subject: &Subject, direction: Direction) -> Option<u64> {
+        let entry = self.by_subject.get(subject)?;
+        entry.limits.get(&direction)?;
+        Some(engine.limits.datagram_bytes(entry.number, direction))
     }
 
     /// Makes whoever is there already a member, and the owner of the sockets that it has open.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     ledger::Ledger,
     share::{Appetite, Wish, divide},
-    smooth::{real, whole},
+    smooth::{Smooth, real, whole},
     window::Window,
 };
 use crate::sys::tcp_socket::UNPACED;
@@ -15,6 +15,8 @@ const BURST: f64 = 3000.0;
 /// Bursts that are further apart than this, in seconds, are kept from coming together, so many of each socket.
 const LONG_LUMP: f64 = 0.05;
 const STAGGERED: f64 = 3.0;
+/// How long what passes beside connections is remembered, in seconds.
+const OTHERS: f64 = 0.3;
 /// What is left at least for those that can be held, of the whole.
 const LEAST_PART: f64 = 0.1;
 /// The golden ratio, for values that are spread evenly however few are taken.
@@ -50,6 +52,8 @@ pub(super) struct Control<A> {
     sockets: BTreeMap<u64, Controlled<A>>,
     /// How many sockets there have been.
     count: u32,
+    /// What passes beside them, in bytes a second.
+    others: Smooth,
 }
 
 /// One socket.
@@ -82,7 +86,12 @@ pub(super) trait Actuator {
 impl<A: Actuator> Control<A> {
     /// A limit in IP bytes a second.
     pub(super) fn new(limit: u64) -> Self {
-        Self { ledger: Ledger::new(real(limit.max(1))), sockets: BTreeMap::new(), count: 0 }
+        Self {
+            ledger: Ledger::new(real(limit.max(1))),
+            sockets: BTreeMap::new(),
+            count: 0,
+            others: Smooth::default(),
+        }
     }
 
     /// Never aims above the limit, not even to make up for what was missed.
@@ -127,10 +136,11 @@ impl<A: Actuator> Control<A> {
         self.sockets.remove(&socket);
     }
 
-    /// Takes in what sockets did, `dt` seconds after the last time, and divides anew. Sockets that were not looked at
-    /// stay as they were.
-    pub(super) fn tick(&mut self, dt: f64, seen: &[Seen]) {
-        let mut bytes = 0;
+    /// Takes in what sockets did, `dt` seconds after the last time, and `others` bytes that passed beside them under the
+    /// same limit, and divides anew. Sockets that were not looked at stay as they were.
+    pub(super) fn tick(&mut self, dt: f64, seen: &[Seen], others: u64) {
+        self.others.add(real(others) / dt, dt, OTHERS);
+        let mut bytes = others;
         for seen in seen {
             bytes += seen.bytes;
             let Some(socket) = self.sockets.get_mut(&seen.socket) else { continue };
@@ -155,7 +165,10 @@ impl<A: Actuator> Control<A> {
 
     fn divide(&mut self) {
         let wishes: Vec<Wish> = self.sockets.values().map(|socket| socket.wish).collect();
+        let limit = self.ledger.limit();
         let rate = self.ledger.rate(self.round_trip());
+        // What is beside them takes its part first: nobody can ask that to go slower.
+        let rate = (rate - self.others.get().min(limit)).max(limit * LEAST_PART);
         let mut caps = divide(rate, &wishes);
         // Whoever cannot be held to its part takes more, at the cost of the others.
         let floors = self.sockets.values().map(|socket| socket.actuator.floor());

@@ -6,11 +6,11 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use super::{
-    Achievable, Counted, Direction, FlowError, Passed,
+    Achievable, Beside, Counted, Direction, FlowError, Passed,
     guard::Guard,
     members::why_denied,
     target::{Limited, Place},
@@ -28,20 +28,20 @@ use crate::{
 const MOST_SHARING: u32 = 10_000;
 
 /// Flow control, shared by whichever backends use it. Its thread runs while there are limits.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SharedFlow(Arc<Engine>);
 
 impl Default for SharedFlow {
     /// Flow control that stands alone. Options are put back after a SIGKILL where a second process of ours may take hold
     /// of the same sockets.
     fn default() -> Self {
-        Self::new(Place::Alone)
+        Self::new(Place::Alone, Arc::new(|_, _| None))
     }
 }
 
-#[derive(Debug)]
 struct Engine {
     place: Place,
+    beside: Beside,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -54,16 +54,16 @@ struct State {
 }
 
 impl SharedFlow {
-    /// Flow control in front of something that drops or queues. Options are put back after a SIGKILL as well, and where
-    /// a limit turns out to be out of reach it is left to what is behind.
+    /// Flow control in front of something that drops or queues, and that knows what passes `beside` TCP. Options are put
+    /// back after a SIGKILL as well, and where a limit turns out to be out of reach, that is no news.
     #[must_use]
-    pub fn guarded() -> Self {
-        Self::new(Place::InFront)
+    pub fn in_front(beside: Beside) -> Self {
+        Self::new(Place::InFront, beside)
     }
 
-    fn new(place: Place) -> Self {
+    fn new(place: Place, beside: Beside) -> Self {
         let (state, changed) = (Mutex::default(), Condvar::default());
-        Self(Arc::new(Engine { place, state, changed }))
+        Self(Arc::new(Engine { place, beside, state, changed }))
     }
 
     /// Sets or changes a limit, in IP bytes a second. When this returns it is in force for all sockets that are open.
@@ -131,10 +131,10 @@ impl SharedFlow {
         self.0.lock().targets.get(subject)?.limit(direction)
     }
 
-    /// The longest round trip of the connections that are held; `None` where there are none.
+    /// Whether there are connections that it holds.
     #[must_use]
-    pub fn longest_round_trip(&self, subject: &Subject) -> Option<Duration> {
-        self.0.lock().targets.get(subject)?.longest_round_trip()
+    pub fn has_connections(&self, subject: &Subject) -> bool {
+        self.0.lock().targets.get(subject).is_some_and(Limited::has_connections)
     }
 
     /// What has passed under a limit.
@@ -184,7 +184,7 @@ impl Engine {
         let mut state = self.lock();
         while !state.targets.is_empty() {
             let count = u32::try_from(state.targets.len()).unwrap_or(u32::MAX).min(MOST_SHARING);
-            let steps = || state.targets.values_mut().map(|limited| limited.step(count)).min();
+            let steps = || state.targets.values_mut().map(|limited| limited.step(count, &*self.beside)).min();
             let next = match catch_unwind(AssertUnwindSafe(steps)) {
                 Ok(next) => next.unwrap_or_else(Instant::now),
                 // The panic has been told. Without a controller no socket may stay as it was last set.

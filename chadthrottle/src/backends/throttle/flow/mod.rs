@@ -46,6 +46,7 @@ pub use guard::run_if_asked;
 
 use std::io;
 
+use super::Subject;
 use crate::rate::scaled;
 
 /// Which way the traffic goes.
@@ -56,6 +57,9 @@ pub enum Direction {
     /// What is received.
     Download,
 }
+
+/// What has passed under the limit of a subject beside its TCP connections, in IP bytes; `None` where nobody knows.
+pub type Beside = std::sync::Arc<dyn Fn(&Subject, Direction) -> Option<u64> + Send + Sync>;
 
 /// Whether a limit can be held by flow control alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -104,7 +104,7 @@ impl Target {
                         self.seen(number, bytes, 0.05)
                     })
                     .collect();
-                self.control.tick(0.05, &seen);
+                self.control.tick(0.05, &seen, 0);
                 self.set();
             }
             for sender in &mut self.senders {

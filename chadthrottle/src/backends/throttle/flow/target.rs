@@ -15,7 +15,10 @@ use super::{
     setting::{apply, restore_pacing, restore_window},
     socket::{ESTABLISHED, Kind, Socket},
 };
-use crate::{backends::throttle::Target, sys::cpu_time};
+use crate::{
+    backends::throttle::{Subject, Target},
+    sys::cpu_time,
+};
 
 /// How often new sockets are looked for, and how often all are looked at, where that costs little.
 const SCAN: Duration = Duration::from_millis(10);
@@ -43,6 +46,9 @@ pub(super) enum Place {
     /// Something behind it holds what it cannot, and drops what is over.
     InFront,
 }
+
+/// What has passed under the limits of a target beside its connections, in IP bytes, where somebody counts that.
+pub(super) type Meter<'a> = dyn Fn(&Subject, Direction) -> Option<u64> + 'a;
 
 /// A target with its limits.
 #[derive(Debug)]
@@ -76,11 +82,18 @@ pub(super) struct Limit<A> {
     pub(super) control: Control<A>,
     passed: Passed,
     hopeless: u32,
+    /// What had passed beside it when it was last asked.
+    beside: Option<u64>,
 }
 
 impl<A: Actuator> Limit<A> {
     fn new(limit: u64, is_capped: bool) -> Self {
-        Self { control: Control::new(limit).capped(is_capped), passed: Passed::default(), hopeless: 0 }
+        Self {
+            control: Control::new(limit).capped(is_capped),
+            passed: Passed::default(),
+            hopeless: 0,
+            beside: None,
+        }
     }
 
     fn achievable(&self) -> Achievable {
@@ -198,9 +211,9 @@ impl Limited {
         self.upload.is_none() && self.download.is_none()
     }
 
-    /// The longest round trip of its connections.
-    pub(super) fn longest_round_trip(&self) -> Option<Duration> {
-        self.sockets.values().map(Socket::round_trip).max()
+    /// Whether it has connections that are held.
+    pub(super) fn has_connections(&self) -> bool {
+        !self.sockets.is_empty()
     }
 
     /// What has passed under it.
@@ -213,7 +226,7 @@ impl Limited {
     }
 
     /// Does what is due, and says when something is again. The time that may be spent is shared by so many `targets`.
-    pub(super) fn step(&mut self, targets: u32) -> Instant {
+    pub(super) fn step(&mut self, targets: u32, beside: &Meter<'_>) -> Instant {
         let now = Instant::now();
         if now >= self.next_scan {
             let before = cpu_time::of_this_thread();
@@ -229,7 +242,7 @@ impl Limited {
         let now = Instant::now();
         if now >= self.next_tick {
             let before = cpu_time::of_this_thread();
-            self.tick(now);
+            self.tick(now, beside);
             let took = cpu_time::of_this_thread().saturating_sub(before);
             self.next_tick = now + TICK.max(took * TICK_SHARE * targets).min(LONGEST_TICK * targets);
         }
@@ -315,7 +328,7 @@ impl Limited {
     }
 
     /// Reads what every socket has done, and sets what it may do.
-    fn tick(&mut self, now: Instant) {
+    fn tick(&mut self, now: Instant, beside: &Meter<'_>) {
         let dt = now.duration_since(self.last_tick).as_secs_f64().max(1e-3);
         self.last_tick = now;
         self.ticks += 1;
@@ -341,8 +354,9 @@ impl Limited {
                 received.push(incoming);
             }
         }
-        account(&mut self.upload, dt, &sent);
-        account(&mut self.download, dt, &received);
+        let subject = &self.target.subject;
+        account(&mut self.upload, dt, &sent, &|| beside(subject, Direction::Upload));
+        account(&mut self.download, dt, &received, &|| beside(subject, Direction::Download));
         self.warn_if_hopeless();
         self.apply();
     }
@@ -370,10 +384,8 @@ impl Limited {
                     return;
                 }
                 let target = &self.target;
-                if self.place == Place::InFront {
-                    log::debug!("flow control leaves what {target} receives to others");
-                    self.remove(Direction::Download);
-                } else {
+                // What is behind holds it; the less comes, the less has to be dropped there.
+                if self.place == Place::Alone {
                     log::warn!("{target} is not held to its download limit: {}", super::too_low(floor));
                 }
             }
@@ -422,8 +434,18 @@ fn forget(socket: &Socket, upload: &mut Option<Limit<Pace>>, download: &mut Opti
     }
 }
 
-fn account<A: Actuator>(limit: &mut Option<Limit<A>>, dt: f64, seen: &[Seen]) {
+fn account<A: Actuator>(
+    limit: &mut Option<Limit<A>>,
+    dt: f64,
+    seen: &[Seen],
+    beside: &dyn Fn() -> Option<u64>,
+) {
     let Some(limit) = limit else { return };
     limit.passed.bytes += seen.iter().map(|seen| seen.bytes).sum::<u64>();
-    limit.control.tick(dt, seen);
+    let mut others = 0;
+    if let Some(now) = beside() {
+        others = now.saturating_sub(limit.beside.unwrap_or(now));
+        limit.beside = Some(now);
+    }
+    limit.control.tick(dt, seen, others);
 }
