@@ -245,7 +245,7 @@ impl Backends {
             #[cfg(feature = "throttle-sockopt")]
             flow: super::throttle::flow::SharedFlow::default(),
             #[cfg(feature = "throttle-ebpf-cgroup")]
-            guarded_flow: super::throttle::flow::SharedFlow::in_front(super::throttle::ebpf_cgroup::beside(
+            guarded_flow: super::throttle::flow::SharedFlow::in_front(super::throttle::ebpf_cgroup::behind(
                 &engine,
             )),
             #[cfg(feature = "ebpf")]

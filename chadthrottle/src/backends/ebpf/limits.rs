@@ -163,12 +163,8 @@ impl Tables {
         self.state(target, direction).stats
     }
 
-    /// IP bytes that have passed under a limit and were no TCP.
-    pub(super) fn datagram_bytes(&self, target: u32, direction: Direction) -> u64 {
-        self.state(target, direction).datagram_bytes
-    }
-
-    fn state(&self, target: u32, direction: Direction) -> LimitState {
+    /// How far a limit has been used, and what it did.
+    pub(super) fn state(&self, target: u32, direction: Direction) -> LimitState {
         self.clocks.get(limit_index(target, direction.number()) as usize).unwrap_or_default()
     }
 

@@ -142,12 +142,18 @@ impl Targets {
         entry.map(|entry| engine.limits.stats(entry.number, direction)).unwrap_or_default()
     }
 
-    /// IP bytes that have passed under a limit and were no TCP; `None` where there is no limit.
+    /// IP bytes that have passed under a limit and were no TCP, and what it did so far; `None` where there is none.
     #[must_use]
-    pub fn datagram_bytes(&self, engine: &Engine, subject: &Subject, direction: Direction) -> Option<u64> {
+    pub fn use_of(
+        &self,
+        engine: &Engine,
+        subject: &Subject,
+        direction: Direction,
+    ) -> Option<(u64, ThrottleStats)> {
         let entry = self.by_subject.get(subject)?;
         entry.limits.get(&direction)?;
-        Some(engine.limits.datagram_bytes(entry.number, direction))
+        let state = engine.limits.state(entry.number, direction);
+        Some((state.datagram_bytes, state.stats))
     }
 
     /// Makes whoever is there already a member, and the owner of the sockets that it has open.

@@ -41,16 +41,20 @@ pub const CAPABILITIES: BackendCapabilities = BackendCapabilities {
     shapes: false,
 };
 
-/// What has passed under a target's limit and was no TCP, for flow control: that takes its part of the limit.
+/// What the programs have seen of a target, for the flow control in front of them.
 #[must_use]
-pub fn beside(engine: &SharedEngine) -> flow::Beside {
+pub fn behind(engine: &SharedEngine) -> flow::AskBehind {
     let engine = engine.clone();
     Arc::new(move |subject, direction| {
         let direction = match direction {
             flow::Direction::Upload => Direction::Upload,
             flow::Direction::Download => Direction::Download,
         };
-        engine.if_free(|engine| engine.targets().datagram_bytes(engine, subject, direction)).flatten()
+        let (datagrams, stats) =
+            engine.if_free(|engine| engine.targets().use_of(engine, subject, direction)).flatten()?;
+        // What is not taken from a socket that sends stays there, and is offered again.
+        let dropped = if direction == Direction::Download { stats.bytes_dropped } else { 0 };
+        Some(flow::Behind { datagrams, dropped })
     })
 }
 

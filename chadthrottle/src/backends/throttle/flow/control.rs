@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
+    Behind,
     ledger::Ledger,
     share::{Appetite, Wish, divide},
     smooth::{Smooth, real, whole},
@@ -136,11 +137,11 @@ impl<A: Actuator> Control<A> {
         self.sockets.remove(&socket);
     }
 
-    /// Takes in what sockets did, `dt` seconds after the last time, and `others` bytes that passed beside them under the
-    /// same limit, and divides anew. Sockets that were not looked at stay as they were.
-    pub(super) fn tick(&mut self, dt: f64, seen: &[Seen], others: u64) {
-        self.others.add(real(others) / dt, dt, OTHERS);
-        let mut bytes = others;
+    /// Takes in what sockets did, `dt` seconds after the last time, and what was seen `behind`, and divides anew. Sockets that were not looked at stay as they were.
+    pub(super) fn tick(&mut self, dt: f64, seen: &[Seen], behind: Behind) {
+        self.others.add(real(behind.datagrams) / dt, dt, OTHERS);
+        // What was dropped has to come again: to the limit it is as good as passed.
+        let mut bytes = behind.datagrams + behind.dropped;
         for seen in seen {
             bytes += seen.bytes;
             let Some(socket) = self.sockets.get_mut(&seen.socket) else { continue };

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    Achievable, Beside, Counted, Direction, FlowError, Passed,
+    Achievable, AskBehind, Counted, Direction, FlowError, Passed,
     guard::Guard,
     members::why_denied,
     target::{Limited, Place},
@@ -41,7 +41,7 @@ impl Default for SharedFlow {
 
 struct Engine {
     place: Place,
-    beside: Beside,
+    behind: AskBehind,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -54,16 +54,16 @@ struct State {
 }
 
 impl SharedFlow {
-    /// Flow control in front of something that drops or queues, and that knows what passes `beside` TCP. Options are put
+    /// Flow control in front of something that drops or queues, and that knows what else passes, and what it drops. Options are put
     /// back after a SIGKILL as well, and where a limit turns out to be out of reach, that is no news.
     #[must_use]
-    pub fn in_front(beside: Beside) -> Self {
-        Self::new(Place::InFront, beside)
+    pub fn in_front(behind: AskBehind) -> Self {
+        Self::new(Place::InFront, behind)
     }
 
-    fn new(place: Place, beside: Beside) -> Self {
+    fn new(place: Place, behind: AskBehind) -> Self {
         let (state, changed) = (Mutex::default(), Condvar::default());
-        Self(Arc::new(Engine { place, beside, state, changed }))
+        Self(Arc::new(Engine { place, behind, state, changed }))
     }
 
     /// Sets or changes a limit, in IP bytes a second. When this returns it is in force for all sockets that are open.
@@ -184,7 +184,7 @@ impl Engine {
         let mut state = self.lock();
         while !state.targets.is_empty() {
             let count = u32::try_from(state.targets.len()).unwrap_or(u32::MAX).min(MOST_SHARING);
-            let steps = || state.targets.values_mut().map(|limited| limited.step(count, &*self.beside)).min();
+            let steps = || state.targets.values_mut().map(|limited| limited.step(count, &*self.behind)).min();
             let next = match catch_unwind(AssertUnwindSafe(steps)) {
                 Ok(next) => next.unwrap_or_else(Instant::now),
                 // The panic has been told. Without a controller no socket may stay as it was last set.

@@ -58,8 +58,17 @@ pub enum Direction {
     Download,
 }
 
-/// What has passed under the limit of a subject beside its TCP connections, in IP bytes; `None` where nobody knows.
-pub type Beside = std::sync::Arc<dyn Fn(&Subject, Direction) -> Option<u64> + Send + Sync>;
+/// What whoever is behind flow control has seen of a subject's traffic under a limit, in IP bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Behind {
+    /// Passed, and was no TCP.
+    pub datagrams: u64,
+    /// Came in and was dropped, so that no socket has counted it.
+    pub dropped: u64,
+}
+
+/// Tells that; `None` where nobody knows.
+pub type AskBehind = std::sync::Arc<dyn Fn(&Subject, Direction) -> Option<Behind> + Send + Sync>;
 
 /// Whether a limit can be held by flow control alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::{
+    Behind,
     control::{Control, Open, Seen},
     smooth::{real, whole},
 };
@@ -104,7 +105,7 @@ impl Target {
                         self.seen(number, bytes, 0.05)
                     })
                     .collect();
-                self.control.tick(0.05, &seen, 0);
+                self.control.tick(0.05, &seen, Behind::default());
                 self.set();
             }
             for sender in &mut self.senders {

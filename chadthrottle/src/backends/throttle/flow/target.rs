@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Achievable, Counted, Direction, Passed,
+    Achievable, Behind, Counted, Direction, Passed,
     control::{Actuator, Control, Open, Pace, Seen},
     guard::Guard,
     members::Members,
@@ -47,8 +47,8 @@ pub(super) enum Place {
     InFront,
 }
 
-/// What has passed under the limits of a target beside its connections, in IP bytes, where somebody counts that.
-pub(super) type Meter<'a> = dyn Fn(&Subject, Direction) -> Option<u64> + 'a;
+/// What whoever is behind has seen of a target, where there is somebody.
+pub(super) type Meter<'a> = dyn Fn(&Subject, Direction) -> Option<Behind> + 'a;
 
 /// A target with its limits.
 #[derive(Debug)]
@@ -82,8 +82,8 @@ pub(super) struct Limit<A> {
     pub(super) control: Control<A>,
     passed: Passed,
     hopeless: u32,
-    /// What had passed beside it when it was last asked.
-    beside: Option<u64>,
+    /// What had been seen behind it when that was last asked.
+    behind: Option<Behind>,
 }
 
 impl<A: Actuator> Limit<A> {
@@ -92,7 +92,7 @@ impl<A: Actuator> Limit<A> {
             control: Control::new(limit).capped(is_capped),
             passed: Passed::default(),
             hopeless: 0,
-            beside: None,
+            behind: None,
         }
     }
 
@@ -226,7 +226,7 @@ impl Limited {
     }
 
     /// Does what is due, and says when something is again. The time that may be spent is shared by so many `targets`.
-    pub(super) fn step(&mut self, targets: u32, beside: &Meter<'_>) -> Instant {
+    pub(super) fn step(&mut self, targets: u32, behind: &Meter<'_>) -> Instant {
         let now = Instant::now();
         if now >= self.next_scan {
             let before = cpu_time::of_this_thread();
@@ -242,7 +242,7 @@ impl Limited {
         let now = Instant::now();
         if now >= self.next_tick {
             let before = cpu_time::of_this_thread();
-            self.tick(now, beside);
+            self.tick(now, behind);
             let took = cpu_time::of_this_thread().saturating_sub(before);
             self.next_tick = now + TICK.max(took * TICK_SHARE * targets).min(LONGEST_TICK * targets);
         }
@@ -328,7 +328,7 @@ impl Limited {
     }
 
     /// Reads what every socket has done, and sets what it may do.
-    fn tick(&mut self, now: Instant, beside: &Meter<'_>) {
+    fn tick(&mut self, now: Instant, behind: &Meter<'_>) {
         let dt = now.duration_since(self.last_tick).as_secs_f64().max(1e-3);
         self.last_tick = now;
         self.ticks += 1;
@@ -355,8 +355,8 @@ impl Limited {
             }
         }
         let subject = &self.target.subject;
-        account(&mut self.upload, dt, &sent, &|| beside(subject, Direction::Upload));
-        account(&mut self.download, dt, &received, &|| beside(subject, Direction::Download));
+        account(&mut self.upload, dt, &sent, &|| behind(subject, Direction::Upload));
+        account(&mut self.download, dt, &received, &|| behind(subject, Direction::Download));
         self.warn_if_hopeless();
         self.apply();
     }
@@ -438,14 +438,15 @@ fn account<A: Actuator>(
     limit: &mut Option<Limit<A>>,
     dt: f64,
     seen: &[Seen],
-    beside: &dyn Fn() -> Option<u64>,
+    behind: &dyn Fn() -> Option<Behind>,
 ) {
     let Some(limit) = limit else { return };
     limit.passed.bytes += seen.iter().map(|seen| seen.bytes).sum::<u64>();
-    let mut others = 0;
-    if let Some(now) = beside() {
-        others = now.saturating_sub(limit.beside.unwrap_or(now));
-        limit.beside = Some(now);
+    let mut since = Behind::default();
+    if let Some(now) = behind() {
+        let before = limit.behind.replace(now).unwrap_or(now);
+        since.datagrams = now.datagrams.saturating_sub(before.datagrams);
+        since.dropped = now.dropped.saturating_sub(before.dropped);
     }
-    limit.control.tick(dt, seen, others);
+    limit.control.tick(dt, seen, since);
 }
