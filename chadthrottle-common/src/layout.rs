@@ -150,6 +150,8 @@ pub struct LimitState {
     pub datagram_clock_ns: u64,
     /// IP bytes of that which have passed.
     pub datagram_bytes: u64,
+    /// Until when no TCP packet on a path with a short round trip passes (`CLOCK_MONOTONIC`, nanoseconds).
+    pub closed_until_ns: u64,
     /// What became of the target's packets.
     pub stats: ThrottleStats,
 }
@@ -196,8 +198,9 @@ assert_layout!(LimitSettings, 80, {
     config: CgroupThrottleConfig => 0, burst_ns: u64 => 32, debt_ns: u64 => 40, since_ns: u64 => 48,
     grace_until_ns: u64 => 56, flags: u32 => 64, priority: u32 => 68, mark: u32 => 72, _padding: u32 => 76,
 });
-assert_layout!(LimitState, 96, {
-    clock_ns: u64 => 0, datagram_clock_ns: u64 => 8, datagram_bytes: u64 => 16, stats: ThrottleStats => 24,
+assert_layout!(LimitState, 104, {
+    clock_ns: u64 => 0, datagram_clock_ns: u64 => 8, datagram_bytes: u64 => 16, closed_until_ns: u64 => 24,
+    stats: ThrottleStats => 32,
 });
 assert_layout!(ControlFlags, 40, {
     limits: u32 => 0, include_loopback: u32 => 4, only_chosen_interfaces: u32 => 8, local_prefixes: u32 => 12,

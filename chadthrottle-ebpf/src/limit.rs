@@ -32,6 +32,12 @@ const MARKED_DEBT_NS: u64 = NS_PER_SEC / 5;
 /// How many round trips flow control may take to even out what was too much.
 const DEBT_TRIPS: u64 = 25;
 
+/// A round trip of less is too short for any window that the kernel allows, where the limit is not high. Then a sender
+/// that has lost a segment is silent until its retransmission timer, 200 ms at least (`TCP_RTO_MIN`, include/net/tcp.h):
+/// the limit stays closed for most of that, instead of letting single segments through whose followers are lost again.
+const SHORT_TRIP_NS: u64 = 1_000_000;
+const CLOSED_NS: u64 = 150_000_000;
+
 /// What becomes of a packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -106,7 +112,9 @@ unsafe fn offer(
         let (clock, datagram_clock) = (&raw mut (*used).clock_ns, &raw mut (*used).datagram_clock_ns);
         let now = bpf_ktime_get_ns();
         let may_pass = if packet.is_stream {
-            admits(settings, 0, clock, now) || may_owe(ctx.skb.skb, settings, clock, now)
+            (now >= ptr::read_volatile(&raw const (*used).closed_until_ns)
+                && admits(settings, 0, clock, now))
+                || may_owe(ctx.skb.skb, settings, used, direction, now)
         } else {
             admits(settings, settings.debt_ns, clock, now) && admits(settings, 0, datagram_clock, now)
         };
@@ -145,11 +153,14 @@ unsafe fn offer(
 /// # Safety
 /// `skb` is the hook's own context, and `clock` points to a live map value.
 #[inline(always)]
-unsafe fn may_owe(skb: *mut __sk_buff, settings: &LimitSettings, clock: *mut u64, now: u64) -> bool {
+unsafe fn may_owe(
+    skb: *mut __sk_buff,
+    settings: &LimitSettings,
+    used: *mut LimitState,
+    direction: u32,
+    now: u64,
+) -> bool {
     cold_path();
-    if settings.debt_ns == 0 {
-        return false;
-    }
     // SAFETY: as promised by the caller; every pointer is checked before it is used.
     unsafe {
         let sk = (*skb).__bindgen_anon_2.sk;
@@ -159,9 +170,17 @@ unsafe fn may_owe(skb: *mut __sk_buff, settings: &LimitSettings, clock: *mut u64
             return false;
         }
         // Eighths of microseconds (`srtt_us`, include/linux/tcp.h).
-        let debt_ns = u64::from((*tcp).srtt_us) * (DEBT_TRIPS * 1000 / 8);
+        let trip_ns = u64::from((*tcp).srtt_us) * 1000 / 8;
+        let closed_until = &raw mut (*used).closed_until_ns;
+        if direction == DIRECTION_DOWNLOAD && trip_ns < SHORT_TRIP_NS {
+            if now >= ptr::read_volatile(closed_until) {
+                ptr::write_volatile(closed_until, now + CLOSED_NS);
+            }
+            return false;
+        }
+        let debt_ns = trip_ns * DEBT_TRIPS;
         let debt_ns = if debt_ns < settings.debt_ns { debt_ns } else { settings.debt_ns };
-        admits(settings, debt_ns, clock, now)
+        debt_ns != 0 && admits(settings, debt_ns, &raw mut (*used).clock_ns, now)
     }
 }
 
