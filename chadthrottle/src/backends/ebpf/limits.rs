@@ -23,7 +23,7 @@ use crate::{backends::throttle::TrafficType, sys::bpf_map::Mapped};
 /// TCP under a policer needs enough to outlast its shortest retransmission timeout, 200 ms (`TCP_RTO_MIN`,
 /// include/net/tcp.h): with less, what comes in during the silence after a loss is lost, and the connection
 /// collapses to a fraction of its limit. More lets the worst second grow by as much.
-const BURST: Duration = Duration::from_millis(240);
+const BURST: Duration = Duration::from_millis(210);
 
 /// Userspace counts changes of memberships up by more than the programs will meanwhile, so that no number comes twice.
 const CHANGE: u64 = 1 << 32;
