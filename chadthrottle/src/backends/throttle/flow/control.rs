@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     ledger::Ledger,
-    share::{Appetite, Wish, divide},
+    share::{Appetite, Done, Wish, divide},
     smooth::{real, whole},
     window::Window,
 };
@@ -12,9 +12,10 @@ use crate::sys::tcp_socket::UNPACED;
 
 /// Sockets are paced in bursts of two segments (`net.ipv4.tcp_min_tso_segs`): this many IP bytes at once.
 const BURST: f64 = 3000.0;
-/// Bursts that are further apart than this, in seconds, are kept from coming together, so many of each socket.
+/// Bursts that are further apart than this, in seconds, are kept from coming together; the first wait is at least this
+/// part of the others.
 const LONG_LUMP: f64 = 0.05;
-const STAGGERED: f64 = 3.0;
+const LEAST_WAIT: f64 = 0.25;
 /// What is left at least for those that can be held, of the whole.
 const LEAST_PART: f64 = 0.1;
 /// The golden ratio, for values that are spread evenly however few are taken.
@@ -39,6 +40,8 @@ pub(super) struct Seen {
     /// tells.
     pub(super) ahead: Option<u32>,
     pub(super) unit: u32,
+    /// Whether the program has given it more than it has sent.
+    pub(super) is_waiting: bool,
     /// Payload in a full segment, and IP bytes in it.
     pub(super) segment: (f64, f64),
 }
@@ -139,8 +142,11 @@ impl<A: Actuator> Control<A> {
                 socket.actuator.add(seen, socket.cap);
             }
             socket.round_trip = seen.round_trip;
-            let (cap, lump) = (socket.cap, A::lump(socket.cap));
-            socket.wish = socket.appetite.add(real(seen.bytes), seen.dt, cap, seen.round_trip, lump);
+            // What it does shows what it was given some time ago.
+            let cap = socket.cap;
+            let lump = A::lump(socket.appetite.could(cap));
+            let done = Done { bytes: real(seen.bytes), dt: seen.dt, is_waiting: seen.is_waiting };
+            socket.wish = socket.appetite.add(done, cap, seen.round_trip, lump);
         }
         let is_wanted = self.sockets.values().any(|socket| socket.wish == Wish::More);
         self.ledger.add(real(bytes), dt, is_wanted, self.round_trip());
@@ -218,14 +224,12 @@ pub(super) struct Pace {
 
 impl Pace {
     /// Connections that begin together would send their bursts together for ever, a target with many of them six
-    /// bursts in one second and five in the next. So each waits a little more or less between its first ones, in the
-    /// mean as long as it should: the kernel reckons the wait when a burst leaves.
+    /// bursts in one second and five in the next. So each waits for another part of the time after its first one: the
+    /// kernel reckons the wait when a burst leaves.
     fn stagger(&self) -> f64 {
-        let bursts = self.age / Self::lump(self.cap);
-        if Self::lump(self.cap) < LONG_LUMP || bursts >= STAGGERED {
-            return 1.0;
-        }
-        0.5 + (self.phase + bursts.floor() * GOLDEN).fract()
+        let lump = Self::lump(self.cap);
+        let part = self.phase.max(LEAST_WAIT);
+        if lump < LONG_LUMP || self.age >= part * lump { 1.0 } else { part }
     }
 }
 

@@ -8,6 +8,9 @@ use super::smooth::Smooth;
 
 /// A socket that uses this much of what it may would take more.
 const GREEDY: f64 = 0.8;
+/// The same of one that has more to send and sends it in bursts that are further apart than one looks: what it has
+/// taken is known to a burst only.
+const GREEDY_IN_BURSTS: f64 = 0.5;
 /// How far above what it takes a contented socket may go.
 const ROOM: f64 = 1.25;
 /// Rates are means over this many seconds, and over so many round trips.
@@ -44,6 +47,16 @@ pub(super) struct Appetite {
     moved: f64,
 }
 
+/// What a socket did within `dt` seconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Done {
+    /// IP bytes.
+    pub(super) bytes: f64,
+    pub(super) dt: f64,
+    /// Whether it has more than it has sent.
+    pub(super) is_waiting: bool,
+}
+
 impl Appetite {
     /// A socket that has moved so many bytes before.
     pub(super) fn new(moved: f64) -> Self {
@@ -55,10 +68,21 @@ impl Appetite {
         self.moved > BEGUN
     }
 
-    /// Takes in what it moved within `dt` seconds under a cap. `lump` is how long its cap takes to let one burst
+    /// What it could have used by now, where it may use a cap in bytes a second from now on.
+    pub(super) fn could(&self, cap: f64) -> f64 {
+        if self.could > 0.0 { self.could.min(cap) } else { cap }
+    }
+
+    /// Takes in what it did under a cap. `lump` is how long its cap takes to let one burst
     /// through, in seconds: no rate can be told from less than some of them.
-    pub(super) fn add(&mut self, bytes: f64, dt: f64, cap: f64, round_trip: f64, lump: f64) -> Wish {
+    pub(super) fn add(&mut self, done: Done, cap: f64, round_trip: f64, lump: f64) -> Wish {
+        let Done { bytes, dt, is_waiting } = done;
         let memory = MEMORY.max(ROUND_TRIPS * round_trip).max(4.0 * lump);
+        let is_bursty = is_waiting && lump > dt;
+        if is_bursty && self.age <= 0.0 {
+            // It may have sent its burst just before.
+            self.rate = Smooth::from(cap);
+        }
         let rate = self.rate.add(bytes / dt, dt, memory);
         self.age += dt;
         self.moved += bytes;
@@ -69,7 +93,9 @@ impl Appetite {
             Wish::New
         } else if self.idle > IDLE.max(4.0 * lump) || (bytes <= 0.0 && self.rate.get() <= 0.0) {
             Wish::Nothing
-        } else if rate >= GREEDY * self.could || self.age < memory + round_trip {
+        } else if rate >= self.could * if is_bursty { GREEDY_IN_BURSTS } else { GREEDY }
+            || self.age < memory + round_trip
+        {
             Wish::More
         } else {
             Wish::Enough(rate)

@@ -83,6 +83,7 @@ impl Target {
             least_trip: real(sender.round_trip as u64) / 1e3,
             window: sender.window,
             ahead: None,
+            is_waiting: false,
             unit: sender.unit,
             segment: (1.0, 1.0),
         }
