@@ -53,6 +53,8 @@ pub(super) struct Control<A> {
     sockets: BTreeMap<u64, Controlled<A>>,
     /// How many sockets there have been.
     count: u32,
+    /// IP bytes that came and were dropped before they reached a socket, since the last tick.
+    dropped: u64,
 }
 
 /// One socket.
@@ -85,7 +87,7 @@ pub(super) trait Actuator {
 impl<A: Actuator> Control<A> {
     /// A limit in IP bytes a second.
     pub(super) fn new(limit: u64) -> Self {
-        Self { ledger: Ledger::new(real(limit.max(1))), sockets: BTreeMap::new(), count: 0 }
+        Self { ledger: Ledger::new(real(limit.max(1))), sockets: BTreeMap::new(), count: 0, dropped: 0 }
     }
 
     /// Never aims above the limit, not even to make up for what was missed.
@@ -130,12 +132,21 @@ impl<A: Actuator> Control<A> {
         self.sockets.remove(&socket);
     }
 
+    /// So many IP bytes more came and were dropped before they reached a socket: windows let come more than arrives, and
+    /// are not as small as it seems.
+    pub(super) const fn add_dropped(&mut self, bytes: u64) {
+        self.dropped = self.dropped.saturating_add(bytes);
+    }
+
     /// Takes in what sockets did, `dt` seconds after the last time, and divides anew. Sockets that were not looked at
     /// stay as they were.
     pub(super) fn tick(&mut self, dt: f64, seen: &[Seen]) {
-        let mut bytes = 0;
+        let arrived = real(seen.iter().map(|seen| seen.bytes).sum());
+        // Whose it was is not known: everybody's, by what each has got. Where nothing has arrived it is told later.
+        let dropped = if arrived > 0.0 { real(std::mem::take(&mut self.dropped)) } else { 0.0 };
+        let came = if arrived > 0.0 { 1.0 + dropped / arrived } else { 1.0 };
         for seen in seen {
-            bytes += seen.bytes;
+            let seen = &Seen { bytes: whole(real(seen.bytes) * came), ..*seen };
             let Some(socket) = self.sockets.get_mut(&seen.socket) else { continue };
             // One that is idle tells nothing about its window.
             if socket.appetite.has_begun() && socket.wish != Wish::Nothing {
@@ -149,7 +160,7 @@ impl<A: Actuator> Control<A> {
             socket.wish = socket.appetite.add(done, cap, seen.round_trip, lump);
         }
         let is_wanted = self.sockets.values().any(|socket| socket.wish == Wish::More);
-        self.ledger.add(real(bytes), dt, is_wanted, self.round_trip());
+        self.ledger.add(arrived + dropped, dt, is_wanted, self.round_trip());
         self.divide();
     }
 

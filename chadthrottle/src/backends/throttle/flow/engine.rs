@@ -131,6 +131,14 @@ impl SharedFlow {
         self.0.lock().targets.get(&process)?.limit(direction)
     }
 
+    /// Tells of so many IP bytes more that passed under a limit's windows or paces and were then dropped by what is
+    /// behind flow control. Without a limit it is all the same.
+    pub fn tell_dropped(&self, process: ProcessId, direction: Direction, bytes: u64) {
+        if let Some(limited) = self.0.lock().targets.get_mut(&process) {
+            limited.add_dropped(direction, bytes);
+        }
+    }
+
     /// What has passed under a limit.
     #[must_use]
     pub fn passed(&self, process: ProcessId, direction: Direction) -> Passed {

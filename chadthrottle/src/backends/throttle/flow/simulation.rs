@@ -65,12 +65,15 @@ struct Target {
     senders: Vec<Sender>,
     last: Vec<f64>,
     received: Vec<f64>,
+    /// The part of what comes that something behind drops, and whether that is told.
+    dropped: f64,
+    tells: bool,
 }
 
 impl Target {
     fn new(limit: u64, senders: Vec<Sender>) -> Self {
         let last = vec![0.0; senders.len()];
-        Self { control: Control::new(limit), senders, last, received: Vec::new() }
+        Self { control: Control::new(limit), senders, last, received: Vec::new(), dropped: 0.0, tells: false }
     }
 
     fn seen(&self, number: usize, bytes: f64, dt: f64) -> Seen {
@@ -102,7 +105,10 @@ impl Target {
                     .map(|number| {
                         let received = self.senders[number].received(now - 1);
                         let bytes = received - std::mem::replace(&mut self.last[number], received);
-                        self.seen(number, bytes, 0.05)
+                        if self.tells {
+                            self.control.add_dropped(whole(bytes * self.dropped));
+                        }
+                        self.seen(number, bytes * (1.0 - self.dropped), 0.05)
                     })
                     .collect();
                 self.control.tick(0.05, &seen);
@@ -172,6 +178,19 @@ fn coarse_windows_are_right_in_the_mean() {
     let mut target = Target::new(130_000, vec![Sender::new(20, 1024)]);
     target.run(15_000);
     assert_holds(&target, 130_000.0, 2000);
+}
+
+#[test]
+fn what_is_dropped_behind_opens_no_window_when_it_is_told() {
+    let comes = |tells| {
+        let mut target = Target::new(1_000_000, vec![Sender::new(20, 128), Sender::new(20, 128)]);
+        target.control = Control::new(1_000_000).capped(true);
+        (target.dropped, target.tells) = (0.3, tells);
+        target.run(10_000);
+        target.rate(4000, 9999) / 1e6
+    };
+    assert!((comes(true) - 1.0).abs() < 0.03, "{}", comes(true));
+    assert!(comes(false) > 1.15, "{}", comes(false));
 }
 
 #[test]

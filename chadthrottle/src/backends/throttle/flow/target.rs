@@ -179,6 +179,16 @@ impl Limited {
         self.upload.is_none() && self.download.is_none()
     }
 
+    /// Something behind flow control has dropped so many IP bytes more.
+    pub(super) fn add_dropped(&mut self, direction: Direction, bytes: u64) {
+        match direction {
+            Direction::Upload => self.upload.iter_mut().for_each(|limit| limit.control.add_dropped(bytes)),
+            Direction::Download => {
+                self.download.iter_mut().for_each(|limit| limit.control.add_dropped(bytes))
+            }
+        }
+    }
+
     /// What has passed under it.
     pub(super) fn passed(&self, direction: Direction) -> Passed {
         let passed = match direction {
