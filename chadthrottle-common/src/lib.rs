@@ -23,9 +23,9 @@ pub mod traffic;
 pub mod wire;
 
 pub use layout::{
-    CgroupThrottleConfig, ControlFlags, DIRECTION_DOWNLOAD, DIRECTION_UPLOAD, LimitKey, LimitState,
-    MEMBER_INHERITED_BY_CHILDREN, Membership, TRAFFIC_TYPE_ALL, TRAFFIC_TYPE_INTERNET, TRAFFIC_TYPE_LOCAL,
-    ThrottleStats, TokenBucket,
+    CgroupThrottleConfig, ControlFlags, DIRECTION_DOWNLOAD, DIRECTION_UPLOAD, FileId, LIMIT_IN_FORCE,
+    LimitSettings, LimitState, MEMBER_BY_PROGRAM, Membership, TARGETS, TRAFFIC_TYPE_ALL,
+    TRAFFIC_TYPE_INTERNET, TRAFFIC_TYPE_LOCAL, ThrottleStats, TokenBucket, limit_index,
 };
 pub use scope::{SCOPE_INTERNET, SCOPE_LOCAL, scope_of_v4, scope_of_v6};
 pub use traffic::{

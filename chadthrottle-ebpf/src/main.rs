@@ -6,6 +6,7 @@
 //! | program | hook | does |
 //! | --- | --- | --- |
 //! | `socket_created` | `cgroup/sock_create` | writes the owner into the socket's own storage |
+//! | `connection_opens` | `sock_ops` | keeps the first window of a limited process's connections small |
 //! | `socket_sent`, `socket_received` | `tp_btf/sock_send_length`, `…recv_length` | make whoever uses a socket its owner |
 //! | `socket_released` | `cgroup/sock_release` | counts what was held back for a socket that nobody used |
 //! | `process_forked` | `tp_btf/sched_process_fork` | makes children members of their parent's target |
@@ -35,7 +36,11 @@ mod limit;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
+mod membership;
+#[cfg(target_arch = "bpf")]
 mod nobody;
+#[cfg(target_arch = "bpf")]
+mod opening;
 #[cfg(target_arch = "bpf")]
 mod owner;
 #[cfg(target_arch = "bpf")]
@@ -51,12 +56,18 @@ mod programs {
     use core::ffi::c_void;
 
     use aya_ebpf::{
-        macros::{btf_tracepoint, cgroup_skb, cgroup_sock, classifier},
-        programs::{BtfTracePointContext, SkBuffContext, SockContext, TcContext},
+        macros::{btf_tracepoint, cgroup_skb, cgroup_sock, classifier, sock_ops},
+        programs::{BtfTracePointContext, SkBuffContext, SockContext, SockOpsContext, TcContext},
     };
     use chadthrottle_common::{DIRECTION_DOWNLOAD, DIRECTION_UPLOAD, SocketOwner};
 
-    use crate::{account, forward, limit, owner, packet::Packet, process};
+    use crate::{
+        account, forward,
+        limit::{self, Verdict},
+        opening, owner,
+        packet::Packet,
+        process,
+    };
 
     /// The packet passes. (What the numbers mean on egress is at `BPF_PROG_CGROUP_INET_EGRESS_RUN_ARRAY`,
     /// include/linux/bpf-cgroup.h.)
@@ -65,7 +76,9 @@ mod programs {
     const DROP_INGRESS: i32 = 0;
     /// Egress: the packet is dropped as by a full queue (`NET_XMIT_DROP`). TCP keeps the segment, slows down and tries
     /// again (`tcp_write_xmit`), so that nothing is lost; UDP sees success, unless the program
-    /// asked to be told (`IP_RECVERR`). The other way to drop, 0, returns EPERM, which programs take for a firewall.
+    /// asked to be told (`IP_RECVERR`). The other way to drop, 0, returns EPERM, which programs take for a firewall. The
+    /// gentler one, 3, passes the packet and has TCP halve its window, each time: where the round trip is short that took
+    /// a third of what the limit allows.
     const DROP_EGRESS: i32 = 2;
 
     #[cgroup_sock(sock_create)]
@@ -86,6 +99,13 @@ mod programs {
                 owner::release_held(socket);
             }
         }
+        1
+    }
+
+    #[sock_ops]
+    pub(crate) fn connection_opens(ctx: SockOpsContext) -> u32 {
+        opening::choose_window(&ctx);
+        // The reply stands in the context.
         1
     }
 
@@ -147,7 +167,7 @@ mod programs {
     #[cgroup_skb(egress)]
     pub(crate) fn packet_leaves(ctx: SkBuffContext) -> i32 {
         let Some(packet) = Packet::counted(&ctx, DIRECTION_UPLOAD) else { return PASS };
-        if !limit::admits(&ctx, &packet, DIRECTION_UPLOAD) {
+        if limit::verdict(&ctx, &packet, DIRECTION_UPLOAD) == Verdict::Drop {
             return DROP_EGRESS;
         }
         account::count(&packet, DIRECTION_UPLOAD);
@@ -157,7 +177,7 @@ mod programs {
     #[cgroup_skb(ingress)]
     pub(crate) fn packet_arrives(ctx: SkBuffContext) -> i32 {
         let Some(packet) = Packet::counted(&ctx, DIRECTION_DOWNLOAD) else { return PASS };
-        if !limit::admits(&ctx, &packet, DIRECTION_DOWNLOAD) {
+        if limit::verdict(&ctx, &packet, DIRECTION_DOWNLOAD) == Verdict::Drop {
             return DROP_INGRESS;
         }
         account::count(&packet, DIRECTION_DOWNLOAD);

@@ -8,8 +8,10 @@ pub mod capability;
 pub mod cgroup;
 #[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-sockopt"))]
 pub mod cpu_time;
+#[cfg(feature = "ebpf")]
+pub mod file_id;
 pub mod inet_diag;
-#[cfg(any(feature = "ebpf", feature = "monitor-pnet"))]
+#[cfg(any(feature = "ebpf", feature = "monitor-pnet", feature = "throttle-sockopt"))]
 pub mod links;
 #[cfg(feature = "ebpf")]
 pub mod memory;

@@ -3,16 +3,15 @@
 use anyhow::{Context, anyhow};
 use aya::{
     Btf, Ebpf, EbpfLoader, Endianness,
-    maps::{Array, HashMap, MapData, MapError, PerCpuHashMap, SkStorage},
-    programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock},
+    maps::{Array, MapData, MapError, SkStorage},
+    programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, SockOps},
 };
-use chadthrottle_common::{
-    ControlFlags, LimitKey, LimitState, Membership, ProcessKey, SocketOwner, ThrottleStats,
-};
+use chadthrottle_common::{ControlFlags, SocketOwner};
 use log::LevelFilter;
 
 use super::{
     accounts::Accounts,
+    limits,
     messages::Messages,
     network::Network,
     object::{program, take},
@@ -35,9 +34,7 @@ pub struct Engine {
     owners: SkStorage<MapData, SocketOwner>,
     accounts: Accounts,
     network: Network,
-    pub(super) members: HashMap<MapData, ProcessKey, Membership>,
-    pub(super) limits: HashMap<MapData, LimitKey, LimitState>,
-    pub(super) stats: PerCpuHashMap<MapData, LimitKey, ThrottleStats>,
+    pub(super) limits: limits::Tables,
     control: Array<MapData, ControlFlags>,
     pub(super) control_flags: ControlFlags,
     targets: Targets,
@@ -96,9 +93,7 @@ impl Engine {
             owners: take(&mut programs, "CHAD_OWNERS")?,
             accounts: Accounts::take(&mut programs, cpus)?,
             network: Network::open(&mut programs, options)?,
-            members: take(&mut programs, "CHAD_MEMBERS")?,
-            limits: take(&mut programs, "CHAD_LIMITS")?,
-            stats: take(&mut programs, "CHAD_STATS")?,
+            limits: limits::Tables::take(&mut programs, cgroup.id)?,
             control,
             control_flags,
             targets: Targets::default(),
@@ -137,6 +132,10 @@ impl Engine {
             socket.load().with_context(|| format!("loading {name}"))?;
             socket.attach(&self.cgroup.dir, ATTACH).with_context(|| format!("attaching {name}"))?;
         }
+        let name = "connection_opens";
+        let opens: &mut SockOps = program(&mut self.programs, name)?;
+        opens.load().with_context(|| format!("loading {name}"))?;
+        opens.attach(&self.cgroup.dir, ATTACH).with_context(|| format!("attaching {name}"))?;
         Ok(())
     }
 
@@ -240,12 +239,16 @@ impl Engine {
         Ok(())
     }
 
-    /// Tells the packet path whether to look for limits at all.
+    /// Tells the programs which limits to look for, if any: those of so many targets, with cgroups at these depths.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub(super) fn announce_limits(&mut self, count: usize) -> Result<(), MapError> {
-        self.control_flags.limits = u32::try_from(count).unwrap_or(u32::MAX);
+    pub(super) fn announce_limits(
+        &mut self,
+        targets: usize,
+        depths: impl Iterator<Item = u32>,
+    ) -> Result<(), MapError> {
+        self.limits.announce(&mut self.control_flags, targets, depths);
         self.control.set(0, self.control_flags, 0)
     }
 }
@@ -260,6 +263,11 @@ fn constants(types: &KernelTypes) -> anyhow::Result<Vec<(&'static str, u32)>> {
         ("TASK_SIGNAL", "task_struct", "signal"),
         ("SIGNAL_LIVE", "signal_struct", "live"),
         ("BINPRM_INTERP", "linux_binprm", "interp"),
+        ("BINPRM_FILE", "linux_binprm", "file"),
+        ("FILE_INODE", "file", "f_inode"),
+        ("INODE_NUMBER", "inode", "i_ino"),
+        ("INODE_SUPERBLOCK", "inode", "i_sb"),
+        ("SUPERBLOCK_DEVICE", "super_block", "s_dev"),
         ("SKB_SK", "sk_buff", "sk"),
         ("SOCK_LOCK_OWNED", "sock", "sk_lock.owned"),
         ("SOCK_NET", "sock", "__sk_common.skc_net"),

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::{
+    Behind,
     ledger::Ledger,
     share::{Appetite, Done, Wish, divide},
-    smooth::{real, whole},
+    smooth::{Smooth, real, whole},
     window::Window,
 };
 use crate::sys::tcp_socket::UNPACED;
@@ -16,6 +17,8 @@ const BURST: f64 = 3000.0;
 /// part of the others.
 const LONG_LUMP: f64 = 0.05;
 const LEAST_WAIT: f64 = 0.25;
+/// How long what passes beside connections is remembered, in seconds.
+const OTHERS: f64 = 0.3;
 /// What is left at least for those that can be held, of the whole.
 const LEAST_PART: f64 = 0.1;
 /// The golden ratio, for values that are spread evenly however few are taken.
@@ -53,8 +56,8 @@ pub(super) struct Control<A> {
     sockets: BTreeMap<u64, Controlled<A>>,
     /// How many sockets there have been.
     count: u32,
-    /// IP bytes that came and were dropped before they reached a socket, since the last tick.
-    dropped: u64,
+    /// What passes beside them, in bytes a second.
+    others: Smooth,
 }
 
 /// One socket.
@@ -87,7 +90,12 @@ pub(super) trait Actuator {
 impl<A: Actuator> Control<A> {
     /// A limit in IP bytes a second.
     pub(super) fn new(limit: u64) -> Self {
-        Self { ledger: Ledger::new(real(limit.max(1))), sockets: BTreeMap::new(), count: 0, dropped: 0 }
+        Self {
+            ledger: Ledger::new(real(limit.max(1))),
+            sockets: BTreeMap::new(),
+            count: 0,
+            others: Smooth::default(),
+        }
     }
 
     /// Never aims above the limit, not even to make up for what was missed.
@@ -132,19 +140,15 @@ impl<A: Actuator> Control<A> {
         self.sockets.remove(&socket);
     }
 
-    /// So many IP bytes more came and were dropped before they reached a socket: windows let come more than arrives, and
-    /// are not as small as it seems.
-    pub(super) const fn add_dropped(&mut self, bytes: u64) {
-        self.dropped = self.dropped.saturating_add(bytes);
-    }
-
-    /// Takes in what sockets did, `dt` seconds after the last time, and divides anew. Sockets that were not looked at
-    /// stay as they were.
-    pub(super) fn tick(&mut self, dt: f64, seen: &[Seen]) {
-        let arrived = real(seen.iter().map(|seen| seen.bytes).sum());
-        // Whose it was is not known: everybody's, by what each has got. Where nothing has arrived it is told later.
-        let dropped = if arrived > 0.0 { real(std::mem::take(&mut self.dropped)) } else { 0.0 };
-        let came = if arrived > 0.0 { 1.0 + dropped / arrived } else { 1.0 };
+    /// Takes in what sockets did, `dt` seconds after the last time, and what was seen `behind`, and divides anew. Sockets
+    /// that were not looked at stay as they were.
+    pub(super) fn tick(&mut self, dt: f64, seen: &[Seen], behind: Behind) {
+        self.others.add(real(behind.datagrams) / dt, dt, OTHERS);
+        // What was dropped has to come again: to the limit it is as good as passed.
+        let arrived: u64 = seen.iter().map(|seen| seen.bytes).sum();
+        let bytes = arrived + behind.datagrams + behind.dropped;
+        // And windows have let it come, whose it was is not known: they are not as small as it seems.
+        let came = 1.0 + real(behind.dropped) / real(arrived.max(1));
         for seen in seen {
             let seen = &Seen { bytes: whole(real(seen.bytes) * came), ..*seen };
             let Some(socket) = self.sockets.get_mut(&seen.socket) else { continue };
@@ -160,7 +164,7 @@ impl<A: Actuator> Control<A> {
             socket.wish = socket.appetite.add(done, cap, seen.round_trip, lump);
         }
         let is_wanted = self.sockets.values().any(|socket| socket.wish == Wish::More);
-        self.ledger.add(arrived + dropped, dt, is_wanted, self.round_trip());
+        self.ledger.add(real(bytes), dt, is_wanted, self.round_trip());
         self.divide();
     }
 
@@ -172,7 +176,10 @@ impl<A: Actuator> Control<A> {
 
     fn divide(&mut self) {
         let wishes: Vec<Wish> = self.sockets.values().map(|socket| socket.wish).collect();
+        let limit = self.ledger.limit();
         let rate = self.ledger.rate(self.round_trip());
+        // What is beside them takes its part first: nobody can ask that to go slower.
+        let rate = (rate - self.others.get().min(limit)).max(limit * LEAST_PART);
         let mut caps = divide(rate, &wishes);
         // Whoever cannot be held to its part takes more, at the cost of the others.
         let floors = self.sockets.values().map(|socket| socket.actuator.floor());

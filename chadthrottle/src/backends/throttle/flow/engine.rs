@@ -10,14 +10,13 @@ use std::{
 };
 
 use super::{
-    Achievable, Direction, FlowError, Passed,
+    Achievable, AskBehind, Counted, Direction, FlowError, Passed,
     guard::Guard,
     members::why_denied,
     target::{Limited, Place},
 };
 use crate::{
-    backends::throttle::{Scope, Target},
-    process::ProcessId,
+    backends::throttle::{Subject, Target},
     sys::{
         capability::{SYS_PTRACE, first_missing},
         cpu_time::prefer_this_thread,
@@ -29,42 +28,42 @@ use crate::{
 const MOST_SHARING: u32 = 10_000;
 
 /// Flow control, shared by whichever backends use it. Its thread runs while there are limits.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SharedFlow(Arc<Engine>);
 
 impl Default for SharedFlow {
     /// Flow control that stands alone. Options are put back after a SIGKILL where a second process of ours may take hold
     /// of the same sockets.
     fn default() -> Self {
-        Self::new(Place::Alone)
+        Self::new(Place::Alone, Arc::new(|_, _| None))
     }
 }
 
-#[derive(Debug)]
 struct Engine {
     place: Place,
+    behind: AskBehind,
     state: Mutex<State>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    targets: BTreeMap<ProcessId, Limited>,
+    targets: BTreeMap<Subject, Limited>,
     runs: bool,
     guard: Option<Arc<Guard>>,
 }
 
 impl SharedFlow {
-    /// Flow control in front of something that drops or queues. Options are put back after a SIGKILL as well, and where
-    /// a limit turns out to be out of reach it is left to what is behind.
+    /// Flow control in front of something that drops or queues, and that knows what else passes, and what it drops. Options are put
+    /// back after a SIGKILL as well, and where a limit turns out to be out of reach, that is no news.
     #[must_use]
-    pub fn guarded() -> Self {
-        Self::new(Place::InFront)
+    pub fn in_front(behind: AskBehind) -> Self {
+        Self::new(Place::InFront, behind)
     }
 
-    fn new(place: Place) -> Self {
+    fn new(place: Place, behind: AskBehind) -> Self {
         let (state, changed) = (Mutex::default(), Condvar::default());
-        Self(Arc::new(Engine { place, state, changed }))
+        Self(Arc::new(Engine { place, behind, state, changed }))
     }
 
     /// Sets or changes a limit, in IP bytes a second. When this returns it is in force for all sockets that are open.
@@ -78,13 +77,14 @@ impl SharedFlow {
         target: &Target,
         direction: Direction,
         limit: u64,
-        include_loopback: bool,
+        counted: &Counted,
     ) -> Result<Achievable, FlowError> {
-        if target.scope == Scope::Descendants {
+        if matches!(target.subject, Subject::Descendants(_)) {
             adopt_orphans()?;
         }
         let mut state = self.0.lock();
-        let achievable = if let Some(limited) = state.targets.get_mut(&target.id) {
+        let achievable = if let Some(limited) = state.targets.get_mut(&target.subject) {
+            limited.count(counted);
             limited.set(direction, limit)
         } else {
             let place = self.0.place;
@@ -96,9 +96,9 @@ impl SharedFlow {
                 }
                 Place::Alone => None,
             };
-            let limited = Limited::new(target, include_loopback, place, guard)
-                .map_err(|error| refused(target, &error))?;
-            state.targets.entry(target.id).or_insert(limited).set(direction, limit)
+            let limited =
+                Limited::new(target, counted, place, guard).map_err(|error| refused(target, &error))?;
+            state.targets.entry(target.subject.clone()).or_insert(limited).set(direction, limit)
         };
         if !state.runs {
             let engine = Arc::clone(&self.0);
@@ -110,10 +110,10 @@ impl SharedFlow {
     }
 
     /// Takes a limit away, and puts the options of all sockets back. No limit is no error.
-    pub fn release(&self, process: ProcessId, direction: Direction) {
+    pub fn release(&self, subject: &Subject, direction: Direction) {
         let mut state = self.0.lock();
-        if state.targets.get_mut(&process).is_some_and(|limited| limited.remove(direction)) {
-            state.targets.remove(&process);
+        if state.targets.get_mut(subject).is_some_and(|limited| limited.remove(direction)) {
+            state.targets.remove(subject);
             self.0.changed.notify_all();
         }
     }
@@ -127,22 +127,20 @@ impl SharedFlow {
 
     /// The limit in force, in IP bytes a second.
     #[must_use]
-    pub fn limit(&self, process: ProcessId, direction: Direction) -> Option<u64> {
-        self.0.lock().targets.get(&process)?.limit(direction)
+    pub fn limit(&self, subject: &Subject, direction: Direction) -> Option<u64> {
+        self.0.lock().targets.get(subject)?.limit(direction)
     }
 
-    /// Tells of so many IP bytes more that passed under a limit's windows or paces and were then dropped by what is
-    /// behind flow control. Without a limit it is all the same.
-    pub fn tell_dropped(&self, process: ProcessId, direction: Direction, bytes: u64) {
-        if let Some(limited) = self.0.lock().targets.get_mut(&process) {
-            limited.add_dropped(direction, bytes);
-        }
+    /// Whether there are connections that it holds.
+    #[must_use]
+    pub fn has_connections(&self, subject: &Subject) -> bool {
+        self.0.lock().targets.get(subject).is_some_and(Limited::has_connections)
     }
 
     /// What has passed under a limit.
     #[must_use]
-    pub fn passed(&self, process: ProcessId, direction: Direction) -> Passed {
-        self.0.lock().targets.get(&process).map(|limited| limited.passed(direction)).unwrap_or_default()
+    pub fn passed(&self, subject: &Subject, direction: Direction) -> Passed {
+        self.0.lock().targets.get(subject).map(|limited| limited.passed(direction)).unwrap_or_default()
     }
 }
 
@@ -155,7 +153,7 @@ fn refused(target: &Target, error: &io::Error) -> FlowError {
     match error.raw_os_error() {
         Some(nix::libc::ESRCH) => FlowError::Ended,
         None if error.kind() == io::ErrorKind::NotFound => FlowError::Ended,
-        _ => FlowError::Denied(why_denied(target.id.pid, error)),
+        _ => FlowError::Denied(why_denied(target.subject.process().map_or(0, |id| id.pid), error)),
     }
 }
 
@@ -186,7 +184,7 @@ impl Engine {
         let mut state = self.lock();
         while !state.targets.is_empty() {
             let count = u32::try_from(state.targets.len()).unwrap_or(u32::MAX).min(MOST_SHARING);
-            let steps = || state.targets.values_mut().map(|limited| limited.step(count)).min();
+            let steps = || state.targets.values_mut().map(|limited| limited.step(count, &*self.behind)).min();
             let next = match catch_unwind(AssertUnwindSafe(steps)) {
                 Ok(next) => next.unwrap_or_else(Instant::now),
                 // The panic has been told. Without a controller no socket may stay as it was last set.

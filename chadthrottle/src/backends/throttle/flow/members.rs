@@ -1,20 +1,27 @@
 //! Which processes a target is.
 
-use std::{collections::HashMap, io, os::fd::RawFd};
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    os::fd::RawFd,
+    time::{Duration, Instant},
+};
 
 use crate::{
-    backends::throttle::{Scope, Target},
+    backends::throttle::{Subject, Target, processes::belongs},
     process::ProcessId,
     sys::{
         pidfd::PidFd,
         proc_children::{children, is_own, ptrace_scope},
-        proc_fd::Descriptors,
+        proc_fd::{self, Descriptors},
         tcp_socket::TcpSocket,
     },
 };
 
 /// A descriptor that nobody has.
 const NO_DESCRIPTOR: RawFd = RawFd::MAX;
+/// How often processes are asked again what they are: they may execute another program, or become another user's.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// One process of a target.
 #[derive(Debug)]
@@ -27,8 +34,11 @@ pub(super) struct Member {
 /// The processes of a target.
 #[derive(Debug)]
 pub(super) struct Members {
-    scope: Scope,
-    members: Vec<Member>,
+    subject: Subject,
+    known: Vec<Member>,
+    /// Those that are not, as far as they have been asked.
+    others: HashSet<i32>,
+    asked_since: Instant,
     /// A child of ours that is none of the target's.
     guard: Option<i32>,
 }
@@ -69,9 +79,18 @@ impl Members {
     /// # Errors
     /// When it has ended, or is not ours to take hold of (`EPERM`).
     pub(super) fn new(target: &Target, guard: Option<i32>) -> io::Result<Self> {
-        let member = Member::open(target.id)?;
-        member.check_access()?;
-        let mut members = Self { scope: target.scope, members: vec![member], guard };
+        let mut members = Self {
+            subject: target.subject.clone(),
+            known: Vec::new(),
+            others: HashSet::new(),
+            asked_since: Instant::now(),
+            guard,
+        };
+        if let Some(id) = target.subject.process() {
+            let member = Member::open(id)?;
+            member.check_access()?;
+            members.known.push(member);
+        }
         members.refresh();
         Ok(members)
     }
@@ -80,7 +99,7 @@ impl Members {
     /// descriptor that was there the last time is taken for what it was.
     pub(super) fn sockets(&mut self, afresh: bool) -> HashMap<u32, Vec<(i32, RawFd)>> {
         let mut open: HashMap<u32, Vec<_>> = HashMap::new();
-        for member in &mut self.members {
+        for member in &mut self.known {
             let pid = member.id.pid;
             for (fd, inode) in member.descriptors.sockets(pid, afresh).unwrap_or_default() {
                 open.entry(inode).or_default().push((pid, fd));
@@ -91,35 +110,62 @@ impl Members {
 
     /// The process with this pid, if it is one.
     pub(super) fn get(&self, pid: i32) -> Option<&Member> {
-        self.members.iter().find(|member| member.id.pid == pid)
+        self.known.iter().find(|member| member.id.pid == pid)
     }
 
-    /// Forgets those that have ended, and takes hold of those that have been started since.
+    /// Forgets those that have ended, and takes hold of those that have come since.
     pub(super) fn refresh(&mut self) {
-        self.members.retain(|member| !member.handle.has_ended());
-        if self.scope == Scope::Process {
-            return;
+        self.known.retain(|member| !member.handle.has_ended());
+        match self.subject {
+            Subject::Process(_) => {}
+            Subject::Descendants(_) => self.find_descendants(),
+            Subject::Program(_) | Subject::Cgroup(_) | Subject::User(_) => self.find_others_of_a_kind(),
         }
+    }
+
+    fn find_descendants(&mut self) {
         // What lost its parent is ours (see `adopt_orphans`). Nothing else that we start lives longer than a moment.
         let mut parents: Vec<i32> = vec![std::process::id().cast_signed()];
-        parents.extend(self.members.iter().map(|member| member.id.pid));
+        parents.extend(self.known.iter().map(|member| member.id.pid));
         while let Some(parent) = parents.pop() {
             for pid in children(parent) {
-                if self.get(pid).is_some() || self.guard == Some(pid) {
-                    continue;
+                let is_known = self.get(pid).is_some() || self.guard == Some(pid);
+                if !is_known && self.add(pid) {
+                    parents.push(pid);
                 }
-                let member = ProcessId::running(pid).ok().and_then(|id| Member::open(id).ok());
-                let Some(member) = member else { continue };
-                if let Err(error) = member.check_access() {
-                    log::warn!(
-                        "what process {pid} sends and receives is not limited: {}",
-                        why_denied(pid, &error)
-                    );
-                }
-                self.members.push(member);
-                parents.push(pid);
             }
         }
+    }
+
+    fn find_others_of_a_kind(&mut self) {
+        if self.asked_since.elapsed() > ASK_AGAIN {
+            self.asked_since = Instant::now();
+            self.others.clear();
+            let subject = &self.subject;
+            self.known.retain(|member| belongs(member.id.pid, subject));
+        }
+        // Who cannot be listed cannot be found; the next time will tell.
+        let Ok(pids) = proc_fd::pids() else { return };
+        for pid in pids {
+            if self.others.contains(&pid) || self.get(pid).is_some() || self.guard == Some(pid) {
+                continue;
+            }
+            if !belongs(pid, &self.subject) || !self.add(pid) {
+                self.others.insert(pid);
+            }
+        }
+    }
+
+    /// Takes hold of a process, if it is still there.
+    fn add(&mut self, pid: i32) -> bool {
+        let Some(member) = ProcessId::running(pid).ok().and_then(|id| Member::open(id).ok()) else {
+            return false;
+        };
+        if let Err(error) = member.check_access() {
+            log::warn!("what process {pid} sends and receives is not limited: {}", why_denied(pid, &error));
+        }
+        self.known.push(member);
+        true
     }
 }
 

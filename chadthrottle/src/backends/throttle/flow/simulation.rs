@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::{
+    Behind,
     control::{Control, Open, Seen},
     smooth::{real, whole},
 };
@@ -101,17 +102,17 @@ impl Target {
                 }
                 self.set();
             } else if now.is_multiple_of(TICK) {
+                let mut lost = 0.0;
                 let seen: Vec<_> = (0..self.senders.len())
                     .map(|number| {
                         let received = self.senders[number].received(now - 1);
                         let bytes = received - std::mem::replace(&mut self.last[number], received);
-                        if self.tells {
-                            self.control.add_dropped(whole(bytes * self.dropped));
-                        }
+                        lost += bytes * self.dropped;
                         self.seen(number, bytes * (1.0 - self.dropped), 0.05)
                     })
                     .collect();
-                self.control.tick(0.05, &seen);
+                let dropped = if self.tells { whole(lost) } else { 0 };
+                self.control.tick(0.05, &seen, Behind { dropped, ..Behind::default() });
                 self.set();
             }
             for sender in &mut self.senders {

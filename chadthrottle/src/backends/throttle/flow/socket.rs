@@ -3,6 +3,7 @@
 use std::{io, net::IpAddr, os::fd::RawFd, time::Duration};
 
 use super::{
+    Counted,
     control::Seen,
     guard::{Guard, Note, Originals},
     held::{Clamp, Pacing},
@@ -31,7 +32,8 @@ pub(super) struct Socket {
     pub(super) inode: u32,
     /// Which processes have it open, and as what.
     pub(super) holders: Vec<(i32, RawFd)>,
-    remote: IpAddr,
+    /// Its own address, and its peer's.
+    ends: (IpAddr, IpAddr),
     info: TcpInfo,
     /// When it was last read, in seconds.
     pub(super) read_at: f64,
@@ -60,7 +62,7 @@ impl Kind {
         members: &Members,
         (pid, fd): (i32, RawFd),
         inode: u32,
-        include_loopback: bool,
+        counted: &Counted,
         now: f64,
     ) -> io::Result<Self> {
         let Some(member) = members.get(pid) else { return Ok(Self::NotYet) };
@@ -72,14 +74,14 @@ impl Kind {
         let Ok((local, remote)) = socket.ends() else { return Ok(Self::NotYet) };
         // A socket of family AF_INET6 may speak IPv4: its addresses are mapped then.
         let (local, remote) = (local.ip().to_canonical(), remote.ip().to_canonical());
-        if !include_loopback && is_loopback(local, remote) {
+        if !counted.contains(local, remote) {
             return Ok(Self::Other);
         }
         Ok(Self::Connection(Box::new(Socket {
             cookie: socket.cookie()?,
             inode,
             holders: vec![(pid, fd)],
-            remote,
+            ends: (local, remote),
             info,
             read_at: now,
             pacing: None,
@@ -88,10 +90,6 @@ impl Kind {
             told: Originals::default(),
         })))
     }
-}
-
-fn is_loopback(local: IpAddr, remote: IpAddr) -> bool {
-    local == remote || (local.is_loopback() && remote.is_loopback())
 }
 
 impl Socket {
@@ -150,7 +148,7 @@ impl Socket {
         let before = std::mem::replace(&mut self.info, socket.info()?);
         let dt = (now - std::mem::replace(&mut self.read_at, now)).max(1e-3);
         let info = &self.info;
-        let header = info.header(self.remote);
+        let header = info.header(self.ends.1);
         let since = |now: u64, before: u64| now.checked_sub(before).unwrap_or(now);
         let segments = |now: u32, before: u32| u64::from(now.wrapping_sub(before).min(1 << 31));
         let sent = since(info.sent, before.sent) + header * segments(info.segments_out, before.segments_out);
@@ -167,11 +165,16 @@ impl Socket {
 
     /// What a controller is told of what it receives.
     pub(super) fn incoming(&self, dt: f64, bytes: u64) -> Seen {
-        let info = &self.info;
-        let trip = if info.receive_rtt.is_zero() { info.rtt } else { info.receive_rtt };
+        let trip = self.round_trip();
         // What it has measured of its own segments, the first of which met no queue that its sender had filled.
-        let least = if info.rtt.is_zero() { trip } else { trip.min(info.rtt) };
-        self.seen(dt, bytes, [trip, least], info.receive_mss)
+        let own = self.info.rtt;
+        let least = if own.is_zero() { trip } else { trip.min(own) };
+        self.seen(dt, bytes, [trip, least], self.info.receive_mss)
+    }
+
+    /// The round trip as the receiver sees it, where it does.
+    pub(super) const fn round_trip(&self) -> Duration {
+        if self.info.receive_rtt.is_zero() { self.info.rtt } else { self.info.receive_rtt }
     }
 
     fn seen(&self, dt: f64, bytes: u64, trips: [Duration; 2], mss: u32) -> Seen {
@@ -189,8 +192,13 @@ impl Socket {
             is_waiting: false,
             ahead: self.info.receive_window.map(|promised| promised.saturating_sub(window)),
             unit: 1 << self.info.window_scale,
-            segment: (mss, mss + real(self.info.header(self.remote))),
+            segment: (mss, mss + real(self.info.header(self.ends.1))),
         }
+    }
+
+    /// Whether it is among those that count.
+    pub(super) fn counts(&self, counted: &Counted) -> bool {
+        counted.contains(self.ends.0, self.ends.1)
     }
 
     /// What tells it from all others.

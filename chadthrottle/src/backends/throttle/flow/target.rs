@@ -1,5 +1,7 @@
 //! One target: its processes, their sockets, and the controllers of its limits.
 
+mod search;
+
 use std::{
     collections::{HashMap, HashSet},
     io,
@@ -8,26 +10,21 @@ use std::{
 };
 
 use super::{
-    Achievable, Direction, Passed,
+    Achievable, Behind, Counted, Direction, Passed,
     control::{Actuator, Control, Open, Pace, Seen},
     guard::Guard,
     members::Members,
     setting::{apply, restore_pacing, restore_window},
-    socket::{ESTABLISHED, Kind, Socket},
+    socket::{ESTABLISHED, Socket},
 };
-use crate::{backends::throttle::Target, sys::cpu_time};
+use crate::{
+    backends::throttle::{Subject, Target},
+    sys::cpu_time,
+};
 
-/// How often new sockets are looked for, and how often all are looked at, where that costs little.
-const SCAN: Duration = Duration::from_millis(10);
+/// How often all sockets are looked at, where that costs little: it takes no more than a thirtieth of one CPU.
 const TICK: Duration = Duration::from_millis(50);
-/// Where no new socket has been seen for so long, one is looked for as often as this: to wake up costs most of it.
-const CALM: Duration = Duration::from_secs(2);
-const CALM_SCAN: Duration = Duration::from_millis(25);
-/// Of one CPU, looking for new sockets takes no more than a hundredth, and looking at those there are no more than a
-/// thirtieth.
-const LONGEST_SCAN: Duration = Duration::from_millis(200);
 const LONGEST_TICK: Duration = Duration::from_millis(500);
-const SCAN_SHARE: u32 = 100;
 const TICK_SHARE: u32 = 30;
 /// Idle sockets are looked at in every so-manieth tick; where there are more than this, more rarely.
 const IDLE_TICKS: u64 = 4;
@@ -44,12 +41,15 @@ pub(super) enum Place {
     InFront,
 }
 
+/// What whoever is behind has seen of a target, where there is somebody.
+pub(super) type Meter<'a> = dyn Fn(&Subject, Direction) -> Option<Behind> + 'a;
+
 /// A target with its limits.
 #[derive(Debug)]
 pub(super) struct Limited {
     target: Target,
     members: Members,
-    include_loopback: bool,
+    counted: Counted,
     place: Place,
     /// Puts options back when we are killed.
     guard: Option<Arc<Guard>>,
@@ -76,11 +76,18 @@ pub(super) struct Limit<A> {
     pub(super) control: Control<A>,
     passed: Passed,
     hopeless: u32,
+    /// What had been seen behind it when that was last asked.
+    behind: Option<Behind>,
 }
 
 impl<A: Actuator> Limit<A> {
     fn new(limit: u64, is_capped: bool) -> Self {
-        Self { control: Control::new(limit).capped(is_capped), passed: Passed::default(), hopeless: 0 }
+        Self {
+            control: Control::new(limit).capped(is_capped),
+            passed: Passed::default(),
+            hopeless: 0,
+            behind: None,
+        }
     }
 
     fn achievable(&self) -> Achievable {
@@ -96,7 +103,7 @@ impl Limited {
     /// When it has ended, or is not ours to take hold of (`EPERM`).
     pub(super) fn new(
         target: &Target,
-        include_loopback: bool,
+        counted: &Counted,
         place: Place,
         guard: Option<Arc<Guard>>,
     ) -> io::Result<Self> {
@@ -104,7 +111,7 @@ impl Limited {
         Ok(Self {
             target: target.clone(),
             members: Members::new(target, guard.as_ref().map(|guard| guard.pid()))?,
-            include_loopback,
+            counted: counted.clone(),
             place,
             guard,
             start: now,
@@ -119,6 +126,25 @@ impl Limited {
             next_tick: now,
             next_scan: now,
         })
+    }
+
+    /// Changes which connections count.
+    pub(super) fn count(&mut self, counted: &Counted) {
+        if self.counted == *counted {
+            return;
+        }
+        self.counted = counted.clone();
+        let Self { sockets, others, members, guard, upload, download, .. } = self;
+        others.clear();
+        sockets.retain(|_, socket| {
+            let counts = socket.counts(counted);
+            if !counts {
+                restore_pacing(socket, members, guard.as_deref());
+                restore_window(socket, members, guard.as_deref());
+                forget(socket, upload, download);
+            }
+            counts
+        });
     }
 
     /// Sets or changes a limit; it is in force when this returns. A socket that is open and busy tells whether it can
@@ -179,14 +205,9 @@ impl Limited {
         self.upload.is_none() && self.download.is_none()
     }
 
-    /// Something behind flow control has dropped so many IP bytes more.
-    pub(super) fn add_dropped(&mut self, direction: Direction, bytes: u64) {
-        match direction {
-            Direction::Upload => self.upload.iter_mut().for_each(|limit| limit.control.add_dropped(bytes)),
-            Direction::Download => {
-                self.download.iter_mut().for_each(|limit| limit.control.add_dropped(bytes))
-            }
-        }
+    /// Whether it has connections that are held.
+    pub(super) fn has_connections(&self) -> bool {
+        !self.sockets.is_empty()
     }
 
     /// What has passed under it.
@@ -199,109 +220,20 @@ impl Limited {
     }
 
     /// Does what is due, and says when something is again. The time that may be spent is shared by so many `targets`.
-    pub(super) fn step(&mut self, targets: u32) -> Instant {
-        let now = Instant::now();
-        if now >= self.next_scan {
-            let before = cpu_time::of_this_thread();
-            self.scan();
-            let took = cpu_time::of_this_thread().saturating_sub(before);
-            let usual = if now - self.last_new < CALM { SCAN } else { CALM_SCAN };
-            self.next_scan = now + usual.max(took * SCAN_SHARE * targets).min(LONGEST_SCAN * targets);
-            // Once awake, both.
-            if self.next_scan + SCAN / 2 > self.next_tick && self.next_scan < self.next_tick + SCAN {
-                self.next_scan = self.next_tick;
-            }
-        }
+    pub(super) fn step(&mut self, targets: u32, behind: &Meter<'_>) -> Instant {
+        self.scan_if_due(targets);
         let now = Instant::now();
         if now >= self.next_tick {
             let before = cpu_time::of_this_thread();
-            self.tick(now);
+            self.tick(now, behind);
             let took = cpu_time::of_this_thread().saturating_sub(before);
             self.next_tick = now + TICK.max(took * TICK_SHARE * targets).min(LONGEST_TICK * targets);
         }
         self.next_scan.min(self.next_tick)
     }
 
-    /// Looks for sockets that are new, and forgets those that are gone.
-    fn scan(&mut self) {
-        let now = self.start.elapsed().as_secs_f64();
-        // One that was closed and at once opened again as another is seen a tick later.
-        let afresh = now - self.looked_afresh >= TICK.as_secs_f64();
-        if afresh {
-            self.looked_afresh = now;
-        }
-        let open = self.members.sockets(afresh);
-        self.others.retain(|inode| open.contains_key(inode));
-        let Self { sockets, upload, download, guard, .. } = self;
-        sockets.retain(|inode, socket| {
-            let is_open = open.contains_key(inode);
-            if !is_open {
-                socket.leave_to(guard.as_deref());
-                forget(socket, upload, download);
-            }
-            is_open
-        });
-        for (inode, holders) in open {
-            if let Some(socket) = self.sockets.get_mut(&inode) {
-                socket.holders = holders;
-                // One that is quiet is looked at in ticks.
-                if socket.is_fresh() && (afresh || !socket.is_quiet()) {
-                    socket.with(&self.members, |socket, duplicate| {
-                        let window = socket.window;
-                        let info = duplicate.info()?;
-                        match &mut socket.clamp {
-                            Some(clamp) if clamp.may_be_undone(&info) => clamp.apply(duplicate, window)?,
-                            _ => {}
-                        }
-                        socket.tell(self.guard.as_deref())
-                    });
-                }
-                // One that was still connecting.
-                let is_unknown =
-                    self.download.as_ref().is_some_and(|limit| !limit.control.knows(socket.cookie()));
-                if is_unknown {
-                    socket.with(&self.members, |socket, duplicate| socket.read(duplicate, now));
-                    admit(socket, &mut self.upload, &mut self.download);
-                    apply(
-                        socket,
-                        &self.members,
-                        self.guard.as_deref(),
-                        self.upload.as_ref(),
-                        self.download.as_ref(),
-                    );
-                }
-            } else if !self.others.contains(&inode) {
-                self.last_new = Instant::now();
-                self.look_at(inode, holders, now);
-            }
-        }
-    }
-
-    fn look_at(&mut self, inode: u32, holders: Vec<(i32, i32)>, now: f64) {
-        let Some(&(pid, fd)) = holders.first() else { return };
-        match Kind::of(&self.members, (pid, fd), inode, self.include_loopback, now) {
-            Ok(Kind::Connection(mut socket)) => {
-                socket.holders = holders;
-                admit(&socket, &mut self.upload, &mut self.download);
-                apply(
-                    &mut socket,
-                    &self.members,
-                    self.guard.as_deref(),
-                    self.upload.as_ref(),
-                    self.download.as_ref(),
-                );
-                self.sockets.insert(inode, *socket);
-            }
-            Ok(Kind::Other) => {
-                self.others.insert(inode);
-            }
-            // Closed meanwhile, or no descriptor is left for us: the next scan will see.
-            Ok(Kind::NotYet) | Err(_) => {}
-        }
-    }
-
     /// Reads what every socket has done, and sets what it may do.
-    fn tick(&mut self, now: Instant) {
+    fn tick(&mut self, now: Instant, behind: &Meter<'_>) {
         let dt = now.duration_since(self.last_tick).as_secs_f64().max(1e-3);
         self.last_tick = now;
         self.ticks += 1;
@@ -327,8 +259,9 @@ impl Limited {
                 received.push(incoming);
             }
         }
-        account(&mut self.upload, dt, &sent);
-        account(&mut self.download, dt, &received);
+        let subject = &self.target.subject;
+        account(&mut self.upload, dt, &sent, &|| behind(subject, Direction::Upload));
+        account(&mut self.download, dt, &received, &|| behind(subject, Direction::Download));
         self.warn_if_hopeless();
         self.apply();
     }
@@ -355,12 +288,10 @@ impl Limited {
                 if limit.hopeless != HOPELESS_TICKS {
                     return;
                 }
-                let (name, id) = (&self.target.name, self.target.id);
-                if self.place == Place::InFront {
-                    log::debug!("flow control leaves what {name} ({id}) receives to others");
-                    self.remove(Direction::Download);
-                } else {
-                    log::warn!("{name} ({id}) is not held to its download limit: {}", super::too_low(floor));
+                let target = &self.target;
+                // What is behind holds it; the less comes, the less has to be dropped there.
+                if self.place == Place::Alone {
+                    log::warn!("{target} is not held to its download limit: {}", super::too_low(floor));
                 }
             }
         }
@@ -408,8 +339,19 @@ fn forget(socket: &Socket, upload: &mut Option<Limit<Pace>>, download: &mut Opti
     }
 }
 
-fn account<A: Actuator>(limit: &mut Option<Limit<A>>, dt: f64, seen: &[Seen]) {
+fn account<A: Actuator>(
+    limit: &mut Option<Limit<A>>,
+    dt: f64,
+    seen: &[Seen],
+    behind: &dyn Fn() -> Option<Behind>,
+) {
     let Some(limit) = limit else { return };
     limit.passed.bytes += seen.iter().map(|seen| seen.bytes).sum::<u64>();
-    limit.control.tick(dt, seen);
+    let mut since = Behind::default();
+    if let Some(now) = behind() {
+        let before = limit.behind.replace(now).unwrap_or(now);
+        since.datagrams = now.datagrams.saturating_sub(before.datagrams);
+        since.dropped = now.dropped.saturating_sub(before.dropped);
+    }
+    limit.control.tick(dt, seen, since);
 }
