@@ -46,6 +46,13 @@ impl Sender {
         now.checked_sub(self.round_trip / 2).map_or(0.0, |then| self.sent[then])
     }
 
+    /// Promised beyond the window and not used up.
+    fn ahead(&self) -> f64 {
+        let edge = self.edge.last().copied().unwrap_or_default();
+        let received = self.sent.len().checked_sub(1).map_or(0.0, |now| self.received(now));
+        (edge - received - f64::from(self.window)).max(0.0)
+    }
+
     /// One millisecond passes.
     fn step(&mut self, now: usize) {
         let may = now.checked_sub(self.round_trip - self.round_trip / 2).map_or(0.0, |then| self.edge[then]);
@@ -86,7 +93,7 @@ impl Target {
             round_trip: real(sender.round_trip as u64) / 1e3,
             least_trip: real(sender.round_trip as u64) / 1e3,
             window: sender.window,
-            ahead: None,
+            ahead: u32::try_from(whole(sender.ahead())).ok(),
             is_waiting: false,
             unit: sender.unit,
             segment: (1.0, 1.0),
@@ -179,6 +186,26 @@ fn coarse_windows_are_right_in_the_mean() {
     let mut target = Target::new(130_000, vec![Sender::new(20, 1024)]);
     target.run(15_000);
     assert_holds(&target, 130_000.0, 2000);
+}
+
+#[test]
+fn what_was_promised_before_is_neither_paid_for_nor_taken_for_a_round_trip() {
+    // Ten connections with 10 MB each, and a line that takes 50 MB/s: two seconds.
+    let senders = (0..10).map(|_| Sender { line: 5000.0, edge: vec![1e7; 40], ..Sender::new(20, 1024) });
+    let mut target = Target::new(10_000_000, senders.collect());
+    target.senders.iter_mut().for_each(|sender| sender.sent = vec![0.0; 40]);
+    target.received = vec![0.0; 40];
+    for number in 0..target.senders.len() {
+        target.control.admit(&target.seen(number, 1e5, 0.0));
+    }
+    target.last = vec![0.0; 10];
+    target.set();
+    target.run(5000);
+    assert!(target.rate(500, 1500) > 4e7, "it is not taken back");
+    for start in (2100..4000).step_by(50) {
+        let rate = target.rate(start, start + 500) / 1e7;
+        assert!((0.9..1.1).contains(&rate), "{rate} from {start} ms on");
+    }
 }
 
 #[test]

@@ -117,7 +117,7 @@ impl Window {
         [kernel, least]: [f64; 2],
         ahead: Option<f64>,
     ) {
-        let past = self.past(window, dt);
+        let then = self.past(window, dt);
         self.age += dt;
         self.since_phase += dt;
         self.since_change += dt;
@@ -130,21 +130,21 @@ impl Window {
                 self.settling -= dt;
             }
             self.trip = self.trip.min(least.max(1e-5));
-            self.offered = Smooth::from(past);
-            self.received = Smooth::from(past / self.trip);
+            self.offered = Smooth::from(then);
+            self.received = Smooth::from(then / self.trip);
             return;
         }
         let memory = (2.0 * self.trip).max(0.1);
-        let window = self.offered.add(past, dt, memory);
+        let window = self.offered.add(then, dt, memory);
         let rate = self.received.add(bytes / dt, dt, memory);
         self.rest -= dt;
         if rate <= 0.0 || cap <= 0.0 {
             return;
         }
         let measured = window / rate;
-        // Of a coarse window one unit may be in vain.
         self.has_held |= rate >= cap * HELD || self.age > FIRST_TRIPS * kernel + FIRST_SECONDS;
         let part = if self.has_held { BELIEVED } else { BELIEVED_FIRST };
+        // Of a coarse window one unit may be in vain.
         let believed = kernel * part + BELIEVED_SECONDS + f64::from(self.unit) / cap;
         let gain = (dt / memory).min(0.5);
         if rate >= cap * HELD || measured < self.trip {
