@@ -159,7 +159,8 @@ impl Socket {
 
     /// What a controller is told of what it sends.
     pub(super) fn outgoing(&self, dt: f64, bytes: u64) -> Seen {
-        self.seen(dt, bytes, [self.info.rtt, self.info.rtt], self.info.send_mss)
+        let seen = self.seen(dt, bytes, [self.info.rtt, self.info.rtt], self.info.send_mss);
+        Seen { is_waiting: self.info.unsent > 0, ..seen }
     }
 
     /// What a controller is told of what it receives.
@@ -188,6 +189,7 @@ impl Socket {
             round_trip,
             least_trip,
             window,
+            is_waiting: false,
             ahead: self.info.receive_window.map(|promised| promised.saturating_sub(window)),
             unit: 1 << self.info.window_scale,
             segment: (mss, mss + real(self.info.header(self.ends.1))),
