@@ -51,6 +51,7 @@ pub(crate) struct Sending {
     size: usize,
     time: Option<Duration>,
     datagrams: Option<u64>,
+    from: Option<SocketAddr>,
     unconnected: bool,
     wait_stdin: bool,
 }
@@ -65,6 +66,7 @@ impl Sending {
             size: args.required("size")?,
             time: seconds.map(Duration::try_from_secs_f64).transpose()?,
             datagrams,
+            from: args.optional("from")?,
             unconnected: args.flag("unconnected"),
             wait_stdin: args.flag("wait-stdin"),
         })
@@ -74,7 +76,10 @@ impl Sending {
     /// goes on offering as much as before.
     pub(crate) fn run(&self) -> anyhow::Result<Value> {
         let any = if self.to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-        let socket = UdpSocket::bind(any)?;
+        let socket = match self.from {
+            Some(from) => UdpSocket::bind(from)?,
+            None => UdpSocket::bind(any)?,
+        };
         if !self.unconnected {
             socket.connect(self.to).with_context(|| format!("cannot connect to {}", self.to))?;
         }
