@@ -39,6 +39,8 @@ pub struct Engine {
     control: Array<MapData, ControlFlags>,
     pub(super) control_flags: ControlFlags,
     targets: Targets,
+    /// Whether sockets from before the programs have owners.
+    has_adopted_everything: bool,
     _messages: Option<Messages>,
     /// Last, because the programs go with it.
     pub(super) programs: Ebpf,
@@ -98,6 +100,7 @@ impl Engine {
             control,
             control_flags,
             targets: Targets::default(),
+            has_adopted_everything: false,
             _messages: messages,
             cgroup,
             programs,
@@ -183,6 +186,14 @@ impl Engine {
     pub fn adopt_everything(&mut self) {
         let mut tables = Tables { owners: &mut self.owners, accounts: &mut self.accounts };
         tagger::adopt_everything(&mut tables, &self.cgroup);
+        self.has_adopted_everything = true;
+    }
+
+    /// The same, if nobody has done so yet: sockets that were made since have had owners from the first.
+    pub(super) fn adopt_the_rest(&mut self) {
+        if !self.has_adopted_everything {
+            self.adopt_everything();
+        }
     }
 
     /// Makes a process the owner of every socket that it has open.

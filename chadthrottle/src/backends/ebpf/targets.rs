@@ -151,26 +151,21 @@ impl Targets {
             self.assign(engine, id, &others)?;
             engine.adopt(id).with_context(|| format!("cannot take hold of the open sockets of {target}"))?;
         }
-        match target.subject {
-            Subject::Process(_) => {}
-            // Twice: what was forked during the first pass, of a process that it had not reached, is found in the second.
-            Subject::Descendants(_) => {
-                for _ in 0..2 {
-                    self.assign_all(engine, target, true)?;
-                }
-            }
-            Subject::Program(_) => {
-                for _ in 0..2 {
-                    self.assign_all(engine, target, false)?;
-                }
-                engine.adopt_everything();
-            }
-            Subject::Cgroup(_) | Subject::User(_) => engine.adopt_everything(),
+        // Twice: what was forked during the first pass, of a process that it had not reached, is found in the second.
+        let passes = match target.subject {
+            Subject::Descendants(_) | Subject::Program(_) => 2,
+            Subject::Process(_) | Subject::Cgroup(_) | Subject::User(_) => 0,
+        };
+        for _ in 0..passes {
+            self.assign_all(engine, target)?;
         }
+        // Also for a process: it may be handed a socket that another one has had open for long.
+        engine.adopt_the_rest();
         Ok(engine.limits.memberships_have_changed()?)
     }
 
-    fn assign_all(&self, engine: &mut Engine, target: &Target, adopt: bool) -> anyhow::Result<()> {
+    fn assign_all(&self, engine: &mut Engine, target: &Target) -> anyhow::Result<()> {
+        let adopt = matches!(target.subject, Subject::Descendants(_));
         let processes = Processes::now()?;
         for id in processes.of(&target.subject) {
             self.assign(engine, id, &processes)?;

@@ -38,6 +38,8 @@ pub(super) struct Members {
     /// Those that are not, as far as they have been asked.
     others: HashSet<i32>,
     asked_since: Instant,
+    /// Those that another target holds, whose subject is more specific.
+    taken: HashSet<i32>,
 }
 
 impl Member {
@@ -80,6 +82,7 @@ impl Members {
             known: Vec::new(),
             others: HashSet::new(),
             asked_since: Instant::now(),
+            taken: HashSet::new(),
         };
         if let Some(id) = target.subject.process() {
             let member = Member::open(id)?;
@@ -100,23 +103,41 @@ impl Members {
         self.known.iter().find(|member| member.id.pid == pid)
     }
 
+    /// Leaves these processes to other targets, and takes those back that no other one has any more.
+    pub(super) fn leave_out(&mut self, taken: &HashSet<i32>) {
+        if self.taken != *taken {
+            self.taken.clone_from(taken);
+            self.known.retain(|member| !taken.contains(&member.id.pid));
+            self.others.clear();
+            self.refresh();
+        }
+    }
+
     /// Forgets those that have ended, and takes hold of those that have come since.
     pub(super) fn refresh(&mut self) {
         self.known.retain(|member| member.id.is_alive());
         match self.subject {
             Subject::Process(_) => {}
-            Subject::Descendants(_) => self.find_descendants(),
+            Subject::Descendants(first) => self.find_descendants(first),
             Subject::Program(_) | Subject::Cgroup(_) | Subject::User(_) => self.find_others_of_a_kind(),
         }
     }
 
-    fn find_descendants(&mut self) {
+    fn find_descendants(&mut self, first: ProcessId) {
         // What lost its parent is ours (see `adopt_orphans`). Nothing else that we start lives longer than a moment.
         let mut parents: Vec<i32> = vec![std::process::id().cast_signed()];
+        if self.get(first.pid).is_none() && first.is_alive() {
+            if self.taken.contains(&first.pid) {
+                parents.push(first.pid);
+            } else {
+                self.add(first.pid);
+            }
+        }
         parents.extend(self.known.iter().map(|member| member.id.pid));
         while let Some(parent) = parents.pop() {
             for pid in children(parent) {
-                if self.get(pid).is_none() && self.add(pid) {
+                // What the children of another target's process are is not said by that.
+                if self.taken.contains(&pid) || self.get(pid).is_none() && self.add(pid) {
                     parents.push(pid);
                 }
             }
@@ -133,7 +154,7 @@ impl Members {
         // Who cannot be listed cannot be found; the next time will tell.
         let Ok(pids) = proc_fd::pids() else { return };
         for pid in pids {
-            if self.others.contains(&pid) || self.get(pid).is_some() {
+            if self.others.contains(&pid) || self.taken.contains(&pid) || self.get(pid).is_some() {
                 continue;
             }
             if !belongs(pid, &self.subject) || !self.add(pid) {

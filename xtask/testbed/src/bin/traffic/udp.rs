@@ -23,6 +23,8 @@ pub(crate) fn sink(listen: SocketAddr, first: Duration, idle: Duration) -> anyho
     let socket = UdpSocket::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
     // By force: the ordinary option is bounded by net.core.rmem_max.
     setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)
+        // In a container nobody may do that.
+        .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER))
         .context("cannot get a large receive buffer")?;
     socket.set_read_timeout(Some(first))?;
     announce(socket.local_addr()?);
