@@ -25,6 +25,7 @@ use crate::{
         processes::{Processes, belongs},
     },
     process::ProcessId,
+    sys::proc_fd,
 };
 
 /// One limited target.
@@ -165,11 +166,15 @@ impl Targets {
     }
 
     fn assign_all(&self, engine: &mut Engine, target: &Target) -> anyhow::Result<()> {
-        let adopt = matches!(target.subject, Subject::Descendants(_));
+        let is_program = matches!(target.subject, Subject::Program(_));
+        // Most programs are executed by nobody: then there is no need to look at whose child everybody is.
+        if is_program && !proc_fd::pids()?.any(|pid| belongs(pid, &target.subject)) {
+            return Ok(());
+        }
         let processes = Processes::now()?;
         for id in processes.of(&target.subject) {
             self.assign(engine, id, &processes)?;
-            if adopt && let Err(error) = engine.adopt(id) {
+            if !is_program && let Err(error) = engine.adopt(id) {
                 log::debug!("sockets of {id} keep their owners: {error}");
             }
         }
