@@ -112,8 +112,7 @@ unsafe fn offer(
         let (clock, datagram_clock) = (&raw mut (*used).clock_ns, &raw mut (*used).datagram_clock_ns);
         let now = bpf_ktime_get_ns();
         let may_pass = if packet.is_stream {
-            (now >= ptr::read_volatile(&raw const (*used).closed_until_ns)
-                && admits(settings, 0, clock, now))
+            (now >= ptr::read_volatile(&raw const (*used).closed_until_ns) && admits(settings, 0, clock, now))
                 || may_owe(ctx.skb.skb, settings, used, direction, now)
         } else {
             admits(settings, settings.debt_ns, clock, now) && admits(settings, 0, datagram_clock, now)
