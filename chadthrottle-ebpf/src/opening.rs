@@ -34,7 +34,7 @@ pub(crate) fn choose_window(ctx: &SockOpsContext) {
         }
         let Some(socket) = owner::of_socket(sk.cast()) else { return };
         let Some(membership) = MEMBERS.get(owner::process(socket)) else { return };
-        let Some(settings) = LIMITS.get(limit_index(membership.target, DIRECTION_DOWNLOAD)) else { return };
+        let Some(settings) = LIMITS.get(limit_index(membership.target(), DIRECTION_DOWNLOAD)) else { return };
         if settings.flags & LIMIT_IN_FORCE == 0 {
             return;
         }

@@ -162,9 +162,10 @@ pub(crate) fn ended(ctx: &BtfTracePointContext) {
     match PROCESSES.get_ptr_mut(process) {
         // SAFETY: a live map value.
         Some(record) => unsafe { (*record).has_ended = 1 },
-        // Nobody will ask.
+        // It never had a socket: nobody will ask, and nothing of it is left to be limited.
         None => {
             let _ = PROGRAMS.remove(process);
+            membership::forget(process);
         }
     }
 }

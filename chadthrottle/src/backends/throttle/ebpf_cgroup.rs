@@ -61,7 +61,8 @@ pub fn behind(engine: &SharedEngine) -> flow::AskBehind {
 /// What flow control aims at, in parts of a thousand of the limit, so that hardly anything is left to be dropped.
 const AIM: u64 = 998;
 
-/// How far TCP may be ahead of the limit while flow control holds it, and evens it out.
+/// How far TCP may be ahead of the limit while flow control holds it, and evens it out; less where round trips are short
+/// (`may_owe`, chadthrottle-ebpf).
 const DEBT: Duration = Duration::from_millis(500);
 /// So long may come what was promised to senders before there was a limit: what a path of 20 ms carries at a gigabit took
 /// a third of it, one of 150 ms most of it. Windows are as small as they are to be from the beginning.

@@ -1,7 +1,8 @@
 //! The thread that holds all limits, and the handle that others have of it.
 
 use std::{
-    collections::BTreeMap,
+    cmp::Reverse,
+    collections::{BTreeMap, HashSet},
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -98,7 +99,12 @@ impl SharedFlow {
             };
             let limited =
                 Limited::new(target, counted, place, guard).map_err(|error| refused(target, &error))?;
-            state.targets.entry(target.subject.clone()).or_insert(limited).set(direction, limit)
+            state.targets.insert(target.subject.clone(), limited);
+            state.share_out();
+            state
+                .targets
+                .get_mut(&target.subject)
+                .map_or(Achievable::Yes, |limited| limited.set(direction, limit))
         };
         if !state.runs {
             let engine = Arc::clone(&self.0);
@@ -157,7 +163,31 @@ fn refused(target: &Target, error: &io::Error) -> FlowError {
     }
 }
 
+/// In which order targets have their choice of processes.
+fn rank(subject: &Subject) -> (u8, Reverse<u64>) {
+    match subject {
+        Subject::Process(_) => (0, Reverse(0)),
+        // A process starts later than its ancestors.
+        Subject::Descendants(id) => (1, Reverse(id.start_time)),
+        Subject::Program(_) => (2, Reverse(0)),
+        // A path is longer than that of a cgroup around it.
+        Subject::Cgroup(path) => (3, Reverse(path.len() as u64)),
+        Subject::User(_) => (4, Reverse(0)),
+    }
+}
+
 impl State {
+    /// Leaves each process to the most specific of the targets that cover it.
+    fn share_out(&mut self) {
+        let mut order: Vec<_> = self.targets.iter_mut().collect();
+        order.sort_by_key(|(subject, _)| rank(subject));
+        let mut taken = HashSet::new();
+        for (_, limited) in order {
+            limited.leave_out(&taken);
+            taken.extend(limited.processes());
+        }
+    }
+
     /// The guard, which is started with the first limit.
     fn guard(&mut self) -> io::Result<Arc<Guard>> {
         let guard = match self.guard.take().filter(|guard| guard.is_there()) {
@@ -183,6 +213,7 @@ impl Engine {
         }
         let mut state = self.lock();
         while !state.targets.is_empty() {
+            state.share_out();
             let count = u32::try_from(state.targets.len()).unwrap_or(u32::MAX).min(MOST_SHARING);
             let steps = || state.targets.values_mut().map(|limited| limited.step(count, &*self.behind)).min();
             let next = match catch_unwind(AssertUnwindSafe(steps)) {

@@ -41,6 +41,8 @@ pub(super) struct Members {
     asked_since: Instant,
     /// A child of ours that is none of the target's.
     guard: Option<i32>,
+    /// Those that another target holds, whose subject is more specific.
+    taken: HashSet<i32>,
 }
 
 impl Member {
@@ -85,6 +87,7 @@ impl Members {
             others: HashSet::new(),
             asked_since: Instant::now(),
             guard,
+            taken: HashSet::new(),
         };
         if let Some(id) = target.subject.process() {
             let member = Member::open(id)?;
@@ -108,9 +111,24 @@ impl Members {
         open
     }
 
+    /// The processes.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Member> {
+        self.known.iter()
+    }
+
     /// The process with this pid, if it is one.
     pub(super) fn get(&self, pid: i32) -> Option<&Member> {
         self.known.iter().find(|member| member.id.pid == pid)
+    }
+
+    /// Leaves these processes to other targets, and takes those back that no other one has any more.
+    pub(super) fn leave_out(&mut self, taken: &HashSet<i32>) {
+        if self.taken != *taken {
+            self.taken.clone_from(taken);
+            self.known.retain(|member| !taken.contains(&member.id.pid));
+            self.others.clear();
+            self.refresh();
+        }
     }
 
     /// Forgets those that have ended, and takes hold of those that have come since.
@@ -118,19 +136,29 @@ impl Members {
         self.known.retain(|member| !member.handle.has_ended());
         match self.subject {
             Subject::Process(_) => {}
-            Subject::Descendants(_) => self.find_descendants(),
+            Subject::Descendants(first) => self.find_descendants(first),
             Subject::Program(_) | Subject::Cgroup(_) | Subject::User(_) => self.find_others_of_a_kind(),
         }
     }
 
-    fn find_descendants(&mut self) {
+    fn find_descendants(&mut self, first: ProcessId) {
         // What lost its parent is ours (see `adopt_orphans`). Nothing else that we start lives longer than a moment.
         let mut parents: Vec<i32> = vec![std::process::id().cast_signed()];
+        if self.get(first.pid).is_none() && first.is_alive() {
+            if self.taken.contains(&first.pid) {
+                parents.push(first.pid);
+            } else {
+                self.add(first.pid);
+            }
+        }
         parents.extend(self.known.iter().map(|member| member.id.pid));
         while let Some(parent) = parents.pop() {
             for pid in children(parent) {
-                let is_known = self.get(pid).is_some() || self.guard == Some(pid);
-                if !is_known && self.add(pid) {
+                if self.guard == Some(pid) {
+                    continue;
+                }
+                // What the children of another target's process are is not said by that.
+                if self.taken.contains(&pid) || self.get(pid).is_none() && self.add(pid) {
                     parents.push(pid);
                 }
             }
@@ -147,7 +175,9 @@ impl Members {
         // Who cannot be listed cannot be found; the next time will tell.
         let Ok(pids) = proc_fd::pids() else { return };
         for pid in pids {
-            if self.others.contains(&pid) || self.get(pid).is_some() || self.guard == Some(pid) {
+            let is_others =
+                self.others.contains(&pid) || self.taken.contains(&pid) || self.guard == Some(pid);
+            if is_others || self.get(pid).is_some() {
                 continue;
             }
             if !belongs(pid, &self.subject) || !self.add(pid) {

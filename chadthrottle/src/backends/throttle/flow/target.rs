@@ -147,6 +147,26 @@ impl Limited {
         });
     }
 
+    /// Leaves these processes, and the sockets that nobody else has, to other targets.
+    pub(super) fn leave_out(&mut self, taken: &HashSet<i32>) {
+        let Self { sockets, members, guard, upload, download, .. } = self;
+        sockets.retain(|_, socket| {
+            let stays = socket.holders.iter().any(|(pid, _)| !taken.contains(pid));
+            if !stays {
+                restore_pacing(socket, members, guard.as_deref());
+                restore_window(socket, members, guard.as_deref());
+                forget(socket, upload, download);
+            }
+            stays
+        });
+        self.members.leave_out(taken);
+    }
+
+    /// The processes that it holds.
+    pub(super) fn processes(&self) -> impl Iterator<Item = i32> {
+        self.members.iter().map(|member| member.id.pid)
+    }
+
     /// Sets or changes a limit; it is in force when this returns. A socket that is open and busy tells whether it can
     /// be held.
     pub(super) fn set(&mut self, direction: Direction, limit: u64) -> Achievable {
