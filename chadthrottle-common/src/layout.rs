@@ -12,9 +12,6 @@ pub const DIRECTION_UPLOAD: u32 = 0;
 /// What arrives at the process's host.
 pub const DIRECTION_DOWNLOAD: u32 = 1;
 
-/// The process is a member for the program that it executes, and for no longer than that.
-pub const MEMBER_BY_PROGRAM: u32 = 1;
-
 /// Token bucket state in the form that people know.
 ///
 /// The program in the kernel keeps the same state as one number, a virtual clock (see [`crate::clock`]);
@@ -75,18 +72,62 @@ pub struct ThrottleStats {
     pub bytes_marked: u64,
 }
 
-/// That a process belongs to a limited target.
+impl ThrottleStats {
+    /// Nothing so far.
+    pub const NONE: Self = Self {
+        packets_total: 0,
+        bytes_total: 0,
+        packets_dropped: 0,
+        bytes_dropped: 0,
+        program_calls: 0,
+        config_misses: 0,
+        cgroup_id_seen: 0,
+        packets_marked: 0,
+        bytes_marked: 0,
+    };
+}
+
+/// The limited targets that a process belongs to, as numbers that userspace chooses, from 1 to [`TARGETS`]` - 1`; 0 is
+/// none. It is held by the first of them.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Membership {
-    /// Which target: chosen by userspace, from 1 to [`TARGETS`]` - 1`.
-    pub target: u32,
-    /// The target of what it forks; 0 where that is in none.
-    pub child_target: u32,
-    /// `MEMBER_…` bits.
-    pub flags: u32,
+    /// Of itself alone.
+    pub own: u32,
+    /// With everything that an ancestor starts, and so with everything that it starts itself.
+    pub inherited: u32,
+    /// For the program that it executes, and for no longer than that.
+    pub by_program: u32,
     #[doc(hidden)]
     pub _padding: u32,
+}
+
+impl Membership {
+    /// The target that holds it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn target(self) -> u32 {
+        if self.own != 0 {
+            self.own
+        } else if self.inherited != 0 {
+            self.inherited
+        } else {
+            self.by_program
+        }
+    }
+
+    /// What a child has from it, which begins with its parent's program.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_child(self) -> Self {
+        Self { own: 0, ..self }
+    }
+
+    /// Whether it is in this target, held by it or not.
+    #[must_use]
+    pub const fn is_in(self, target: u32) -> bool {
+        self.own == target || self.inherited == target || self.by_program == target
+    }
 }
 
 /// Targets that there may be at once. 0 is none.
@@ -111,6 +152,37 @@ pub struct FileId {
     pub _padding: u32,
 }
 
+/// Where a program is found, whichever file that is by now: a name in a directory.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProgramPlace {
+    /// The directory.
+    pub directory: FileId,
+    /// The name, padded with zero bytes, of which there is one at least (`NAME_MAX` is 255, include/uapi/linux/limits.h).
+    pub name: [u8; 256],
+}
+
+/// The path of a cgroup in its tree, as in /proc/PID/cgroup, padded with zero bytes. Longer ones are left to userspace.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CgroupPath {
+    /// The path, with one zero byte at least.
+    pub bytes: [u8; CGROUP_PATH_LEN],
+}
+
+/// Longest path of a cgroup that the programs know, with the zero byte at its end.
+pub const CGROUP_PATH_LEN: usize = 256;
+
+impl ProgramPlace {
+    /// No place.
+    pub const NONE: Self = Self { directory: FileId { inode: 0, device: 0, _padding: 0 }, name: [0; 256] };
+}
+
+impl CgroupPath {
+    /// No path.
+    pub const NONE: Self = Self { bytes: [0; CGROUP_PATH_LEN] };
+}
+
 /// The limit is in force.
 pub const LIMIT_IN_FORCE: u32 = 1;
 
@@ -122,9 +194,9 @@ pub struct LimitSettings {
     pub config: CgroupThrottleConfig,
     /// `config.burst_size` as time at `config.rate_bps`, so that no packet pays for the division.
     pub burst_ns: u64,
-    /// How far the clock of the limit may be ahead when a TCP packet comes, in nanoseconds: flow control in front of the
-    /// limit evens out what passes then.
-    pub stream_debt_ns: u64,
+    /// How far the clock of the limit may be ahead when a packet comes, in nanoseconds: flow control in front of the limit
+    /// evens out what passes then. What is no TCP has a clock of its own beside, which may not be ahead.
+    pub debt_ns: u64,
     /// Since when the limit is as it is (`CLOCK_MONOTONIC`, nanoseconds): nothing can have been saved before.
     pub since_ns: u64,
     /// Until when TCP packets that arrive are not dropped (`CLOCK_MONOTONIC`, nanoseconds): they were promised to their
@@ -146,6 +218,12 @@ pub struct LimitSettings {
 pub struct LimitState {
     /// The virtual clock: the instant (`CLOCK_MONOTONIC`, nanoseconds) up to which what has passed is paid for.
     pub clock_ns: u64,
+    /// The same for what is no TCP alone: where flow control lets the other one be ahead, this one may not.
+    pub datagram_clock_ns: u64,
+    /// IP bytes of that which have passed.
+    pub datagram_bytes: u64,
+    /// Until when no TCP packet on a path with a short round trip passes (`CLOCK_MONOTONIC`, nanoseconds).
+    pub closed_until_ns: u64,
     /// What became of the target's packets.
     pub stats: ThrottleStats,
 }
@@ -170,8 +248,8 @@ pub struct ControlFlags {
     pub cpus: u32,
     /// Limits on all who execute a program. While it is 0 nobody looks for any; the same for the next two.
     pub limited_programs: u32,
-    /// A bit for each depth in the tree of cgroups at which there is a limited one; the root is at depth 0.
-    pub limited_cgroup_depths: u32,
+    /// Limits on all processes of a cgroup.
+    pub limited_cgroups: u32,
     /// Limits on all processes of a user.
     pub limited_users: u32,
 }
@@ -186,17 +264,22 @@ assert_layout!(ThrottleStats, 72, {
     program_calls: u64 => 32, config_misses: u64 => 40, cgroup_id_seen: u64 => 48, packets_marked: u64 => 56,
     bytes_marked: u64 => 64,
 });
-assert_layout!(Membership, 16, { target: u32 => 0, child_target: u32 => 4, flags: u32 => 8, _padding: u32 => 12 });
+assert_layout!(Membership, 16, { own: u32 => 0, inherited: u32 => 4, by_program: u32 => 8, _padding: u32 => 12 });
+assert_layout!(ProgramPlace, 272, { directory: FileId => 0, name: [u8; 256] => 16 });
+assert_layout!(CgroupPath, 256, { bytes: [u8; CGROUP_PATH_LEN] => 0 });
 assert_layout!(FileId, 16, { inode: u64 => 0, device: u32 => 8, _padding: u32 => 12 });
 assert_layout!(LimitSettings, 80, {
-    config: CgroupThrottleConfig => 0, burst_ns: u64 => 32, stream_debt_ns: u64 => 40, since_ns: u64 => 48,
+    config: CgroupThrottleConfig => 0, burst_ns: u64 => 32, debt_ns: u64 => 40, since_ns: u64 => 48,
     grace_until_ns: u64 => 56, flags: u32 => 64, priority: u32 => 68, mark: u32 => 72, _padding: u32 => 76,
 });
-assert_layout!(LimitState, 80, { clock_ns: u64 => 0, stats: ThrottleStats => 8 });
+assert_layout!(LimitState, 104, {
+    clock_ns: u64 => 0, datagram_clock_ns: u64 => 8, datagram_bytes: u64 => 16, closed_until_ns: u64 => 24,
+    stats: ThrottleStats => 32,
+});
 assert_layout!(ControlFlags, 40, {
     limits: u32 => 0, include_loopback: u32 => 4, only_chosen_interfaces: u32 => 8, local_prefixes: u32 => 12,
     scope_generation: u32 => 16, slot_generation: u32 => 20, cpus: u32 => 24, limited_programs: u32 => 28,
-    limited_cgroup_depths: u32 => 32, limited_users: u32 => 36,
+    limited_cgroups: u32 => 32, limited_users: u32 => 36,
 });
 
 #[cfg(feature = "userspace")]
@@ -206,6 +289,8 @@ pod!(
     ThrottleStats,
     Membership,
     FileId,
+    ProgramPlace,
+    CgroupPath,
     LimitSettings,
     LimitState,
     ControlFlags

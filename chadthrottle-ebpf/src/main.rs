@@ -6,13 +6,16 @@
 //! | program | hook | does |
 //! | --- | --- | --- |
 //! | `socket_created` | `cgroup/sock_create` | writes the owner into the socket's own storage |
+//! | `connection_opens` | `sock_ops` | keeps the first window of a limited process's connections small |
 //! | `socket_sent`, `socket_received` | `tp_btf/sock_send_length`, `…recv_length` | make whoever uses a socket its owner |
 //! | `socket_released` | `cgroup/sock_release` | counts what was held back for a socket that nobody used |
 //! | `process_forked` | `tp_btf/sched_process_fork` | makes children members of their parent's target |
 //! | `process_executed`, `process_renamed`, `process_ended` | `tp_btf/sched_process_exec`, `task_rename`, `sched_process_exit` | keep what is known of a process up to date |
+//! | `cgroup_made` | `tp_btf/cgroup_mkdir` | limits a cgroup that is made again |
 //! | `packet_leaves` | `cgroup_skb/egress` | holds the target to its limit, counts what passes for the owner |
 //! | `packet_arrives` | `cgroup_skb/ingress` | the same for the other direction |
 //! | `packet_forwarded` | `tcx/egress`, where this host forwards | counts what passes through |
+//! | `limit_answers` | none: a test runs it | says what the limiter's arithmetic makes of a packet |
 //!
 //! For any other target than BPF this crate is an empty program, so that commands over the whole workspace work.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(core_intrinsics))]
@@ -37,7 +40,11 @@ mod maps;
 #[cfg(target_arch = "bpf")]
 mod membership;
 #[cfg(target_arch = "bpf")]
+mod named;
+#[cfg(target_arch = "bpf")]
 mod nobody;
+#[cfg(target_arch = "bpf")]
+mod opening;
 #[cfg(target_arch = "bpf")]
 mod owner;
 #[cfg(target_arch = "bpf")]
@@ -53,15 +60,18 @@ mod programs {
     use core::ffi::c_void;
 
     use aya_ebpf::{
-        macros::{btf_tracepoint, cgroup_skb, cgroup_sock, classifier},
-        programs::{BtfTracePointContext, SkBuffContext, SockContext, TcContext},
+        macros::{btf_tracepoint, cgroup_skb, cgroup_sock, classifier, sock_ops},
+        programs::{BtfTracePointContext, SkBuffContext, SockContext, SockOpsContext, TcContext},
     };
-    use chadthrottle_common::{DIRECTION_DOWNLOAD, DIRECTION_UPLOAD, SocketOwner};
+    use chadthrottle_common::{
+        DIRECTION_DOWNLOAD, DIRECTION_UPLOAD, SocketOwner,
+        question::{QUESTION_AT, Question},
+    };
 
     use crate::{
         account, forward,
         limit::{self, Verdict},
-        owner,
+        named, opening, owner,
         packet::Packet,
         process,
     };
@@ -96,6 +106,13 @@ mod programs {
                 owner::release_held(socket);
             }
         }
+        1
+    }
+
+    #[sock_ops]
+    pub(crate) fn connection_opens(ctx: SockOpsContext) -> u32 {
+        opening::choose_window(&ctx);
+        // The reply stands in the context.
         1
     }
 
@@ -154,6 +171,12 @@ mod programs {
         0
     }
 
+    #[btf_tracepoint(function = "cgroup_mkdir")]
+    pub(crate) fn cgroup_made(ctx: BtfTracePointContext) -> i32 {
+        named::cgroup_made(&ctx);
+        0
+    }
+
     #[cgroup_skb(egress)]
     pub(crate) fn packet_leaves(ctx: SkBuffContext) -> i32 {
         let Some(packet) = Packet::counted(&ctx, DIRECTION_UPLOAD) else { return PASS };
@@ -181,6 +204,16 @@ mod programs {
     pub(crate) fn packet_forwarded(ctx: TcContext) -> i32 {
         forward::count(&ctx);
         NEXT
+    }
+
+    #[classifier]
+    pub(crate) fn limit_answers(ctx: TcContext) -> i32 {
+        let Ok(question) = ctx.load::<Question>(QUESTION_AT) else { return NEXT };
+        let answer = question.answer();
+        match ctx.store(QUESTION_AT + size_of::<Question>(), &answer, 0) {
+            Ok(()) => 0,
+            Err(_) => NEXT,
+        }
     }
 
     /// The verifier has proved that nothing gets here; the language wants it all the same.

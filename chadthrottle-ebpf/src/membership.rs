@@ -10,26 +10,23 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd, cold_path};
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_ANY},
     helpers::{
-        bpf_ktime_get_ns, bpf_probe_read_kernel,
-        generated::{bpf_get_socket_uid, bpf_skb_ancestor_cgroup_id},
+        bpf_get_current_uid_gid, bpf_ktime_get_ns,
+        generated::{bpf_get_current_ancestor_cgroup_id, bpf_skb_ancestor_cgroup_id},
     },
 };
-use chadthrottle_common::{
-    FileId, MEMBER_BY_PROGRAM, Membership, ProcessKey, SocketOwner, clock::NS_PER_SEC,
-};
+use chadthrottle_common::{Membership, ProcessKey, SocketOwner, clock::NS_PER_SEC};
 
 use crate::{
-    maps::{
-        CHANGES, Control, FileOffsets, LIMITED_CGROUPS, LIMITED_PROGRAMS, LIMITED_USERS, MEMBERS, count_lost,
-    },
-    owner,
+    maps::{CHANGES, Control, LIMITED_CGROUPS, LIMITED_USERS, MEMBERS, count_lost},
+    named, nobody, owner,
+    process::lower_half,
 };
 
 /// How long a socket stays limited with the target of who used it before. Two processes that take turns share it, and
 /// it is limited when either is; one that was handed over is soon the new one's alone.
 const SHARED_NS: u64 = NS_PER_SEC;
-/// A cgroup deeper than this is found by its ancestors. As many as there are bits in `limited_cgroup_depths`.
-const DEPTHS: u32 = 32;
+/// No cgroup is deeper than that (`cgroup.max.depth` may allow more: those are found by their ancestors).
+const DEPTHS: i32 = 64;
 
 /// The target that the socket of a packet is limited with; 0 where it is in none.
 ///
@@ -59,13 +56,13 @@ unsafe fn find_target(
 ) -> u32 {
     // SAFETY: as promised by the caller.
     unsafe {
-        let process = owner::process(socket);
-        let mut target = MEMBERS.get(process).map_or(0, |member| member.target);
-        if target == 0 && control.limited_cgroup_depths() != 0 {
-            target = target_of_cgroup(skb, control.limited_cgroup_depths());
+        let mut target = target_of_process(owner::process(socket));
+        if target == 0 && control.has_limited_cgroups() {
+            target = target_of_cgroup(skb);
         }
         if target == 0 && control.has_limited_users() {
-            target = LIMITED_USERS.get(bpf_get_socket_uid(skb)).copied().unwrap_or(0);
+            let user = nobody::user(skb);
+            target = user.and_then(|user| LIMITED_USERS.get(user)).copied().unwrap_or(0);
         }
         if target == 0 && (*socket).shared_target != 0 {
             if bpf_ktime_get_ns() < (*socket).shared_until_ns {
@@ -80,19 +77,63 @@ unsafe fn find_target(
     }
 }
 
+/// Whether a limit covers what the current process does, `process`, and when that was found out: for a socket that it
+/// makes.
+#[inline(always)]
+pub(crate) fn of_current(process: ProcessKey) -> (u32, u64) {
+    let (Some(control), Some(changes)) = (Control::get(), CHANGES.get(0)) else { return (0, 0) };
+    if !control.has_limits() {
+        return (0, 0);
+    }
+    let mut target = target_of_process(process);
+    // SAFETY: the helpers have no pointers; what is found is copied out at once.
+    unsafe {
+        if target == 0 && control.has_limited_cgroups() {
+            for depth in 0..DEPTHS {
+                let id = bpf_get_current_ancestor_cgroup_id(depth);
+                if id == 0 {
+                    break;
+                }
+                target = LIMITED_CGROUPS.get(id).copied().unwrap_or(target);
+            }
+        }
+        if target == 0 && control.has_limited_users() {
+            target = LIMITED_USERS.get(lower_half(bpf_get_current_uid_gid())).copied().unwrap_or(0);
+        }
+    }
+    (target, *changes)
+}
+
+/// The target of a socket, as far as it has been found out.
+///
+/// # Safety
+/// `socket` points to a live socket's storage.
+#[inline(always)]
+pub(crate) unsafe fn known_target(socket: *mut SocketOwner) -> u32 {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        let is_true = CHANGES.get(0).is_some_and(|changes| *changes == (*socket).target_generation);
+        if is_true { (*socket).target } else { target_of_process(owner::process(socket)) }
+    }
+}
+
+/// The target of a process for what it is, or for what it executes.
+#[inline(always)]
+fn target_of_process(process: ProcessKey) -> u32 {
+    // SAFETY: copied out at once.
+    unsafe { MEMBERS.get(process) }.map_or(0, |membership| membership.target())
+}
+
 /// The target of the innermost limited cgroup that the socket is in.
 ///
 /// # Safety
 /// `skb` is the hook's own context.
 #[inline(always)]
-unsafe fn target_of_cgroup(skb: *mut __sk_buff, depths: u32) -> u32 {
+unsafe fn target_of_cgroup(skb: *mut __sk_buff) -> u32 {
     let mut target = 0;
     for depth in 0..DEPTHS {
-        if depths >> depth & 1 == 0 {
-            continue;
-        }
         // SAFETY: as promised by the caller; 0 is no cgroup.
-        let id = unsafe { bpf_skb_ancestor_cgroup_id(skb, depth.cast_signed()) };
+        let id = unsafe { bpf_skb_ancestor_cgroup_id(skb, depth) };
         if id == 0 {
             break;
         }
@@ -104,21 +145,32 @@ unsafe fn target_of_cgroup(skb: *mut __sk_buff, depths: u32) -> u32 {
     target
 }
 
-/// Somebody else uses a socket now.
+/// Somebody else than `before` uses a socket from here on.
 ///
 /// # Safety
 /// `socket` points to a live socket's storage.
 #[inline(always)]
-pub(crate) unsafe fn changes_hands(socket: *mut SocketOwner, was_presumed: bool) {
+pub(crate) unsafe fn changes_hands(socket: *mut SocketOwner, before: ProcessKey, was_presumed: bool) {
     // SAFETY: as promised by the caller.
     unsafe {
         // A socket that was accepted for somebody else was never its listener's to use.
-        if (*socket).target != 0 && !was_presumed {
-            (*socket).shared_target = (*socket).target;
+        let target = if was_presumed { 0 } else { target_of_process(before) };
+        if target != 0 {
+            (*socket).shared_target = target;
             (*socket).shared_until_ns = bpf_ktime_get_ns() + SHARED_NS;
         }
-        (*socket).target_generation = 0;
+        find_again(socket);
     }
+}
+
+/// Has the socket's target looked for with its next packet.
+///
+/// # Safety
+/// `socket` points to a live socket's storage.
+#[inline(always)]
+pub(crate) unsafe fn find_again(socket: *mut SocketOwner) {
+    // SAFETY: as promised by the caller.
+    unsafe { (*socket).target_generation = 0 };
 }
 
 /// A process was forked. Whether it is a member of a target by that.
@@ -126,13 +178,11 @@ pub(crate) unsafe fn changes_hands(socket: *mut SocketOwner, was_presumed: bool)
 pub(crate) fn inherit(parent: ProcessKey, child: ProcessKey) -> bool {
     // SAFETY: copied out at once.
     let Some(membership) = (unsafe { MEMBERS.get(parent) }).copied() else { return false };
-    if membership.child_target == 0 {
+    let membership = membership.of_child();
+    if membership.target() == 0 {
         return false;
     }
-    let inherited = Membership { target: membership.child_target, ..membership };
-    if MEMBERS.insert(child, inherited, u64::from(BPF_ANY)).is_err() {
-        count_lost();
-    }
+    write(child, membership);
     true
 }
 
@@ -144,46 +194,36 @@ pub(crate) fn executes(process: ProcessKey, binprm: u64) {
         return;
     }
     // SAFETY: copied out at once.
-    let before = unsafe { MEMBERS.get(process) }.copied();
-    // Who is limited by itself, or with its parent, stays so whatever it executes.
-    if before.is_some_and(|membership| membership.flags & MEMBER_BY_PROGRAM == 0) {
+    let before = unsafe { MEMBERS.get(process) }.copied().unwrap_or_default();
+    let by_program = named::target_of_program(binprm);
+    if by_program == before.by_program {
         return;
     }
-    let file = file_of(binprm);
-    // SAFETY: copied out at once.
-    let target = file.and_then(|file| unsafe { LIMITED_PROGRAMS.get(file) }.copied()).unwrap_or(0);
-    if target == before.map_or(0, |membership| membership.target) {
-        return;
-    }
-    if target == 0 {
-        let _ = MEMBERS.remove(process);
+    let now = Membership { by_program, ..before };
+    if now.target() == 0 {
+        forget(process);
     } else {
-        let membership =
-            Membership { target, child_target: target, flags: MEMBER_BY_PROGRAM, ..Membership::default() };
-        if MEMBERS.insert(process, membership, u64::from(BPF_ANY)).is_err() {
-            count_lost();
-        }
+        write(process, now);
     }
     // For the sockets that it keeps.
-    if let Some(changes) = CHANGES.get_ptr_mut(0) {
+    if now.target() != before.target()
+        && let Some(changes) = CHANGES.get_ptr_mut(0)
+    {
         // SAFETY: a live map value.
         unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(changes, 1) };
     }
 }
 
-/// The file that is executed: of a script it is the interpreter, as with /proc/PID/exe.
+/// A process is in no target any more, and has nothing left that could be in one.
 #[inline(always)]
-fn file_of(binprm: u64) -> Option<FileId> {
-    let offsets = FileOffsets::load();
-    // SAFETY: the helper checks the addresses; a wrong one is an error, not a fault.
-    unsafe {
-        let file = bpf_probe_read_kernel((binprm + offsets.binprm_file) as *const u64).ok()?;
-        let inode = bpf_probe_read_kernel((file + offsets.file_inode) as *const u64).ok()?;
-        let superblock = bpf_probe_read_kernel((inode + offsets.inode_superblock) as *const u64).ok()?;
-        Some(FileId {
-            inode: bpf_probe_read_kernel((inode + offsets.inode_number) as *const u64).ok()?,
-            device: bpf_probe_read_kernel((superblock + offsets.superblock_device) as *const u32).ok()?,
-            ..FileId::default()
-        })
+pub(crate) fn forget(process: ProcessKey) {
+    // Most are in none.
+    let _ = MEMBERS.remove(process);
+}
+
+#[inline(always)]
+fn write(process: ProcessKey, membership: Membership) {
+    if MEMBERS.insert(process, membership, u64::from(BPF_ANY)).is_err() {
+        count_lost();
     }
 }

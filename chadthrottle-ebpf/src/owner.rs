@@ -49,8 +49,11 @@ pub(crate) fn tag_new_socket(ctx: &SockContext) {
     let is_elsewhere = own_netns != 0 && unsafe { bpf_get_netns_cookie(ctx.as_ptr()) } != own_netns;
     // SAFETY: the hook's own context.
     let is_stream = unsafe { (*ctx.sock).protocol } == u32::from(IPPROTO_TCP);
+    let (target, target_generation) = membership::of_current(process);
     let mut owner = SocketOwner {
         process,
+        target,
+        target_generation,
         is_elsewhere: is_elsewhere.into(),
         is_stream: is_stream.into(),
         ..SocketOwner::default()
@@ -104,12 +107,14 @@ pub(crate) unsafe fn claim(ctx: &impl EbpfContext, socket: *mut SocketOwner) {
             // Kernel threads send for others, when sockets are joined by BPF for instance.
             let Some(process) = current_process().filter(|_| !is_kernel_thread()) else { return };
             ptr::write_volatile(&raw mut (*socket).process, process);
-            membership::changes_hands(socket, is_presumed);
+            membership::changes_hands(socket, owner, is_presumed);
             note(process);
             debug!(ctx, "socket of {} used by {}", owner.tgid(), tgid);
         }
         ptr::write_volatile(&raw mut (*socket).is_presumed, 0);
         if is_presumed {
+            // `accept` has made it its caller's (`sock_graft`, include/net/sock.h), who may be another user by now.
+            membership::find_again(socket);
             release_held(socket);
         }
     }

@@ -162,9 +162,10 @@ pub(crate) fn ended(ctx: &BtfTracePointContext) {
     match PROCESSES.get_ptr_mut(process) {
         // SAFETY: a live map value.
         Some(record) => unsafe { (*record).has_ended = 1 },
-        // Nobody will ask.
+        // It never had a socket: nobody will ask, and nothing of it is left to be limited.
         None => {
             let _ = PROGRAMS.remove(process);
+            membership::forget(process);
         }
     }
 }
@@ -184,6 +185,6 @@ fn identify(task: u64) -> Option<ProcessKey> {
 
 /// The helper returns two numbers of 32 bits in one: the user id is the lower one.
 #[inline(always)]
-const fn lower_half(both: u64) -> u32 {
+pub(crate) const fn lower_half(both: u64) -> u32 {
     (both & 0xffff_ffff) as u32
 }

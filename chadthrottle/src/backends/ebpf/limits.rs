@@ -1,29 +1,32 @@
 //! The tables of limits in the kernel.
 
-use std::time::Duration;
+use std::{mem::offset_of, sync::atomic::Ordering, time::Duration};
 
 use anyhow::Context;
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, MapData, MapError},
+    maps::{Array, HashMap, IterableMap, MapData, MapError},
 };
 use chadthrottle_common::{
-    CgroupThrottleConfig, ControlFlags, DIRECTION_DOWNLOAD, DIRECTION_UPLOAD, FileId, LIMIT_IN_FORCE,
-    LimitSettings, LimitState, Membership, ProcessKey, TARGETS, ThrottleStats,
-    clock::{NS_PER_SEC, cost_ns},
+    CgroupThrottleConfig, DIRECTION_DOWNLOAD, DIRECTION_UPLOAD, LIMIT_IN_FORCE, LimitSettings, LimitState,
+    Membership, ProcessKey, TARGETS, ThrottleStats,
+    clock::{NS_PER_SEC, cost_ns, debt_at_rate},
     limit_index,
 };
 use nix::time::{ClockId, clock_gettime};
 
-use super::object::take;
-use crate::backends::throttle::TrafficType;
+use super::{object::take, places::Places};
+use crate::{
+    backends::throttle::TrafficType,
+    sys::bpf_map::{self, Mapped},
+};
 
 /// How long a target may save up what it does not use.
 ///
 /// TCP under a policer needs enough to outlast its shortest retransmission timeout, 200 ms (`TCP_RTO_MIN`,
 /// include/net/tcp.h): with less, what comes in during the silence after a loss is lost, and the connection
 /// collapses to a fraction of its limit. More lets the worst second grow by as much.
-const BURST: Duration = Duration::from_millis(240);
+const BURST: Duration = Duration::from_millis(210);
 
 /// Userspace counts changes of memberships up by more than the programs will meanwhile, so that no number comes twice.
 const CHANGE: u64 = 1 << 32;
@@ -71,26 +74,26 @@ pub(super) struct Limit {
 /// The maps, by type.
 pub(super) struct Tables {
     limits: Array<MapData, LimitSettings>,
-    clocks: Array<MapData, LimitState>,
+    clocks: Mapped<LimitState>,
+    /// The map itself: programs that are loaded later look for it.
+    _clocks: Array<MapData, LimitState>,
     changes: Array<MapData, u64>,
     pub(super) members: HashMap<MapData, ProcessKey, Membership>,
-    pub(super) programs: HashMap<MapData, FileId, u32>,
-    pub(super) cgroups: HashMap<MapData, u64, u32>,
-    pub(super) users: HashMap<MapData, u32, u32>,
+    pub(super) places: Places,
     /// Of the cgroup that the programs are attached to.
     cgroup_id: u64,
 }
 
 impl Tables {
     pub(super) fn take(programs: &mut Ebpf, cgroup_id: u64) -> anyhow::Result<Self> {
+        let clocks: Array<MapData, LimitState> = take(programs, "CHAD_CLOCKS")?;
         let mut tables = Self {
             limits: take(programs, "CHAD_LIMITS")?,
-            clocks: take(programs, "CHAD_CLOCKS")?,
+            clocks: Mapped::new(clocks.map().fd(), 2 * TARGETS as usize).context("cannot map the clocks")?,
+            _clocks: clocks,
             changes: take(programs, "CHAD_CHANGES")?,
             members: take(programs, "CHAD_MEMBERS")?,
-            programs: take(programs, "CHAD_LIM_PROG")?,
-            cgroups: take(programs, "CHAD_LIM_CGROUP")?,
-            users: take(programs, "CHAD_LIM_USER")?,
+            places: Places::take(programs)?,
             cgroup_id,
         };
         // 0 is what a socket has that nobody has looked at.
@@ -109,13 +112,13 @@ impl Tables {
         for direction in Direction::BOTH {
             let index = limit_index(target, direction.number());
             self.limits.set(index, LimitSettings::default(), 0)?;
-            self.clocks.set(index, LimitState::default(), 0)?;
+            self.clocks.set(index as usize, LimitState::default());
         }
         Ok(())
     }
 
     /// Sets or changes a limit, or takes it away; it holds from the next packet on. What had been saved under the one
-    /// before is lost, its debt is not.
+    /// before is lost, its debt is not: it is paid at the new rate where that is faster.
     pub(super) fn set(
         &mut self,
         target: u32,
@@ -126,9 +129,23 @@ impl Tables {
             Some(limit) => self.settings(limit)?,
             None => LimitSettings::default(),
         };
-        self.limits
-            .set(limit_index(target, direction.number()), settings, 0)
-            .context("cannot write the limit")
+        let index = limit_index(target, direction.number());
+        let before = self.limits.get(&index, 0)?.config.rate_bps;
+        self.limits.set(index, settings, 0).context("cannot write the limit")?;
+        self.pay_at_rate(index, before, settings.config.rate_bps)
+    }
+
+    /// Turns the debt of a limit's clocks into what it comes to at another rate, while the programs move them on.
+    fn pay_at_rate(&self, index: u32, before_bps: u64, rate_bps: u64) -> anyhow::Result<()> {
+        let now = now_ns()?;
+        let paid = |clock_ns| Some(debt_at_rate(clock_ns, now, before_bps, rate_bps));
+        for clock in [offset_of!(LimitState, clock_ns), offset_of!(LimitState, datagram_clock_ns)] {
+            if let Some(clock) = self.clocks.word(index as usize, clock) {
+                // It never fails: there is always a value.
+                let _ = clock.fetch_update(Ordering::Relaxed, Ordering::Relaxed, paid);
+            }
+        }
+        Ok(())
     }
 
     fn settings(&self, limit: Limit) -> anyhow::Result<LimitSettings> {
@@ -146,7 +163,7 @@ impl Tables {
                 burst_size,
             },
             burst_ns: if rate_bps == 0 { 0 } else { cost_ns(burst_size, rate_bps) },
-            stream_debt_ns: nanoseconds(leniency.debt),
+            debt_ns: nanoseconds(leniency.debt),
             since_ns: now,
             grace_until_ns: now.saturating_add(nanoseconds(leniency.grace)),
             flags: LIMIT_IN_FORCE,
@@ -155,23 +172,22 @@ impl Tables {
     }
 
     /// What a limit did so far.
-    pub(super) fn stats(&self, target: u32, direction: Direction) -> Result<ThrottleStats, MapError> {
-        Ok(self.clocks.get(&limit_index(target, direction.number()), 0)?.stats)
+    pub(super) fn stats(&self, target: u32, direction: Direction) -> ThrottleStats {
+        self.state(target, direction).stats
     }
 
-    /// Tells the programs which kinds of limits there are, so that they look for no others.
-    pub(super) fn announce(
-        &self,
-        flags: &mut ControlFlags,
-        targets: usize,
-        depths: impl Iterator<Item = u32>,
-    ) {
-        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        flags.limits = count(targets);
-        flags.limited_programs = count(self.programs.keys().count());
-        flags.limited_users = count(self.users.keys().count());
-        flags.limited_cgroup_depths =
-            depths.fold(0, |bits, depth| bits | 1_u32.checked_shl(depth).unwrap_or(0));
+    /// How far a limit has been used, and what it did.
+    pub(super) fn state(&self, target: u32, direction: Direction) -> LimitState {
+        self.clocks.get(limit_index(target, direction.number()) as usize).unwrap_or_default()
+    }
+
+    /// The members of a target.
+    pub(super) fn members_of(&self, target: u32) -> anyhow::Result<Vec<ProcessKey>> {
+        let mut found = Vec::new();
+        bpf_map::read_all(self.members.map().fd(), 1, |key: ProcessKey, membership: &[Membership]| {
+            found.extend(membership.iter().filter(|membership| membership.is_in(target)).map(|_| key));
+        })?;
+        Ok(found)
     }
 }
 

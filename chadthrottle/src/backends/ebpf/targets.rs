@@ -6,18 +6,16 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    fs,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
-use chadthrottle_common::{FileId, MEMBER_BY_PROGRAM, Membership, ProcessKey, ThrottleStats};
+use anyhow::Context;
+use chadthrottle_common::{Membership, ProcessKey, ThrottleStats};
 
 use super::{
     Engine,
     limits::{Direction, Leniency, Limit, Numbers, absent_is_fine},
+    places::Place,
     tagger,
 };
 use crate::{
@@ -27,7 +25,7 @@ use crate::{
         processes::{Processes, belongs},
     },
     process::ProcessId,
-    sys::file_id::file_id,
+    sys::proc_fd,
 };
 
 /// One limited target.
@@ -36,18 +34,9 @@ struct Entry {
     number: u32,
     traffic: TrafficType,
     /// IP bytes a second.
-    limits: BTreeMap<Direction, (u64, Leniency)>,
-    /// What it is in the kernel, where that is not its members alone.
+    limits: BTreeMap<Direction, u64>,
+    /// By what the kernel knows it.
     place: Place,
-}
-
-/// By what the kernel knows that somebody is of a target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    Members,
-    Program(FileId),
-    Cgroup { id: u64, depth: u32 },
-    User(u32),
 }
 
 /// Every limited target.
@@ -64,7 +53,7 @@ impl Targets {
     /// The limit in force, in IP bytes a second.
     #[must_use]
     pub fn limit(&self, subject: &Subject, direction: Direction) -> Option<u64> {
-        self.by_subject.get(subject)?.limits.get(&direction).map(|(rate, _)| *rate)
+        self.by_subject.get(subject)?.limits.get(&direction).copied()
     }
 
     /// Sets or changes a limit; it holds from the next packet on. The traffic that it is for is that of both directions.
@@ -82,16 +71,15 @@ impl Targets {
         let subject = &target.subject;
         let is_new = !self.by_subject.contains_key(subject);
         if is_new {
-            let place = place(engine, subject)?;
+            let place = Place::of(engine, subject)?;
             let number = self.numbers.take().context("there are too many limits")?;
             engine.limits.clear(number)?;
             let entry = Entry { number, traffic: target.traffic, limits: BTreeMap::new(), place };
             self.by_subject.insert(subject.clone(), entry);
         }
         let Some(entry) = self.by_subject.get_mut(subject) else { return Ok(()) };
-        entry.traffic = target.traffic;
-        entry.limits.insert(direction, (rate_bps, leniency));
-        let written = write(engine, subject, entry);
+        entry.limits.insert(direction, rate_bps);
+        let written = entry.write(engine, target, direction, leniency);
         // The limit is there before the first member is: whoever becomes one is held from that packet on.
         let set = written.and_then(|()| if is_new { self.join(engine, target) } else { Ok(()) });
         if set.is_err() {
@@ -114,11 +102,15 @@ impl Targets {
         if entry.limits.remove(&direction).is_none() {
             return Ok(());
         }
-        let (number, place) = (entry.number, entry.place);
+        let number = entry.number;
         engine.limits.set(number, direction, None)?;
-        if entry.limits.is_empty() {
-            self.by_subject.remove(subject);
-            take_place_away(engine, place)?;
+        if entry.limits.is_empty()
+            && let Some(entry) = self.by_subject.remove(subject)
+        {
+            self.settle(engine, &entry.place)?;
+            if matches!(entry.place, Place::Cgroup(..)) {
+                engine.limits.places.forget_former_cgroups(number, None)?;
+            }
             self.leave(engine, number)?;
             self.announce(engine)?;
             self.numbers.give_back(number);
@@ -136,51 +128,60 @@ impl Targets {
     }
 
     /// What a limit did so far.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn stats(
+    #[must_use]
+    pub fn stats(&self, engine: &Engine, subject: &Subject, direction: Direction) -> ThrottleStats {
+        let entry = self.by_subject.get(subject);
+        entry.map(|entry| engine.limits.stats(entry.number, direction)).unwrap_or_default()
+    }
+
+    /// IP bytes that have passed under a limit and were no TCP, and what it did so far; `None` where there is none.
+    #[must_use]
+    pub fn use_of(
         &self,
         engine: &Engine,
         subject: &Subject,
         direction: Direction,
-    ) -> anyhow::Result<ThrottleStats> {
-        let Some(entry) = self.by_subject.get(subject) else { return Ok(ThrottleStats::default()) };
-        Ok(engine.limits.stats(entry.number, direction)?)
+    ) -> Option<(u64, ThrottleStats)> {
+        let entry = self.by_subject.get(subject)?;
+        entry.limits.get(&direction)?;
+        let state = engine.limits.state(entry.number, direction);
+        Some((state.datagram_bytes, state.stats))
     }
 
     /// Makes whoever is there already a member, and the owner of the sockets that it has open.
     fn join(&self, engine: &mut Engine, target: &Target) -> anyhow::Result<()> {
+        if let Some(entry) = self.by_subject.get(&target.subject) {
+            self.settle(engine, &entry.place)?;
+        }
         self.announce(engine)?;
         if let Subject::Process(id) | Subject::Descendants(id) = target.subject {
             let others = if self.by_subject.len() > 1 { Processes::now()? } else { Processes::default() };
             self.assign(engine, id, &others)?;
             engine.adopt(id).with_context(|| format!("cannot take hold of the open sockets of {target}"))?;
         }
-        match target.subject {
-            Subject::Process(_) => {}
-            // Twice: what was forked during the first pass, of a process that it had not reached, is found in the second.
-            Subject::Descendants(_) => {
-                for _ in 0..2 {
-                    self.assign_all(engine, target, true)?;
-                }
-            }
-            Subject::Program(_) => {
-                for _ in 0..2 {
-                    self.assign_all(engine, target, false)?;
-                }
-                engine.adopt_everything();
-            }
-            Subject::Cgroup(_) | Subject::User(_) => engine.adopt_everything(),
+        // Twice: what was forked during the first pass, of a process that it had not reached, is found in the second.
+        let passes = match target.subject {
+            Subject::Descendants(_) | Subject::Program(_) => 2,
+            Subject::Process(_) | Subject::Cgroup(_) | Subject::User(_) => 0,
+        };
+        for _ in 0..passes {
+            self.assign_all(engine, target)?;
         }
+        // Also for a process: it may be handed a socket that another one has had open for long.
+        engine.adopt_the_rest();
         Ok(engine.limits.memberships_have_changed()?)
     }
 
-    fn assign_all(&self, engine: &mut Engine, target: &Target, adopt: bool) -> anyhow::Result<()> {
+    fn assign_all(&self, engine: &mut Engine, target: &Target) -> anyhow::Result<()> {
+        let is_program = matches!(target.subject, Subject::Program(_));
+        // Most programs are executed by nobody: then there is no need to look at whose child everybody is.
+        if is_program && !proc_fd::pids()?.any(|pid| belongs(pid, &target.subject)) {
+            return Ok(());
+        }
         let processes = Processes::now()?;
         for id in processes.of(&target.subject) {
             self.assign(engine, id, &processes)?;
-            if adopt && let Err(error) = engine.adopt(id) {
+            if !is_program && let Err(error) = engine.adopt(id) {
                 log::debug!("sockets of {id} keep their owners: {error}");
             }
         }
@@ -207,31 +208,19 @@ impl Targets {
             .filter(|(subject, _)| matches!(subject, Subject::Program(_)))
             .find(|(subject, _)| belongs(id.pid, subject))
             .map_or(0, |(_, entry)| entry.number);
-        let child_target = if inherited == 0 { by_program } else { inherited };
-        let target = if own == 0 { child_target } else { own };
-        if target == 0 {
+        let membership = Membership { own, inherited, by_program, ..Membership::default() };
+        if membership.target() == 0 {
             return Ok(absent_is_fine(engine.limits.members.remove(&key))?);
         }
-        let flags = if own == 0 && inherited == 0 { MEMBER_BY_PROGRAM } else { 0 };
-        engine
-            .limits
-            .members
-            .insert(key, Membership { target, child_target, flags, _padding: 0 }, 0)
-            .context("too many limited processes, or no memory for one")
+        let written = engine.limits.members.insert(key, membership, 0);
+        written.context("too many limited processes, or no memory for one")
     }
 
     /// Ends every membership of a target: who was a member is held by the next limit that covers it, if there is one.
     fn leave(&self, engine: &mut Engine, number: u32) -> anyhow::Result<()> {
         // Until there is none: a member may fork meanwhile.
         loop {
-            let members: Vec<_> = engine
-                .limits
-                .members
-                .iter()
-                .flatten()
-                .filter(|(_, member)| member.target == number || member.child_target == number)
-                .map(|(key, _)| key)
-                .collect();
+            let members = engine.limits.members_of(number)?;
             if members.is_empty() {
                 break;
             }
@@ -244,11 +233,13 @@ impl Targets {
     }
 
     fn announce(&self, engine: &mut Engine) -> anyhow::Result<()> {
-        let depths = self.by_subject.values().filter_map(|entry| match entry.place {
-            Place::Cgroup { depth, .. } => Some(depth),
-            _ => None,
-        });
-        Ok(engine.announce_limits(self.by_subject.len(), depths)?)
+        Ok(engine.announce_limits(self.by_subject.values().map(|entry| &entry.place))?)
+    }
+
+    /// Has the kernel know a place by the targets that there are now.
+    fn settle(&self, engine: &mut Engine, place: &Place) -> anyhow::Result<()> {
+        let places = self.by_subject.values().map(|entry| (&entry.place, entry.number));
+        engine.limits.places.settle(place, places)
     }
 
     /// Looks after limits: follows programs and cgroups that were replaced by others of the same name, and forgets members
@@ -265,18 +256,23 @@ impl Targets {
         }
         self.last_look = Some(Instant::now());
         self.forget_ended_members(engine);
-        let mut have_moved = false;
-        for (subject, entry) in &mut self.by_subject {
-            // One that is not there now may come again.
-            let Ok(now) = place(engine, subject) else { continue };
-            if now != entry.place {
-                take_place_away(engine, entry.place)?;
-                entry.place = now;
-                write(engine, subject, entry)?;
-                have_moved = true;
+        // One that is not there now may come again.
+        let places = self.by_subject.iter().filter_map(|(subject, entry)| {
+            let now = Place::of(engine, subject).ok()?;
+            (now != entry.place).then(|| (subject.clone(), now))
+        });
+        let moved: Vec<_> = places.collect();
+        for (subject, now) in &moved {
+            let Some(entry) = self.by_subject.get_mut(subject) else { continue };
+            let number = entry.number;
+            let before = std::mem::replace(&mut entry.place, now.clone());
+            self.settle(engine, &before)?;
+            self.settle(engine, now)?;
+            if let Place::Cgroup(id, _) = now {
+                engine.limits.places.forget_former_cgroups(number, Some(*id))?;
             }
         }
-        if have_moved {
+        if !moved.is_empty() {
             self.announce(engine)?;
             engine.limits.memberships_have_changed()?;
         }
@@ -311,58 +307,28 @@ fn processes_generations(processes: &Processes, id: ProcessId, subject: &Subject
     if *subject == Subject::Descendants(id) { Some(0) } else { processes.generations(id, subject) }
 }
 
-/// By what the kernel is to know a subject.
-fn place(engine: &Engine, subject: &Subject) -> anyhow::Result<Place> {
-    Ok(match subject {
-        Subject::Process(_) | Subject::Descendants(_) => Place::Members,
-        Subject::Program(path) => {
-            Place::Program(file_id(path).with_context(|| format!("cannot look at {}", path.display()))?)
+impl Entry {
+    /// Writes a limit that has been set, and the other direction's where that is for other traffic from here on.
+    fn write(
+        &mut self,
+        engine: &mut Engine,
+        target: &Target,
+        set: Direction,
+        leniency: Leniency,
+    ) -> anyhow::Result<()> {
+        let tgid = target.subject.process().map_or(0, |id| tagger::key(id).tgid());
+        let is_other_traffic = self.traffic != target.traffic;
+        self.traffic = target.traffic;
+        for (&direction, &rate_bps) in &self.limits {
+            if direction != set && !is_other_traffic {
+                continue;
+            }
+            // Nobody was promised anything by the change of the other one.
+            let grace = if direction == set { leniency.grace } else { Duration::ZERO };
+            let leniency = Leniency { grace, ..leniency };
+            let limit = Limit { rate_bps, leniency, traffic: self.traffic, tgid };
+            engine.limits.set(self.number, direction, Some(limit))?;
         }
-        Subject::Cgroup(in_tree) => {
-            let path = directory(engine, in_tree)?;
-            let metadata = fs::metadata(&path).with_context(|| format!("there is no cgroup {in_tree}"))?;
-            let depth = Path::new(in_tree).components().count().saturating_sub(1);
-            Place::Cgroup { id: metadata.ino(), depth: u32::try_from(depth)? }
-        }
-        Subject::User(uid) => Place::User(*uid),
-    })
-}
-
-/// Where a cgroup is in the file system.
-fn directory(engine: &Engine, in_tree: &str) -> anyhow::Result<PathBuf> {
-    let root = engine.cgroup();
-    match Path::new(in_tree).strip_prefix(&root.in_tree) {
-        Ok(below) => Ok(root.path.join(below)),
-        Err(_) => bail!(
-            "the cgroup {in_tree} is outside {}; choose a --cgroup-root above it, or none",
-            root.path.display()
-        ),
+        Ok(())
     }
-}
-
-/// Writes all limits of a target, and by what the kernel knows it.
-fn write(engine: &mut Engine, subject: &Subject, entry: &Entry) -> anyhow::Result<()> {
-    let tgid = subject.process().map_or(0, |id| tagger::key(id).tgid());
-    for (&direction, &(rate_bps, leniency)) in &entry.limits {
-        let limit = Limit { rate_bps, leniency, traffic: entry.traffic, tgid };
-        engine.limits.set(entry.number, direction, Some(limit))?;
-    }
-    let tables = &mut engine.limits;
-    match entry.place {
-        Place::Members => Ok(()),
-        Place::Program(file) => tables.programs.insert(file, entry.number, 0),
-        Place::Cgroup { id, .. } => tables.cgroups.insert(id, entry.number, 0),
-        Place::User(uid) => tables.users.insert(uid, entry.number, 0),
-    }
-    .context("too many limits, or no memory for one")
-}
-
-fn take_place_away(engine: &mut Engine, place: Place) -> anyhow::Result<()> {
-    let tables = &mut engine.limits;
-    Ok(absent_is_fine(match place {
-        Place::Members => Ok(()),
-        Place::Program(file) => tables.programs.remove(&file),
-        Place::Cgroup { id, .. } => tables.cgroups.remove(&id),
-        Place::User(uid) => tables.users.remove(&uid),
-    })?)
 }

@@ -1,11 +1,6 @@
 //! The processes that a subject covers, as /proc has them at one moment.
 
-use std::{
-    collections::HashMap,
-    fs, io,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-};
+use std::{collections::HashMap, fs, io, os::unix::fs::MetadataExt, path::Path};
 
 use procfs::process::{Process, all_processes};
 
@@ -95,20 +90,19 @@ pub fn belongs(pid: i32, subject: &Subject) -> bool {
     }
 }
 
-/// Whether a process executes the file at `path`, or the one that was there when it was started.
+/// Whether a process executes the file at `path`, by whatever name, or the one that was there when it was started.
 fn executes(pid: i32, path: &Path) -> bool {
     let link = format!("/proc/{pid}/exe");
-    let Ok(mut program) = fs::read_link(&link) else { return false };
-    if let Some(text) = program.to_str().and_then(|text| text.strip_suffix(DELETED)) {
-        program = PathBuf::from(text);
-    }
-    if program == path {
-        return true;
-    }
-    // By another name, or seen from another mount namespace.
-    match (fs::metadata(link), fs::metadata(path)) {
-        (Ok(program), Ok(file)) => (program.dev(), program.ino()) == (file.dev(), file.ino()),
-        _ => false,
+    let (Ok(name), Ok(program)) = (fs::read_link(&link), fs::metadata(&link)) else { return false };
+    let is_former = match name.to_str().and_then(|text| text.strip_suffix(DELETED)) {
+        Some(former) => Path::new(former) == path,
+        None => name == path,
+    };
+    // A container has other files by the same names, on file systems of its own.
+    let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
+    match fs::metadata(path) {
+        Ok(file) => program.dev() == file.dev() && (program.ino() == file.ino() || is_former),
+        Err(_) => is_former && path.parent().and_then(device) == Some(program.dev()),
     }
 }
 

@@ -9,6 +9,8 @@ use super::recording::Recording;
 
 /// From one look to the next, while it is not used up.
 const STEP: Duration = Duration::from_millis(50);
+/// A connection that has sent so many bytes is one that the limit is for.
+const BUSY: u64 = 20_000;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What all connections of a run were promised together.
@@ -28,7 +30,9 @@ impl Promise {
     /// was promised reaches it `late`. None where `ss` does not tell.
     pub(super) fn watch(sender: &Host, recording: &Recording, late: Duration, until: f64) -> Option<Self> {
         thread::sleep(late);
-        let promised = edges(sender)?;
+        // The control connection of iperf3 hardly ever uses its own.
+        let is_busy = |(_, (acknowledged, _)): &(String, (u64, u64))| *acknowledged > BUSY;
+        let promised: Edges = edges(sender)?.into_iter().filter(is_busy).collect();
         #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
         let bytes = promised.values().map(|(acknowledged, edge)| edge - acknowledged).sum::<u64>() as f64;
         loop {
@@ -38,9 +42,7 @@ impl Promise {
                 // One that is closed uses nothing.
                 now.get(end).is_none_or(|(acknowledged, _)| acknowledged >= edge)
             };
-            // The control connection of iperf3 is hardly ever used.
-            let left = promised.iter().filter(|connection| !is_used_up(*connection)).count();
-            if left <= 1 || used_up >= until {
+            if promised.iter().all(is_used_up) || used_up >= until {
                 return Some(Self { bytes, used_up });
             }
             thread::sleep(STEP);

@@ -1,7 +1,7 @@
 //! Which processes a target is.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     io,
     os::fd::RawFd,
     time::{Duration, Instant},
@@ -13,7 +13,7 @@ use crate::{
     sys::{
         pidfd::PidFd,
         proc_children::{children, is_own, ptrace_scope},
-        proc_fd,
+        proc_fd::{self, Descriptors},
         tcp_socket::TcpSocket,
     },
 };
@@ -28,6 +28,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 pub(super) struct Member {
     pub(super) id: ProcessId,
     handle: PidFd,
+    descriptors: Descriptors,
 }
 
 /// The processes of a target.
@@ -35,9 +36,13 @@ pub(super) struct Member {
 pub(super) struct Members {
     subject: Subject,
     known: Vec<Member>,
-    /// Those that are not, as far as they have been asked.
-    others: HashSet<i32>,
+    /// Those that were not when they were last asked, and since when they have been there.
+    others: HashMap<i32, Instant>,
     asked_since: Instant,
+    /// A child of ours that is none of the target's.
+    guard: Option<i32>,
+    /// Those that another target holds, whose subject is more specific.
+    taken: HashSet<i32>,
 }
 
 impl Member {
@@ -45,7 +50,8 @@ impl Member {
     fn open(id: ProcessId) -> io::Result<Self> {
         let handle = PidFd::open(id.pid)?;
         // It may have ended, and its pid may have been given to another, before we had it.
-        if id.is_alive() { Ok(Self { id, handle }) } else { Err(io::ErrorKind::NotFound.into()) }
+        let descriptors = Descriptors::default();
+        if id.is_alive() { Ok(Self { id, handle, descriptors }) } else { Err(io::ErrorKind::NotFound.into()) }
     }
 
     /// Duplicates one of its descriptors, if that is a TCP socket. To be dropped at once.
@@ -74,12 +80,14 @@ impl Members {
     ///
     /// # Errors
     /// When it has ended, or is not ours to take hold of (`EPERM`).
-    pub(super) fn new(target: &Target) -> io::Result<Self> {
+    pub(super) fn new(target: &Target, guard: Option<i32>) -> io::Result<Self> {
         let mut members = Self {
             subject: target.subject.clone(),
             known: Vec::new(),
-            others: HashSet::new(),
+            others: HashMap::new(),
             asked_since: Instant::now(),
+            guard,
+            taken: HashSet::new(),
         };
         if let Some(id) = target.subject.process() {
             let member = Member::open(id)?;
@@ -88,6 +96,19 @@ impl Members {
         }
         members.refresh();
         Ok(members)
+    }
+
+    /// The sockets that they have open, by inode, with who has each as what. Unless they are looked at `afresh`, a
+    /// descriptor that was there the last time is taken for what it was.
+    pub(super) fn sockets(&mut self, afresh: bool) -> HashMap<u32, Vec<(i32, RawFd)>> {
+        let mut open: HashMap<u32, Vec<_>> = HashMap::new();
+        for member in &mut self.known {
+            let pid = member.id.pid;
+            for (fd, inode) in member.descriptors.sockets(pid, afresh).unwrap_or_default() {
+                open.entry(inode).or_default().push((pid, fd));
+            }
+        }
+        open
     }
 
     /// The processes.
@@ -100,23 +121,44 @@ impl Members {
         self.known.iter().find(|member| member.id.pid == pid)
     }
 
+    /// Leaves these processes to other targets, and takes those back that no other one has any more.
+    pub(super) fn leave_out(&mut self, taken: &HashSet<i32>) {
+        if self.taken != *taken {
+            self.taken.clone_from(taken);
+            self.known.retain(|member| !taken.contains(&member.id.pid));
+            self.others.clear();
+            self.refresh();
+        }
+    }
+
     /// Forgets those that have ended, and takes hold of those that have come since.
     pub(super) fn refresh(&mut self) {
-        self.known.retain(|member| member.id.is_alive());
+        self.known.retain(|member| !member.handle.has_ended());
         match self.subject {
             Subject::Process(_) => {}
-            Subject::Descendants(_) => self.find_descendants(),
+            Subject::Descendants(first) => self.find_descendants(first),
             Subject::Program(_) | Subject::Cgroup(_) | Subject::User(_) => self.find_others_of_a_kind(),
         }
     }
 
-    fn find_descendants(&mut self) {
+    fn find_descendants(&mut self, first: ProcessId) {
         // What lost its parent is ours (see `adopt_orphans`). Nothing else that we start lives longer than a moment.
         let mut parents: Vec<i32> = vec![std::process::id().cast_signed()];
+        if self.get(first.pid).is_none() && first.is_alive() {
+            if self.taken.contains(&first.pid) {
+                parents.push(first.pid);
+            } else {
+                self.add(first.pid);
+            }
+        }
         parents.extend(self.known.iter().map(|member| member.id.pid));
         while let Some(parent) = parents.pop() {
             for pid in children(parent) {
-                if self.get(pid).is_none() && self.add(pid) {
+                if self.guard == Some(pid) {
+                    continue;
+                }
+                // What the children of another target's process are is not said by that.
+                if self.taken.contains(&pid) || self.get(pid).is_none() && self.add(pid) {
                     parents.push(pid);
                 }
             }
@@ -124,20 +166,26 @@ impl Members {
     }
 
     fn find_others_of_a_kind(&mut self) {
-        if self.asked_since.elapsed() > ASK_AGAIN {
-            self.asked_since = Instant::now();
-            self.others.clear();
+        let now = Instant::now();
+        let asks_all = now - self.asked_since > ASK_AGAIN;
+        if asks_all {
+            self.asked_since = now;
             let subject = &self.subject;
             self.known.retain(|member| belongs(member.id.pid, subject));
         }
         // Who cannot be listed cannot be found; the next time will tell.
         let Ok(pids) = proc_fd::pids() else { return };
+        let pids: HashSet<i32> = pids.collect();
+        self.others.retain(|pid, _| pids.contains(pid));
         for pid in pids {
-            if self.others.contains(&pid) || self.get(pid).is_some() {
+            if self.taken.contains(&pid) || self.guard == Some(pid) || self.get(pid).is_some() {
                 continue;
             }
-            if !belongs(pid, &self.subject) || !self.add(pid) {
-                self.others.insert(pid);
+            // A new one each time: it moves to its cgroup, becomes its user and executes its program some moments after
+            // it was forked.
+            let is_settled = *self.others.entry(pid).or_insert(now) + ASK_AGAIN < now;
+            if (asks_all || !is_settled) && belongs(pid, &self.subject) && self.add(pid) {
+                self.others.remove(&pid);
             }
         }
     }

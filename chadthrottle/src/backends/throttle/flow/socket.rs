@@ -20,6 +20,8 @@ const LISTEN: u8 = 10;
 const UNKNOWN_TRIP: Duration = Duration::from_millis(20);
 /// A connection that has received less is new, in bytes.
 const FRESH: u64 = 100_000;
+/// One that has moved nothing for so long is quiet.
+const QUIET: Duration = Duration::from_secs(1);
 /// What a segment carries, where that is not known.
 const USUAL_MSS: u32 = 1448;
 
@@ -131,6 +133,11 @@ impl Socket {
         self.info.received < FRESH && self.clamp.is_some()
     }
 
+    /// Whether it has not sent or received anything for a while, when it was last read.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.info.quiet > QUIET
+    }
+
     /// The state of the connection, as last read.
     pub(super) const fn info(&self) -> &TcpInfo {
         &self.info
@@ -152,7 +159,8 @@ impl Socket {
 
     /// What a controller is told of what it sends.
     pub(super) fn outgoing(&self, dt: f64, bytes: u64) -> Seen {
-        self.seen(dt, bytes, [self.info.rtt, self.info.rtt], self.info.send_mss)
+        let seen = self.seen(dt, bytes, [self.info.rtt, self.info.rtt], self.info.send_mss);
+        Seen { is_waiting: self.info.unsent > 0, ..seen }
     }
 
     /// What a controller is told of what it receives.
@@ -181,6 +189,7 @@ impl Socket {
             round_trip,
             least_trip,
             window,
+            is_waiting: false,
             ahead: self.info.receive_window.map(|promised| promised.saturating_sub(window)),
             unit: 1 << self.info.window_scale,
             segment: (mss, mss + real(self.info.header(self.ends.1))),

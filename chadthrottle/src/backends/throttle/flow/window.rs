@@ -14,14 +14,16 @@ use super::smooth::Smooth;
 use crate::sys::tcp_socket::LEAST_WINDOW;
 
 /// How far above the kernel's figure a round trip is believed without proof: a part, and some seconds.
-const BELIEVED: f64 = 1.3;
+const BELIEVED: f64 = 1.4;
 const BELIEVED_SECONDS: f64 = 0.000_5;
-/// The same for a socket that has not been held by its window yet, because TCP begins slowly; for so many round trips.
+/// The same for a socket that has not been held by its window yet, because TCP begins slowly; for so many round
+/// trips and seconds.
 const BELIEVED_FIRST: f64 = 1.02;
 const FIRST_TRIPS: f64 = 15.0;
+const FIRST_SECONDS: f64 = 0.2;
 /// How much longer a round trip is tried at a time, and how much more a socket has to receive by it.
-const TRIAL: f64 = 1.2;
-const PROOF: f64 = 1.08;
+const TRIAL: f64 = 1.1;
+const PROOF: f64 = 1.05;
 /// Between two trials that proved nothing, in seconds; doubled each time.
 const FIRST_PAUSE: f64 = 0.5;
 const LONGEST_PAUSE: f64 = 8.0;
@@ -115,7 +117,7 @@ impl Window {
         [kernel, least]: [f64; 2],
         ahead: Option<f64>,
     ) {
-        let past = self.past(window, dt);
+        let then = self.past(window, dt);
         self.age += dt;
         self.since_phase += dt;
         self.since_change += dt;
@@ -128,21 +130,21 @@ impl Window {
                 self.settling -= dt;
             }
             self.trip = self.trip.min(least.max(1e-5));
-            self.offered = Smooth::from(past);
-            self.received = Smooth::from(past / self.trip);
+            self.offered = Smooth::from(then);
+            self.received = Smooth::from(then / self.trip);
             return;
         }
         let memory = (2.0 * self.trip).max(0.1);
-        let window = self.offered.add(past, dt, memory);
+        let window = self.offered.add(then, dt, memory);
         let rate = self.received.add(bytes / dt, dt, memory);
         self.rest -= dt;
         if rate <= 0.0 || cap <= 0.0 {
             return;
         }
         let measured = window / rate;
-        // Of a coarse window one unit may be in vain.
-        self.has_held |= rate >= cap * HELD || self.age > FIRST_TRIPS * kernel + LONGEST_SETTLING;
+        self.has_held |= rate >= cap * HELD || self.age > FIRST_TRIPS * kernel + FIRST_SECONDS;
         let part = if self.has_held { BELIEVED } else { BELIEVED_FIRST };
+        // Of a coarse window one unit may be in vain.
         let believed = kernel * part + BELIEVED_SECONDS + f64::from(self.unit) / cap;
         let gain = (dt / memory).min(0.5);
         if rate >= cap * HELD || measured < self.trip {
@@ -150,7 +152,7 @@ impl Window {
             self.trip += gain * (measured.min(self.trip.max(believed)) - self.trip);
         } else if self.trip < believed {
             self.trip += gain * (measured.min(believed) - self.trip);
-        } else {
+        } else if self.has_held {
             self.try_longer(rate, dt);
         }
         self.trip = self.trip.clamp(1e-5, 10.0);
