@@ -29,7 +29,8 @@ pub struct Confirm {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Change {
     target: Target,
-    before: Limits,
+    /// What was in force, and for which traffic.
+    before: (Target, Limits),
     /// Whether the backend has made it. Until then it cannot be undone.
     is_made: bool,
 }
@@ -221,7 +222,8 @@ impl App {
         };
         let change = self.changes.remove(place);
         self.say(format!("Undoing the last change for {}…", change.target));
-        vec![effect(change.target, change.before)]
+        let (target, limits) = change.before;
+        vec![effect(target, limits)]
     }
 
     /// Orders what is planned, and remembers what was before.
@@ -229,7 +231,11 @@ impl App {
         self.say(plan.words);
         let mut effects = Vec::new();
         for (target, limits) in plan.steps {
-            let before = self.limits_of(&target.subject);
+            let held = self.limited.iter().find(|limited| limited.target.subject == target.subject);
+            let before = held.map_or_else(
+                || (target.clone(), Limits::default()),
+                |limited| (limited.target.clone(), limited.limits),
+            );
             self.refused.remove(&target.subject);
             self.changes.push(Change { target: target.clone(), before, is_made: false });
             effects.push(effect(target, limits));
