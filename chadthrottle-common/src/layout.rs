@@ -194,9 +194,9 @@ pub struct LimitSettings {
     pub config: CgroupThrottleConfig,
     /// `config.burst_size` as time at `config.rate_bps`, so that no packet pays for the division.
     pub burst_ns: u64,
-    /// How far the clock of the limit may be ahead when a TCP packet comes, in nanoseconds: flow control in front of the
-    /// limit evens out what passes then.
-    pub stream_debt_ns: u64,
+    /// How far the clock of the limit may be ahead when a packet comes, in nanoseconds: flow control in front of the limit
+    /// evens out what passes then. What is no TCP has a clock of its own beside, which may not be ahead.
+    pub debt_ns: u64,
     /// Since when the limit is as it is (`CLOCK_MONOTONIC`, nanoseconds): nothing can have been saved before.
     pub since_ns: u64,
     /// Until when TCP packets that arrive are not dropped (`CLOCK_MONOTONIC`, nanoseconds): they were promised to their
@@ -218,6 +218,12 @@ pub struct LimitSettings {
 pub struct LimitState {
     /// The virtual clock: the instant (`CLOCK_MONOTONIC`, nanoseconds) up to which what has passed is paid for.
     pub clock_ns: u64,
+    /// The same for what is no TCP alone: where flow control lets the other one be ahead, this one may not.
+    pub datagram_clock_ns: u64,
+    /// IP bytes of that which have passed.
+    pub datagram_bytes: u64,
+    /// Until when no TCP packet on a path with a short round trip passes (`CLOCK_MONOTONIC`, nanoseconds).
+    pub closed_until_ns: u64,
     /// What became of the target's packets.
     pub stats: ThrottleStats,
 }
@@ -263,10 +269,13 @@ assert_layout!(ProgramPlace, 272, { directory: FileId => 0, name: [u8; 256] => 1
 assert_layout!(CgroupPath, 256, { bytes: [u8; CGROUP_PATH_LEN] => 0 });
 assert_layout!(FileId, 16, { inode: u64 => 0, device: u32 => 8, _padding: u32 => 12 });
 assert_layout!(LimitSettings, 80, {
-    config: CgroupThrottleConfig => 0, burst_ns: u64 => 32, stream_debt_ns: u64 => 40, since_ns: u64 => 48,
+    config: CgroupThrottleConfig => 0, burst_ns: u64 => 32, debt_ns: u64 => 40, since_ns: u64 => 48,
     grace_until_ns: u64 => 56, flags: u32 => 64, priority: u32 => 68, mark: u32 => 72, _padding: u32 => 76,
 });
-assert_layout!(LimitState, 80, { clock_ns: u64 => 0, stats: ThrottleStats => 8 });
+assert_layout!(LimitState, 104, {
+    clock_ns: u64 => 0, datagram_clock_ns: u64 => 8, datagram_bytes: u64 => 16, closed_until_ns: u64 => 24,
+    stats: ThrottleStats => 32,
+});
 assert_layout!(ControlFlags, 40, {
     limits: u32 => 0, include_loopback: u32 => 4, only_chosen_interfaces: u32 => 8, local_prefixes: u32 => 12,
     scope_generation: u32 => 16, slot_generation: u32 => 20, cpus: u32 => 24, limited_programs: u32 => 28,

@@ -60,7 +60,7 @@ impl Question {
                 burst_size: 0,
             },
             burst_ns: self.burst_ns,
-            stream_debt_ns: self.debt_ns,
+            debt_ns: self.debt_ns,
             since_ns: self.since_ns,
             grace_until_ns: 0,
             flags: 0,
@@ -73,7 +73,13 @@ impl Question {
             Admission::Pass => (1, 0),
             Admission::PassFrom(floor) => (2, floor),
         };
-        let mut state = LimitState { clock_ns: self.clock_ns, stats: crate::layout::ThrottleStats::NONE };
+        let mut state = LimitState {
+            clock_ns: self.clock_ns,
+            datagram_clock_ns: 0,
+            datagram_bytes: 0,
+            closed_until_ns: 0,
+            stats: crate::layout::ThrottleStats::NONE,
+        };
         let has_passed = state.offer(&settings, self.debt_ns, self.bytes, self.now_ns);
         Answer {
             admission,

@@ -14,7 +14,7 @@ struct Limit {
 
 impl Limit {
     fn offer(&mut self, bytes: u64, now_ns: u64) -> bool {
-        self.state.offer(&self.settings, self.settings.stream_debt_ns, bytes, now_ns)
+        self.state.offer(&self.settings, self.settings.debt_ns, bytes, now_ns)
     }
 }
 
@@ -153,7 +153,7 @@ proptest! {
         prop_assert!(cost_ns(bytes, rate) <= MAX_COST_NS);
         let mut limit = limit(0, 0, since);
         (limit.settings.config.rate_bps, limit.settings.burst_ns) = (rate, burst);
-        (limit.settings.stream_debt_ns, limit.state.clock_ns) = (debt, clock);
+        (limit.settings.debt_ns, limit.state.clock_ns) = (debt, clock);
         let passed = limit.offer(bytes, now);
         if passed {
             // Paid for, whatever the clock was before.
@@ -190,7 +190,7 @@ proptest! {
         rate in RATES, debt_ns in 0..500_000_000_u64, packets in packets(),
     ) {
         let mut limit = limit(rate, 0, NS_PER_SEC);
-        limit.settings.stream_debt_ns = debt_ns;
+        limit.settings.debt_ns = debt_ns;
         let (mut now, mut sum) = (NS_PER_SEC, 0_u128);
         for (gap, bytes) in packets {
             now += gap;

@@ -6,6 +6,7 @@
 //! | program | hook | does |
 //! | --- | --- | --- |
 //! | `socket_created` | `cgroup/sock_create` | writes the owner into the socket's own storage |
+//! | `connection_opens` | `sock_ops` | keeps the first window of a limited process's connections small |
 //! | `socket_sent`, `socket_received` | `tp_btf/sock_send_length`, `…recv_length` | make whoever uses a socket its owner |
 //! | `socket_released` | `cgroup/sock_release` | counts what was held back for a socket that nobody used |
 //! | `process_forked` | `tp_btf/sched_process_fork` | makes children members of their parent's target |
@@ -43,6 +44,8 @@ mod named;
 #[cfg(target_arch = "bpf")]
 mod nobody;
 #[cfg(target_arch = "bpf")]
+mod opening;
+#[cfg(target_arch = "bpf")]
 mod owner;
 #[cfg(target_arch = "bpf")]
 mod packet;
@@ -57,8 +60,8 @@ mod programs {
     use core::ffi::c_void;
 
     use aya_ebpf::{
-        macros::{btf_tracepoint, cgroup_skb, cgroup_sock, classifier},
-        programs::{BtfTracePointContext, SkBuffContext, SockContext, TcContext},
+        macros::{btf_tracepoint, cgroup_skb, cgroup_sock, classifier, sock_ops},
+        programs::{BtfTracePointContext, SkBuffContext, SockContext, SockOpsContext, TcContext},
     };
     use chadthrottle_common::{
         DIRECTION_DOWNLOAD, DIRECTION_UPLOAD, SocketOwner,
@@ -68,7 +71,7 @@ mod programs {
     use crate::{
         account, forward,
         limit::{self, Verdict},
-        named, owner,
+        named, opening, owner,
         packet::Packet,
         process,
     };
@@ -103,6 +106,13 @@ mod programs {
                 owner::release_held(socket);
             }
         }
+        1
+    }
+
+    #[sock_ops]
+    pub(crate) fn connection_opens(ctx: SockOpsContext) -> u32 {
+        opening::choose_window(&ctx);
+        // The reply stands in the context.
         1
     }
 

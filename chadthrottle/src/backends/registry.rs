@@ -238,14 +238,18 @@ impl Backends {
     /// Backends with these options.
     #[must_use]
     pub fn new(options: BackendOptions) -> Self {
+        #[cfg(feature = "ebpf")]
+        let engine = super::ebpf::SharedEngine::default();
         Self {
             options,
-            #[cfg(feature = "ebpf")]
-            engine: super::ebpf::SharedEngine::default(),
             #[cfg(feature = "throttle-sockopt")]
             flow: super::throttle::flow::SharedFlow::default(),
             #[cfg(feature = "throttle-ebpf-cgroup")]
-            guarded_flow: super::throttle::flow::SharedFlow::guarded(),
+            guarded_flow: super::throttle::flow::SharedFlow::in_front(super::throttle::ebpf_cgroup::behind(
+                &engine,
+            )),
+            #[cfg(feature = "ebpf")]
+            engine,
         }
     }
 

@@ -4,7 +4,7 @@ use anyhow::{Context, anyhow};
 use aya::{
     Btf, Ebpf, EbpfLoader, Endianness,
     maps::{Array, MapData, MapError, SkStorage},
-    programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock},
+    programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, SockOps},
 };
 use chadthrottle_common::{ControlFlags, SocketOwner};
 use log::LevelFilter;
@@ -137,6 +137,10 @@ impl Engine {
             socket.load().with_context(|| format!("loading {name}"))?;
             socket.attach(&self.cgroup.dir, ATTACH).with_context(|| format!("attaching {name}"))?;
         }
+        let name = "connection_opens";
+        let opens: &mut SockOps = program(&mut self.programs, name)?;
+        opens.load().with_context(|| format!("loading {name}"))?;
+        opens.attach(&self.cgroup.dir, ATTACH).with_context(|| format!("attaching {name}"))?;
         Ok(())
     }
 

@@ -26,7 +26,7 @@ use crate::{
 /// TCP under a policer needs enough to outlast its shortest retransmission timeout, 200 ms (`TCP_RTO_MIN`,
 /// include/net/tcp.h): with less, what comes in during the silence after a loss is lost, and the connection
 /// collapses to a fraction of its limit. More lets the worst second grow by as much.
-const BURST: Duration = Duration::from_millis(240);
+const BURST: Duration = Duration::from_millis(210);
 
 /// Userspace counts changes of memberships up by more than the programs will meanwhile, so that no number comes twice.
 const CHANGE: u64 = 1 << 32;
@@ -89,8 +89,7 @@ impl Tables {
         let clocks: Array<MapData, LimitState> = take(programs, "CHAD_CLOCKS")?;
         let mut tables = Self {
             limits: take(programs, "CHAD_LIMITS")?,
-            clocks: Mapped::new(clocks.map().fd(), 2 * TARGETS as usize)
-                .context("cannot map the clocks of limits")?,
+            clocks: Mapped::new(clocks.map().fd(), 2 * TARGETS as usize).context("cannot map the clocks")?,
             _clocks: clocks,
             changes: take(programs, "CHAD_CHANGES")?,
             members: take(programs, "CHAD_MEMBERS")?,
@@ -136,15 +135,15 @@ impl Tables {
         self.pay_at_rate(index, before, settings.config.rate_bps)
     }
 
-    /// Turns the debt of a clock into what it comes to at another rate, while the programs move it on.
+    /// Turns the debt of the clocks into what it comes to at another rate, while the programs move them on.
     fn pay_at_rate(&self, index: u32, before_bps: u64, rate_bps: u64) -> anyhow::Result<()> {
         let now = now_ns()?;
-        let Some(clock) = self.clocks.word(index as usize, offset_of!(LimitState, clock_ns)) else {
-            return Ok(());
-        };
-        let paid = |clock_ns| Some(debt_at_rate(clock_ns, now, before_bps, rate_bps));
-        // It never fails: there is always a value.
-        let _ = clock.fetch_update(Ordering::Relaxed, Ordering::Relaxed, paid);
+        let clocks = [offset_of!(LimitState, clock_ns), offset_of!(LimitState, datagram_clock_ns)];
+        for clock in clocks.into_iter().filter_map(|clock| self.clocks.word(index as usize, clock)) {
+            let paid = |clock_ns| Some(debt_at_rate(clock_ns, now, before_bps, rate_bps));
+            // It never fails: there is always a value.
+            let _ = clock.fetch_update(Ordering::Relaxed, Ordering::Relaxed, paid);
+        }
         Ok(())
     }
 
@@ -163,7 +162,7 @@ impl Tables {
                 burst_size,
             },
             burst_ns: if rate_bps == 0 { 0 } else { cost_ns(burst_size, rate_bps) },
-            stream_debt_ns: nanoseconds(leniency.debt),
+            debt_ns: nanoseconds(leniency.debt),
             since_ns: now,
             grace_until_ns: now.saturating_add(nanoseconds(leniency.grace)),
             flags: LIMIT_IN_FORCE,
@@ -172,9 +171,13 @@ impl Tables {
     }
 
     /// What a limit did so far.
-    pub(super) fn stats(&self, target: u32, direction: Direction) -> anyhow::Result<ThrottleStats> {
-        let state = self.clocks.get(limit_index(target, direction.number()) as usize);
-        state.map(|state| state.stats).context("there is no such target")
+    pub(super) fn stats(&self, target: u32, direction: Direction) -> ThrottleStats {
+        self.state(target, direction).stats
+    }
+
+    /// How far a limit has been used, and what it did.
+    pub(super) fn state(&self, target: u32, direction: Direction) -> LimitState {
+        self.clocks.get(limit_index(target, direction.number()) as usize).unwrap_or_default()
     }
 
     /// The members of a target.

@@ -73,6 +73,11 @@ impl SharedEngine {
         Ok(())
     }
 
+    /// Looks at the engine, where it is loaded and nobody uses it at the moment.
+    pub fn if_free<T>(&self, look: impl FnOnce(&Engine) -> T) -> Option<T> {
+        self.0.try_lock().ok()?.as_ref().map(look)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Option<Engine>> {
         // The maps hold the state; a panic elsewhere leaves them as true as before.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

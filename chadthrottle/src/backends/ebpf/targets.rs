@@ -128,17 +128,24 @@ impl Targets {
     }
 
     /// What a limit did so far.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn stats(
+    #[must_use]
+    pub fn stats(&self, engine: &Engine, subject: &Subject, direction: Direction) -> ThrottleStats {
+        let entry = self.by_subject.get(subject);
+        entry.map(|entry| engine.limits.stats(entry.number, direction)).unwrap_or_default()
+    }
+
+    /// IP bytes that have passed under a limit and were no TCP, and what it did so far; `None` where there is none.
+    #[must_use]
+    pub fn use_of(
         &self,
         engine: &Engine,
         subject: &Subject,
         direction: Direction,
-    ) -> anyhow::Result<ThrottleStats> {
-        let Some(entry) = self.by_subject.get(subject) else { return Ok(ThrottleStats::default()) };
-        engine.limits.stats(entry.number, direction)
+    ) -> Option<(u64, ThrottleStats)> {
+        let entry = self.by_subject.get(subject)?;
+        entry.limits.get(&direction)?;
+        let state = engine.limits.state(entry.number, direction);
+        Some((state.datagram_bytes, state.stats))
     }
 
     /// Makes whoever is there already a member, and the owner of the sockets that it has open.

@@ -6,7 +6,7 @@
 //! So that TCP comes to that as rarely as possible, its sockets are asked to go slower as well, by `flow`
 //! control that aims a little below the limit. The programs do not know of it: what it cannot hold, they hold alone.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use chadthrottle_common::ThrottleStats;
 
@@ -41,16 +41,32 @@ pub const CAPABILITIES: BackendCapabilities = BackendCapabilities {
     shapes: false,
 };
 
-/// What flow control aims at, in parts of a thousand of the limit, so that hardly anything is left to be dropped.
-const AIM: u64 = 990;
+/// What the programs have seen of a target, for the flow control in front of them.
+#[must_use]
+pub fn behind(engine: &SharedEngine) -> flow::AskBehind {
+    let engine = engine.clone();
+    Arc::new(move |subject, direction| {
+        let direction = match direction {
+            flow::Direction::Upload => Direction::Upload,
+            flow::Direction::Download => Direction::Download,
+        };
+        let (datagrams, stats) =
+            engine.if_free(|engine| engine.targets().use_of(engine, subject, direction)).flatten()?;
+        // What is not taken from a socket that sends stays there, and is offered again.
+        let dropped = if direction == Direction::Download { stats.bytes_dropped } else { 0 };
+        Some(flow::Behind { datagrams, dropped })
+    })
+}
 
-/// How far TCP may be ahead of the limit while flow control holds it, and evens it out.
-const DEBT: Duration = Duration::from_millis(50);
-/// For so many round trips, and a little for the sender's own pace, what was promised to senders before there was a
-/// limit may come; never longer than a second.
-const GRACE_TRIPS: u32 = 4;
-const LEAST_GRACE: Duration = Duration::from_millis(100);
-const LONGEST_GRACE: Duration = Duration::from_secs(1);
+/// What flow control aims at, in parts of a thousand of the limit, so that hardly anything is left to be dropped.
+const AIM: u64 = 998;
+
+/// How far TCP may be ahead of the limit while flow control holds it, and evens it out; less where round trips are short
+/// (`may_owe`, chadthrottle-ebpf).
+const DEBT: Duration = Duration::from_millis(500);
+/// So long may come what was promised to senders before there was a limit: what a path of 20 ms carries at a gigabit took
+/// a third of it, one of 150 ms most of it. Windows are as small as they are to be from the beginning.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// One direction of it.
 struct Limiter {
@@ -121,11 +137,11 @@ impl Limiter {
             .then(|| self.flow.hold(target, direction, aim, &Counted::new(&self.options, target.traffic)));
         let why_not = match held {
             Some(Ok(Achievable::Yes)) => {
-                let open = self.flow.longest_round_trip(&target.subject);
-                let grace = open.map(|trip| (trip * GRACE_TRIPS + LEAST_GRACE).min(LONGEST_GRACE));
-                return Leniency { debt: DEBT, grace: grace.unwrap_or_default() };
+                let is_open = self.flow.has_connections(&target.subject);
+                return Leniency { debt: DEBT, grace: if is_open { GRACE } else { Duration::ZERO } };
             }
-            Some(Ok(Achievable::AtLeast(floor))) => flow::too_low(floor),
+            // As low as its windows go, for next to nothing is dropped then.
+            Some(Ok(Achievable::AtLeast(_))) => return Leniency::default(),
             Some(Err(error)) => error.to_string(),
             None => "it is a block, or for some interfaces alone".to_owned(),
         };
@@ -154,7 +170,7 @@ impl Limiter {
     }
 
     fn stats(&self, subject: &Subject) -> Result<ThrottleStats, BackendError> {
-        self.engine(|engine| engine.targets().stats(engine, subject, self.direction))
+        self.engine(|engine| Ok(engine.targets().stats(engine, subject, self.direction)))
     }
 
     fn maintain(&self) -> Result<(), BackendError> {

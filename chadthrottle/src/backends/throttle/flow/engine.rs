@@ -7,34 +7,42 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use super::{
-    Achievable, Counted, Direction, FlowError, Passed, guard::Guard, members::why_denied, target::Limited,
+    Achievable, AskBehind, Counted, Direction, FlowError, Passed,
+    guard::Guard,
+    members::why_denied,
+    target::{Limited, Place},
 };
 use crate::{
     backends::throttle::{Subject, Target},
-    sys::proc_children::adopt_orphans,
+    sys::{
+        capability::{SYS_PTRACE, first_missing},
+        cpu_time::prefer_this_thread,
+        proc_children::{adopt_orphans, ptrace_scope},
+    },
 };
 
 /// More targets than this take more of the CPU together, instead of being looked at ever more rarely.
 const MOST_SHARING: u32 = 10_000;
 
 /// Flow control, shared by whichever backends use it. Its thread runs while there are limits.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SharedFlow(Arc<Engine>);
 
 impl Default for SharedFlow {
-    /// Flow control that stands alone: options outlive a SIGKILL.
+    /// Flow control that stands alone. Options are put back after a SIGKILL where a second process of ours may take hold
+    /// of the same sockets.
     fn default() -> Self {
-        Self::new(false)
+        Self::new(Place::Alone, Arc::new(|_, _| None))
     }
 }
 
-#[derive(Debug)]
 struct Engine {
-    is_guarded: bool,
+    place: Place,
+    behind: AskBehind,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -47,16 +55,16 @@ struct State {
 }
 
 impl SharedFlow {
-    /// Flow control in front of something that drops or queues. Options are put back after a SIGKILL as well, and where
-    /// a limit turns out to be out of reach it is left to what is behind.
+    /// Flow control in front of something that drops or queues, and that knows what else passes, and what it drops. Options are put
+    /// back after a SIGKILL as well, and where a limit turns out to be out of reach, that is no news.
     #[must_use]
-    pub fn guarded() -> Self {
-        Self::new(true)
+    pub fn in_front(behind: AskBehind) -> Self {
+        Self::new(Place::InFront, behind)
     }
 
-    fn new(is_guarded: bool) -> Self {
+    fn new(place: Place, behind: AskBehind) -> Self {
         let (state, changed) = (Mutex::default(), Condvar::default());
-        Self(Arc::new(Engine { is_guarded, state, changed }))
+        Self(Arc::new(Engine { place, behind, state, changed }))
     }
 
     /// Sets or changes a limit, in IP bytes a second. When this returns it is in force for all sockets that are open.
@@ -80,8 +88,17 @@ impl SharedFlow {
             limited.count(counted);
             limited.set(direction, limit)
         } else {
-            let guard = if self.0.is_guarded { Some(state.guard()?) } else { None };
-            let limited = Limited::new(target, counted, guard).map_err(|error| refused(target, &error))?;
+            let place = self.0.place;
+            let guard = match place {
+                Place::InFront => Some(state.guard()?),
+                Place::Alone if may_guard() => {
+                    let failed = |error: &io::Error| log::debug!("sockets are not guarded: {error}");
+                    state.guard().inspect_err(failed).ok()
+                }
+                Place::Alone => None,
+            };
+            let limited =
+                Limited::new(target, counted, place, guard).map_err(|error| refused(target, &error))?;
             state.targets.insert(target.subject.clone(), limited);
             state.share_out();
             state
@@ -120,10 +137,10 @@ impl SharedFlow {
         self.0.lock().targets.get(subject)?.limit(direction)
     }
 
-    /// The longest round trip of the connections that are held; `None` where there are none.
+    /// Whether there are connections that it holds.
     #[must_use]
-    pub fn longest_round_trip(&self, subject: &Subject) -> Option<Duration> {
-        self.0.lock().targets.get(subject)?.longest_round_trip()
+    pub fn has_connections(&self, subject: &Subject) -> bool {
+        self.0.lock().targets.get(subject).is_some_and(Limited::has_connections)
     }
 
     /// What has passed under a limit.
@@ -131,6 +148,11 @@ impl SharedFlow {
     pub fn passed(&self, subject: &Subject, direction: Direction) -> Passed {
         self.0.lock().targets.get(subject).map(|limited| limited.passed(direction)).unwrap_or_default()
     }
+}
+
+/// Whether a child of ours may take hold of the sockets that we may. Where yama asks for an ancestor it is none.
+fn may_guard() -> bool {
+    matches!(ptrace_scope(), None | Some(0)) || first_missing(&[SYS_PTRACE]).is_none()
 }
 
 fn refused(target: &Target, error: &io::Error) -> FlowError {
@@ -184,11 +206,16 @@ impl Engine {
 
     /// Until no limit is left.
     fn run(&self) {
+        // Where the CPUs are busy with the traffic that is to be limited, what comes late lets through too much. It
+        // takes little of them. Without the privilege it is as any other.
+        if let Err(error) = prefer_this_thread() {
+            log::debug!("flow control has to wait for the CPU as others do: {error}");
+        }
         let mut state = self.lock();
         while !state.targets.is_empty() {
             state.share_out();
             let count = u32::try_from(state.targets.len()).unwrap_or(u32::MAX).min(MOST_SHARING);
-            let steps = || state.targets.values_mut().map(|limited| limited.step(count)).min();
+            let steps = || state.targets.values_mut().map(|limited| limited.step(count, &*self.behind)).min();
             let next = match catch_unwind(AssertUnwindSafe(steps)) {
                 Ok(next) => next.unwrap_or_else(Instant::now),
                 // The panic has been told. Without a controller no socket may stay as it was last set.
@@ -196,8 +223,13 @@ impl Engine {
             };
             state.targets.retain(|_, limited| !limited.is_free());
             if state.guard.as_ref().is_some_and(|guard| !guard.is_there()) {
-                log::debug!("the guard of sockets has ended; no socket is held without it");
-                break;
+                if self.place == Place::InFront {
+                    log::debug!("the guard of sockets has ended; no socket is held without it");
+                    break;
+                }
+                log::debug!("the guard of sockets has ended");
+                state.guard = None;
+                state.targets.values_mut().for_each(Limited::lose_guard);
             }
             let wait = next.saturating_duration_since(Instant::now());
             state = self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;

@@ -1,7 +1,7 @@
 //! Which processes a target is.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     io,
     os::fd::RawFd,
     time::{Duration, Instant},
@@ -13,7 +13,7 @@ use crate::{
     sys::{
         pidfd::PidFd,
         proc_children::{children, is_own, ptrace_scope},
-        proc_fd,
+        proc_fd::{self, Descriptors},
         tcp_socket::TcpSocket,
     },
 };
@@ -28,6 +28,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 pub(super) struct Member {
     pub(super) id: ProcessId,
     handle: PidFd,
+    descriptors: Descriptors,
 }
 
 /// The processes of a target.
@@ -38,6 +39,8 @@ pub(super) struct Members {
     /// Those that are not, as far as they have been asked.
     others: HashSet<i32>,
     asked_since: Instant,
+    /// A child of ours that is none of the target's.
+    guard: Option<i32>,
     /// Those that another target holds, whose subject is more specific.
     taken: HashSet<i32>,
 }
@@ -47,7 +50,8 @@ impl Member {
     fn open(id: ProcessId) -> io::Result<Self> {
         let handle = PidFd::open(id.pid)?;
         // It may have ended, and its pid may have been given to another, before we had it.
-        if id.is_alive() { Ok(Self { id, handle }) } else { Err(io::ErrorKind::NotFound.into()) }
+        let descriptors = Descriptors::default();
+        if id.is_alive() { Ok(Self { id, handle, descriptors }) } else { Err(io::ErrorKind::NotFound.into()) }
     }
 
     /// Duplicates one of its descriptors, if that is a TCP socket. To be dropped at once.
@@ -76,12 +80,13 @@ impl Members {
     ///
     /// # Errors
     /// When it has ended, or is not ours to take hold of (`EPERM`).
-    pub(super) fn new(target: &Target) -> io::Result<Self> {
+    pub(super) fn new(target: &Target, guard: Option<i32>) -> io::Result<Self> {
         let mut members = Self {
             subject: target.subject.clone(),
             known: Vec::new(),
             others: HashSet::new(),
             asked_since: Instant::now(),
+            guard,
             taken: HashSet::new(),
         };
         if let Some(id) = target.subject.process() {
@@ -91,6 +96,19 @@ impl Members {
         }
         members.refresh();
         Ok(members)
+    }
+
+    /// The sockets that they have open, by inode, with who has each as what. Unless they are looked at `afresh`, a
+    /// descriptor that was there the last time is taken for what it was.
+    pub(super) fn sockets(&mut self, afresh: bool) -> HashMap<u32, Vec<(i32, RawFd)>> {
+        let mut open: HashMap<u32, Vec<_>> = HashMap::new();
+        for member in &mut self.known {
+            let pid = member.id.pid;
+            for (fd, inode) in member.descriptors.sockets(pid, afresh).unwrap_or_default() {
+                open.entry(inode).or_default().push((pid, fd));
+            }
+        }
+        open
     }
 
     /// The processes.
@@ -115,7 +133,7 @@ impl Members {
 
     /// Forgets those that have ended, and takes hold of those that have come since.
     pub(super) fn refresh(&mut self) {
-        self.known.retain(|member| member.id.is_alive());
+        self.known.retain(|member| !member.handle.has_ended());
         match self.subject {
             Subject::Process(_) => {}
             Subject::Descendants(first) => self.find_descendants(first),
@@ -136,6 +154,9 @@ impl Members {
         parents.extend(self.known.iter().map(|member| member.id.pid));
         while let Some(parent) = parents.pop() {
             for pid in children(parent) {
+                if self.guard == Some(pid) {
+                    continue;
+                }
                 // What the children of another target's process are is not said by that.
                 if self.taken.contains(&pid) || self.get(pid).is_none() && self.add(pid) {
                     parents.push(pid);
@@ -154,7 +175,9 @@ impl Members {
         // Who cannot be listed cannot be found; the next time will tell.
         let Ok(pids) = proc_fd::pids() else { return };
         for pid in pids {
-            if self.others.contains(&pid) || self.taken.contains(&pid) || self.get(pid).is_some() {
+            let is_others =
+                self.others.contains(&pid) || self.taken.contains(&pid) || self.guard == Some(pid);
+            if is_others || self.get(pid).is_some() {
                 continue;
             }
             if !belongs(pid, &self.subject) || !self.add(pid) {

@@ -46,6 +46,7 @@ pub use guard::run_if_asked;
 
 use std::io;
 
+use super::Subject;
 use crate::rate::scaled;
 
 /// Which way the traffic goes.
@@ -56,6 +57,18 @@ pub enum Direction {
     /// What is received.
     Download,
 }
+
+/// What whoever is behind flow control has seen of a subject's traffic under a limit, in IP bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Behind {
+    /// Passed, and was no TCP.
+    pub datagrams: u64,
+    /// Came in and was dropped, so that no socket has counted it.
+    pub dropped: u64,
+}
+
+/// Tells that; `None` where nobody knows.
+pub type AskBehind = std::sync::Arc<dyn Fn(&Subject, Direction) -> Option<Behind> + Send + Sync>;
 
 /// Whether a limit can be held by flow control alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

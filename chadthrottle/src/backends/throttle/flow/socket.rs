@@ -20,6 +20,8 @@ const LISTEN: u8 = 10;
 const UNKNOWN_TRIP: Duration = Duration::from_millis(20);
 /// A connection that has received less is new, in bytes.
 const FRESH: u64 = 100_000;
+/// One that has moved nothing for so long is quiet.
+const QUIET: Duration = Duration::from_secs(1);
 /// What a segment carries, where that is not known.
 const USUAL_MSS: u32 = 1448;
 
@@ -131,6 +133,11 @@ impl Socket {
         self.info.received < FRESH && self.clamp.is_some()
     }
 
+    /// Whether it has not sent or received anything for a while, when it was last read.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.info.quiet > QUIET
+    }
+
     /// The state of the connection, as last read.
     pub(super) const fn info(&self) -> &TcpInfo {
         &self.info
@@ -152,12 +159,17 @@ impl Socket {
 
     /// What a controller is told of what it sends.
     pub(super) fn outgoing(&self, dt: f64, bytes: u64) -> Seen {
-        self.seen(dt, bytes, self.info.rtt, self.info.send_mss)
+        let seen = self.seen(dt, bytes, [self.info.rtt, self.info.rtt], self.info.send_mss);
+        Seen { is_waiting: self.info.unsent > 0, ..seen }
     }
 
     /// What a controller is told of what it receives.
     pub(super) fn incoming(&self, dt: f64, bytes: u64) -> Seen {
-        self.seen(dt, bytes, self.round_trip(), self.info.receive_mss)
+        let trip = self.round_trip();
+        // What it has measured of its own segments, the first of which met no queue that its sender had filled.
+        let own = self.info.rtt;
+        let least = if own.is_zero() { trip } else { trip.min(own) };
+        self.seen(dt, bytes, [trip, least], self.info.receive_mss)
     }
 
     /// The round trip as the receiver sees it, where it does.
@@ -165,14 +177,20 @@ impl Socket {
         if self.info.receive_rtt.is_zero() { self.info.rtt } else { self.info.receive_rtt }
     }
 
-    fn seen(&self, dt: f64, bytes: u64, trip: Duration, mss: u32) -> Seen {
+    fn seen(&self, dt: f64, bytes: u64, trips: [Duration; 2], mss: u32) -> Seen {
+        let window = self.clamp.as_ref().map_or(u32::MAX, Clamp::in_force);
+        let seconds = |trip: Duration| if trip.is_zero() { UNKNOWN_TRIP } else { trip }.as_secs_f64();
+        let [round_trip, least_trip] = trips.map(seconds);
         let mss = f64::from(if mss < 64 { USUAL_MSS } else { mss });
         Seen {
             socket: self.cookie,
             dt,
             bytes,
-            round_trip: if trip.is_zero() { UNKNOWN_TRIP } else { trip }.as_secs_f64(),
-            window: self.clamp.as_ref().map_or(u32::MAX, Clamp::in_force),
+            round_trip,
+            least_trip,
+            window,
+            is_waiting: false,
+            ahead: self.info.receive_window.map(|promised| promised.saturating_sub(window)),
             unit: 1 << self.info.window_scale,
             segment: (mss, mss + real(self.info.header(self.ends.1))),
         }
