@@ -18,7 +18,7 @@ use env_logger::Target;
 use log::LevelFilter;
 
 fn main() -> ExitCode {
-    #[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-sockopt"))]
+    #[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-sockopt", feature = "throttle-tc-htb"))]
     if let Some(status) = chadthrottle::backends::throttle::flow::run_if_asked() {
         return status;
     }
@@ -49,6 +49,9 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Some(Command::Run { upload_limit, download_limit, command }) => {
             let limits = chadthrottle::cli::limits(upload_limit, download_limit);
             headless::command::run(&backends, &wanted, limits, &command)
+        }
+        Some(Command::Cleanup { dry_run }) => {
+            headless::cleanup::run(dry_run, &mut io::stdout().lock()).map(|()| 0)
         }
         Some(Command::Monitor { json, interval, count, pids, connections }) => {
             let options = headless::monitor::Options { json, interval, count, pids, connections };

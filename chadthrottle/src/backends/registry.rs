@@ -19,8 +19,8 @@ pub struct Backends {
     engine: super::ebpf::SharedEngine,
     #[cfg(feature = "throttle-sockopt")]
     flow: super::throttle::flow::SharedFlow,
-    /// In front of a backend that drops.
-    #[cfg(feature = "throttle-ebpf-cgroup")]
+    /// In front of a backend that drops or queues.
+    #[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-tc-htb"))]
     guarded_flow: super::throttle::flow::SharedFlow,
 }
 
@@ -89,6 +89,17 @@ const UPLOADS: &[Row<dyn UploadThrottleBackend>] = &[
             create: |backends| {
                 Box::new(EbpfCgroupUpload::new(&backends.options, &backends.engine, &backends.guarded_flow))
             },
+        }
+    },
+    #[cfg(feature = "throttle-tc-htb")]
+    {
+        use super::throttle::tc_htb::{CAPABILITIES, NAME, PRIORITY, TcHtbUpload};
+        Row {
+            name: NAME,
+            priority: PRIORITY,
+            capabilities: CAPABILITIES,
+            probe: TcHtbUpload::probe,
+            create: |backends| Box::new(TcHtbUpload::new(&backends.options, &backends.guarded_flow)),
         }
     },
     #[cfg(feature = "throttle-sockopt")]
@@ -244,7 +255,7 @@ impl Backends {
             engine: super::ebpf::SharedEngine::default(),
             #[cfg(feature = "throttle-sockopt")]
             flow: super::throttle::flow::SharedFlow::default(),
-            #[cfg(feature = "throttle-ebpf-cgroup")]
+            #[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-tc-htb"))]
             guarded_flow: super::throttle::flow::SharedFlow::guarded(),
         }
     }

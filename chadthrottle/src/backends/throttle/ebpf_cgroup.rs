@@ -10,7 +10,7 @@ use chadthrottle_common::ThrottleStats;
 
 use super::{
     DownloadThrottleBackend, Scope, Target, UploadThrottleBackend,
-    flow::{self, Achievable, SharedFlow},
+    flow::{self, SharedFlow},
 };
 use crate::{
     backends::{
@@ -82,26 +82,9 @@ impl Limiter {
             engine.with_targets(|targets, engine| targets.set(engine, target, self.direction, limit))?;
             Ok(Ok(()))
         })??;
-        self.slow_down(target, limit);
-        Ok(())
-    }
-
-    /// Asks the sockets of a target to keep to its limit by themselves, as far as that goes.
-    fn slow_down(&self, target: &Target, limit: u64) {
-        let direction = self.flow_direction();
         let aim = limit / 1000 * AIM + limit % 1000 * AIM / 1000;
-        // Flow control can neither block nor tell interfaces apart.
-        let is_for_all = self.options.interfaces.is_empty();
-        let held = (aim > 0 && is_for_all)
-            .then(|| self.flow.hold(target, direction, aim, self.options.include_loopback));
-        let why_not = match held {
-            Some(Ok(Achievable::Yes)) => return,
-            Some(Ok(Achievable::AtLeast(floor))) => flow::too_low(floor),
-            Some(Err(error)) => error.to_string(),
-            None => "it is a block, or for some interfaces alone".to_owned(),
-        };
-        log::debug!("no flow control of {} ({}): {why_not}", target.name, target.id);
-        self.flow.release(target.id, direction);
+        flow::slow_down(&self.flow, target, self.flow_direction(), aim, &self.options);
+        Ok(())
     }
 
     const fn flow_direction(&self) -> flow::Direction {

@@ -4,11 +4,15 @@
 pub mod ebpf_cgroup;
 #[cfg(test)]
 pub(crate) mod fake;
-#[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-sockopt"))]
+#[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-sockopt", feature = "throttle-tc-htb"))]
 pub mod flow;
 pub mod manager;
 #[cfg(feature = "throttle-sockopt")]
 pub mod sockopt;
+#[cfg(feature = "throttle-tc-htb")]
+pub mod tagger;
+#[cfg(feature = "throttle-tc-htb")]
+pub mod tc_htb;
 
 pub use manager::ThrottleManager;
 

@@ -120,7 +120,8 @@ impl SharedFlow {
     }
 }
 
-fn refused(target: &Target, error: &io::Error) -> FlowError {
+/// Why a target cannot be taken hold of.
+pub(in crate::backends::throttle) fn refused(target: &Target, error: &io::Error) -> FlowError {
     match error.raw_os_error() {
         Some(nix::libc::ESRCH) => FlowError::Ended,
         None if error.kind() == io::ErrorKind::NotFound => FlowError::Ended,

@@ -1,6 +1,10 @@
 //! Which processes a target is.
 
-use std::{io, os::fd::RawFd};
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::{OwnedFd, RawFd},
+};
 
 use crate::{
     backends::throttle::{Scope, Target},
@@ -8,6 +12,7 @@ use crate::{
     sys::{
         pidfd::PidFd,
         proc_children::{children, is_own, ptrace_scope},
+        proc_fd,
         tcp_socket::TcpSocket,
     },
 };
@@ -17,14 +22,14 @@ const NO_DESCRIPTOR: RawFd = RawFd::MAX;
 
 /// One process of a target.
 #[derive(Debug)]
-pub(super) struct Member {
-    pub(super) id: ProcessId,
+pub(in crate::backends::throttle) struct Member {
+    pub(in crate::backends::throttle) id: ProcessId,
     handle: PidFd,
 }
 
 /// The processes of a target.
 #[derive(Debug)]
-pub(super) struct Members {
+pub(in crate::backends::throttle) struct Members {
     scope: Scope,
     members: Vec<Member>,
 }
@@ -38,12 +43,17 @@ impl Member {
     }
 
     /// Duplicates one of its descriptors, if that is a TCP socket. To be dropped at once.
-    pub(super) fn duplicate(&self, fd: RawFd) -> io::Result<Option<TcpSocket>> {
+    pub(in crate::backends::throttle) fn duplicate(&self, fd: RawFd) -> io::Result<Option<TcpSocket>> {
         Ok(TcpSocket::new(self.handle.duplicate(fd)?))
     }
 
+    /// Duplicates one of its descriptors, whatever it is. To be dropped at once.
+    pub(in crate::backends::throttle) fn duplicate_any(&self, fd: RawFd) -> io::Result<OwnedFd> {
+        self.handle.duplicate(fd)
+    }
+
     /// Duplicates one of its descriptors, if that is still the socket with this cookie. To be dropped at once.
-    pub(super) fn duplicate_known(&self, fd: RawFd, cookie: u64) -> Option<TcpSocket> {
+    pub(in crate::backends::throttle) fn duplicate_known(&self, fd: RawFd, cookie: u64) -> Option<TcpSocket> {
         TcpSocket::known(self.handle.duplicate(fd).ok()?, cookie)
     }
 
@@ -63,7 +73,7 @@ impl Members {
     ///
     /// # Errors
     /// When it has ended, or is not ours to take hold of (`EPERM`).
-    pub(super) fn new(target: &Target) -> io::Result<Self> {
+    pub(in crate::backends::throttle) fn new(target: &Target) -> io::Result<Self> {
         let member = Member::open(target.id)?;
         member.check_access()?;
         let mut members = Self { scope: target.scope, members: vec![member] };
@@ -71,18 +81,25 @@ impl Members {
         Ok(members)
     }
 
-    /// The processes.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Member> {
-        self.members.iter()
-    }
-
     /// The process with this pid, if it is one.
-    pub(super) fn get(&self, pid: i32) -> Option<&Member> {
+    pub(in crate::backends::throttle) fn get(&self, pid: i32) -> Option<&Member> {
         self.members.iter().find(|member| member.id.pid == pid)
     }
 
+    /// The sockets of any family that they have open, by inode: which processes have each, and as what descriptor.
+    pub(in crate::backends::throttle) fn open_sockets(&self) -> HashMap<u32, Vec<(i32, RawFd)>> {
+        let mut open: HashMap<u32, Vec<_>> = HashMap::new();
+        for member in &self.members {
+            let pid = member.id.pid;
+            for (fd, inode) in proc_fd::sockets(pid).unwrap_or_default() {
+                open.entry(inode).or_default().push((pid, fd));
+            }
+        }
+        open
+    }
+
     /// Forgets those that have ended, and takes hold of those that have been started since.
-    pub(super) fn refresh(&mut self) {
+    pub(in crate::backends::throttle) fn refresh(&mut self) {
         self.members.retain(|member| member.id.is_alive());
         if self.scope == Scope::Process {
             return;
@@ -111,7 +128,7 @@ impl Members {
 }
 
 /// Why we may not take hold of a process's sockets, and what helps.
-pub(super) fn why_denied(pid: i32, error: &io::Error) -> String {
+pub(in crate::backends::throttle) fn why_denied(pid: i32, error: &io::Error) -> String {
     if error.raw_os_error() != Some(nix::libc::EPERM) {
         return format!("cannot take hold of its sockets: {error}");
     }

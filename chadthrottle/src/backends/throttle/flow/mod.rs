@@ -29,7 +29,7 @@ mod engine;
 mod guard;
 mod held;
 mod ledger;
-mod members;
+pub(super) mod members;
 mod setting;
 mod share;
 #[cfg(test)]
@@ -40,11 +40,14 @@ mod target;
 mod window;
 
 pub use engine::SharedFlow;
+#[cfg(feature = "throttle-tc-htb")]
+pub(super) use engine::refused;
 pub use guard::run_if_asked;
 
 use std::io;
 
-use crate::rate::scaled;
+use super::Target;
+use crate::{backends::BackendOptions, rate::scaled};
 
 /// Which way the traffic goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +87,28 @@ pub enum FlowError {
     /// The kernel refuses.
     #[error(transparent)]
     Kernel(#[from] io::Error),
+}
+
+/// Asks the sockets of a target to keep to `aim`, a little less than its limit, by themselves. What cannot be held so is
+/// left to whatever is behind.
+pub(super) fn slow_down(
+    flow: &SharedFlow,
+    target: &Target,
+    direction: Direction,
+    aim: u64,
+    options: &BackendOptions,
+) {
+    // Flow control can neither block nor tell interfaces apart.
+    let is_for_all = options.interfaces.is_empty();
+    let held = (aim > 0 && is_for_all).then(|| flow.hold(target, direction, aim, options.include_loopback));
+    let why_not = match held {
+        Some(Ok(Achievable::Yes)) => return,
+        Some(Ok(Achievable::AtLeast(floor))) => too_low(floor),
+        Some(Err(error)) => error.to_string(),
+        None => "it is a block, or for some interfaces alone".to_owned(),
+    };
+    log::debug!("no flow control of {} ({}): {why_not}", target.name, target.id);
+    flow.release(target.id, direction);
 }
 
 /// Why a limit is too low, in words.

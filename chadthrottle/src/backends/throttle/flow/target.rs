@@ -15,10 +15,7 @@ use super::{
     setting::{apply, restore_pacing, restore_window},
     socket::{ESTABLISHED, Kind, Socket},
 };
-use crate::{
-    backends::throttle::Target,
-    sys::{cpu_time, proc_fd},
-};
+use crate::{backends::throttle::Target, sys::cpu_time};
 
 /// How often new sockets are looked for, and how often all are looked at, where that costs little.
 const SCAN: Duration = Duration::from_millis(10);
@@ -187,13 +184,7 @@ impl Limited {
     /// Looks for sockets that are new, and forgets those that are gone.
     fn scan(&mut self) {
         let now = self.start.elapsed().as_secs_f64();
-        let mut open: HashMap<u32, Vec<_>> = HashMap::new();
-        for member in self.members.iter() {
-            let pid = member.id.pid;
-            for (fd, inode) in proc_fd::sockets(pid).unwrap_or_default() {
-                open.entry(inode).or_default().push((pid, fd));
-            }
-        }
+        let open = self.members.open_sockets();
         self.others.retain(|inode| open.contains_key(inode));
         let Self { sockets, upload, download, guard, .. } = self;
         sockets.retain(|inode, socket| {
