@@ -89,8 +89,8 @@ pub enum FlowError {
     Kernel(#[from] io::Error),
 }
 
-/// Asks the sockets of a target to keep to `aim`, a little less than its limit, by themselves. What cannot be held so is
-/// left to whatever is behind.
+/// Asks the sockets of a target to keep to `aim`, which may be a little less than its limit, by themselves. What cannot
+/// be held so is left to whatever is behind.
 pub(super) fn slow_down(
     flow: &SharedFlow,
     target: &Target,

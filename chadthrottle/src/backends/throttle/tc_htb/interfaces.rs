@@ -113,7 +113,7 @@ pub(super) fn why_not(link: &Link, root: &Root) -> String {
             Some(owner) => {
                 format!("process {owner} has its queue {OURS} on {name}; end that first, {elsewhere}")
             }
-            None => format!(
+            _ => format!(
                 "{name} has a queue {OURS} that nobody here made; if it is nobody's, `tc qdisc del dev {name} root` \
                  removes it, {elsewhere}"
             ),
@@ -129,11 +129,16 @@ pub(super) fn why_not(link: &Link, root: &Root) -> String {
     }
 }
 
-/// The first interface that cannot be taken, and why.
+/// The first interface that cannot be taken, and why. What a killed one of us left is not in the way.
 pub(super) fn first_obstacle(netlink: &mut Netlink, links: &[Link]) -> io::Result<Option<String>> {
     let qdiscs = tc::qdiscs(netlink).map_err(io::Error::other)?;
-    let root = |link: &Link| root_of(link, &qdiscs);
-    let taken = links.iter().map(|link| (link, root(link))).find(|(_, root)| *root != Root::Default);
+    let is_left = |link: &Link| super::journal::owner(link.index).is_some_and(|owner| !owner.is_alive());
+    let is_taken = |(link, root): &(&Link, Root)| match root {
+        Root::Default => false,
+        Root::Ours => !is_left(link),
+        _ => true,
+    };
+    let taken = links.iter().map(|link| (link, root_of(link, &qdiscs))).find(is_taken);
     Ok(taken.map(|(link, root)| why_not(link, &root)))
 }
 

@@ -124,17 +124,15 @@ pub fn leftovers() -> io::Result<Vec<Leftover>> {
         .collect())
 }
 
-/// Who has a queue of ours on this interface, if it still runs.
+/// Who has a queue of ours on this interface, or had it when it ended.
 pub(super) fn owner(index: u32) -> Option<ProcessId> {
     let network = own_network().ok()?;
-    let mut records = records().ok()?.into_iter().map(|(_, record)| record);
-    records
-        .find(|record| {
-            record.network == network
-                && record.interfaces.iter().any(|entry| entry.index == index)
-                && record.process().is_alive()
-        })
-        .map(|record| record.process())
+    let of_interface = |record: &Record| {
+        record.network == network && record.interfaces.iter().any(|entry| entry.index == index)
+    };
+    let records = records().ok()?.into_iter().map(|(_, record)| record);
+    // Who runs comes before who has ended.
+    records.filter(of_interface).map(|record| record.process()).max_by_key(|process| process.is_alive())
 }
 
 /// All that has been noted, but for what cannot be read: that is somebody else's, or half written.

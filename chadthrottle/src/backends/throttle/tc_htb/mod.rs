@@ -59,9 +59,6 @@ pub const CAPABILITIES: BackendCapabilities = BackendCapabilities {
     shapes: true,
 };
 
-/// What flow control aims at, in parts of a thousand of the limit, so that hardly anything is left to wait.
-const AIM: u64 = 995;
-
 /// Upload limits.
 pub struct TcHtbUpload {
     options: BackendOptions,
@@ -82,6 +79,11 @@ impl TcHtbUpload {
         }
         let engine = Engine::new(&self.options).map_err(|error| kernel("start", error))?;
         Ok(Arc::clone(self.engine.insert(engine)))
+    }
+
+    /// Asks TCP sockets to keep to a limit by themselves.
+    fn slow_down(&self, target: &Target, limit: u64) {
+        flow::slow_down(&self.flow, target, Direction::Upload, limit, &self.options);
     }
 }
 
@@ -129,21 +131,38 @@ impl UploadThrottleBackend for TcHtbUpload {
                     .to_owned();
             return Err(BackendError::Unenforceable { backend: NAME, process, reason });
         }
-        let is_new = self.get_upload_throttle(process).is_none();
-        let interfaces = self.engine()?.set(target, limit).map_err(|error| translated(error, process))?;
-        if is_new && interfaces.len() > 1 {
-            let names = interfaces.join(", ");
-            log::info!("{} ({process}): {names} share the limit, by what each uses", target.name);
+        let engine = self.engine()?;
+        let before = engine.limit(process);
+        // Pacing is the lower one at any moment: what comes unpaced overflows the queue, and makes TCP slow for long.
+        let is_lower = before.is_none_or(|before| limit <= before);
+        if is_lower {
+            self.slow_down(target, limit);
         }
-        let aim = limit / 1000 * AIM + limit % 1000 * AIM / 1000;
-        flow::slow_down(&self.flow, target, Direction::Upload, aim, &self.options);
+        match engine.set(target, limit) {
+            Ok(interfaces) if before.is_none() && interfaces.len() > 1 => {
+                let names = interfaces.join(", ");
+                log::info!("{} ({process}): {names} share the limit, by what each uses", target.name);
+            }
+            Ok(_) => {}
+            Err(error) => {
+                match before {
+                    Some(before) => self.slow_down(target, before),
+                    None => self.flow.release(process, Direction::Upload),
+                }
+                return Err(translated(error, process));
+            }
+        }
+        if !is_lower {
+            self.slow_down(target, limit);
+        }
         Ok(())
     }
 
     fn remove_upload_throttle(&mut self, process: ProcessId) -> Result<(), BackendError> {
+        let removed = self.engine.as_ref().map_or(Ok(()), |engine| engine.remove(process));
+        // After the queue, as above.
         self.flow.release(process, Direction::Upload);
-        let Some(engine) = &self.engine else { return Ok(()) };
-        engine.remove(process).map_err(|error| kernel("remove a limit", error))
+        removed.map_err(|error| kernel("remove a limit", error))
     }
 
     fn get_upload_throttle(&self, process: ProcessId) -> Option<u64> {
@@ -156,9 +175,9 @@ impl UploadThrottleBackend for TcHtbUpload {
     }
 
     fn cleanup(&mut self) -> Result<(), BackendError> {
+        let removed = self.engine.as_ref().map_or(Ok(()), |engine| engine.remove_all());
         self.flow.release_all(Direction::Upload);
-        let Some(engine) = &self.engine else { return Ok(()) };
-        engine.remove_all().map_err(|error| kernel("take everything back", error))
+        removed.map_err(|error| kernel("take everything back", error))
     }
 }
 
