@@ -12,6 +12,9 @@ pub fn run(dry_run: bool, out: &mut impl Write) -> anyhow::Result<()> {
         use crate::backends::throttle::tc_htb;
         use anyhow::Context;
 
+        if !dry_run {
+            tc_htb::forget_gone_networks().context("cannot forget what is gone")?;
+        }
         let verb = if dry_run { "would remove" } else { "removed" };
         let leftovers = tc_htb::leftovers().context("cannot look for what a killed instance left")?;
         let mut result = Ok(());

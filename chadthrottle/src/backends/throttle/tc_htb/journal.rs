@@ -2,6 +2,7 @@
 //! `chadthrottle cleanup`, find what a killed one left, and nothing else.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
@@ -122,6 +123,30 @@ pub fn leftovers() -> io::Result<Vec<Leftover>> {
         .filter(|(_, record)| record.network == network)
         .map(|(path, record)| Leftover { path, record })
         .collect())
+}
+
+/// Forgets what killed programs made in network namespaces that are gone, and all that was in them.
+///
+/// # Errors
+/// When the notes cannot be read or removed.
+pub fn forget_gone_networks() -> io::Result<()> {
+    let killed: Vec<_> = records()?.into_iter().filter(|(_, record)| !record.process().is_alive()).collect();
+    if killed.is_empty() {
+        return Ok(());
+    }
+    let of_process = |pid| fs::metadata(format!("/proc/{pid}/ns/net")).map(|metadata| metadata.ino());
+    let mut networks: BTreeSet<u64> = proc_fd::pids()?.filter_map(|pid| of_process(pid).ok()).collect();
+    // And those that have a name, as `ip netns` gives it: `… net:[4026532000] /run/netns/NAME …`.
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let named =
+        mounts.split_ascii_whitespace().filter_map(|word| word.strip_prefix("net:[")?.strip_suffix(']'));
+    networks.extend(named.filter_map(|inode| inode.parse::<u64>().ok()));
+    for (path, record) in killed {
+        if !networks.contains(&record.network) {
+            remove(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Who has a queue of ours on this interface, or had it when it ended.

@@ -21,7 +21,7 @@ mod journal;
 mod limited;
 mod shape;
 
-pub use journal::{Leftover, leftovers};
+pub use journal::{Leftover, forget_gone_networks, leftovers};
 
 use std::sync::Arc;
 
@@ -108,6 +108,7 @@ impl UploadThrottleBackend for TcHtbUpload {
     }
 
     fn init(&mut self) -> Result<(), BackendError> {
+        forget_gone_networks().map_err(|error| kernel("forget what is gone", error))?;
         for leftover in leftovers().map_err(|error| kernel("look for what a killed one left", error))? {
             for line in leftover.describe() {
                 log::info!("removing {line}");
