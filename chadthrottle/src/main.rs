@@ -18,7 +18,12 @@ use env_logger::Target;
 use log::LevelFilter;
 
 fn main() -> ExitCode {
-    #[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-sockopt", feature = "throttle-tc-htb"))]
+    #[cfg(any(
+        feature = "throttle-ebpf-cgroup",
+        feature = "throttle-sockopt",
+        feature = "throttle-tc-htb",
+        feature = "throttle-nftables"
+    ))]
     if let Some(status) = chadthrottle::backends::throttle::flow::run_if_asked() {
         return status;
     }

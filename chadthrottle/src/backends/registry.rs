@@ -20,7 +20,11 @@ pub struct Backends {
     #[cfg(feature = "throttle-sockopt")]
     flow: super::throttle::flow::SharedFlow,
     /// In front of a backend that drops or queues.
-    #[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-tc-htb"))]
+    #[cfg(any(
+        feature = "throttle-ebpf-cgroup",
+        feature = "throttle-tc-htb",
+        feature = "throttle-nftables"
+    ))]
     guarded_flow: super::throttle::flow::SharedFlow,
 }
 
@@ -100,6 +104,17 @@ const UPLOADS: &[Row<dyn UploadThrottleBackend>] = &[
             capabilities: CAPABILITIES,
             probe: TcHtbUpload::probe,
             create: |backends| Box::new(TcHtbUpload::new(&backends.options, &backends.guarded_flow)),
+        }
+    },
+    #[cfg(feature = "throttle-nftables")]
+    {
+        use super::throttle::nftables::{CAPABILITIES, NAME, NftablesUpload, PRIORITY};
+        Row {
+            name: NAME,
+            priority: PRIORITY,
+            capabilities: CAPABILITIES,
+            probe: NftablesUpload::probe,
+            create: |backends| Box::new(NftablesUpload::new(&backends.options, &backends.guarded_flow)),
         }
     },
     #[cfg(feature = "throttle-sockopt")]
@@ -255,7 +270,11 @@ impl Backends {
             engine: super::ebpf::SharedEngine::default(),
             #[cfg(feature = "throttle-sockopt")]
             flow: super::throttle::flow::SharedFlow::default(),
-            #[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-tc-htb"))]
+            #[cfg(any(
+                feature = "throttle-ebpf-cgroup",
+                feature = "throttle-tc-htb",
+                feature = "throttle-nftables"
+            ))]
             guarded_flow: super::throttle::flow::SharedFlow::guarded(),
         }
     }

@@ -6,7 +6,12 @@ pub mod bpf_map;
 pub mod btf;
 pub mod capability;
 pub mod cgroup;
-#[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-sockopt", feature = "throttle-tc-htb"))]
+#[cfg(any(
+    feature = "throttle-ebpf-cgroup",
+    feature = "throttle-sockopt",
+    feature = "throttle-tc-htb",
+    feature = "throttle-nftables"
+))]
 pub mod cpu_time;
 pub mod inet_diag;
 #[cfg(any(feature = "ebpf", feature = "monitor-pnet", feature = "throttle-tc-htb"))]
@@ -15,12 +20,24 @@ pub mod links;
 pub mod memory;
 pub mod namespace;
 pub mod netlink;
+#[cfg(feature = "throttle-nftables")]
+pub mod nft;
 #[cfg(feature = "monitor-pnet")]
 pub mod packet;
 pub mod pidfd;
-#[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-sockopt", feature = "throttle-tc-htb"))]
+#[cfg(any(
+    feature = "throttle-ebpf-cgroup",
+    feature = "throttle-sockopt",
+    feature = "throttle-tc-htb",
+    feature = "throttle-nftables"
+))]
 pub mod pipe;
-#[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-sockopt", feature = "throttle-tc-htb"))]
+#[cfg(any(
+    feature = "throttle-ebpf-cgroup",
+    feature = "throttle-sockopt",
+    feature = "throttle-tc-htb",
+    feature = "throttle-nftables"
+))]
 pub mod proc_children;
 pub mod proc_fd;
 #[cfg(feature = "throttle-tc-htb")]
@@ -30,11 +47,16 @@ pub mod signals;
 pub mod sock_diag;
 #[cfg(feature = "monitor-pnet")]
 pub mod socket_lookup;
-#[cfg(feature = "throttle-tc-htb")]
+#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
 pub mod socket_tag;
 pub mod spawn;
 #[cfg(feature = "throttle-tc-htb")]
 pub mod tc;
 pub mod tcp_info;
-#[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-sockopt", feature = "throttle-tc-htb"))]
+#[cfg(any(
+    feature = "throttle-ebpf-cgroup",
+    feature = "throttle-sockopt",
+    feature = "throttle-tc-htb",
+    feature = "throttle-nftables"
+))]
 pub mod tcp_socket;

@@ -190,6 +190,31 @@ impl Netlink {
     pub fn change(&mut self, kind: u16, flags: libc::c_int, body: &[u8]) -> Result<(), Refusal> {
         self.sequence = self.sequence.wrapping_add(1);
         self.channel.send(&message(kind, flags | libc::NLM_F_ACK, self.sequence, body))?;
+        self.answer()
+    }
+
+    /// Tells the kernel to change several things, all or none: kind, flags and body of each, of which the first and the
+    /// last mark the beginning and the end.
+    ///
+    /// # Errors
+    /// Why it does not; `ETIMEDOUT` where it does not answer.
+    pub fn change_all(&mut self, batch: &[(u16, libc::c_int, Vec<u8>)]) -> Result<(), Refusal> {
+        self.sequence = self.sequence.wrapping_add(1);
+        // What fails is answered in any case, and the last one if nothing does.
+        let last = batch.len().saturating_sub(2);
+        let part = |(index, (kind, flags, body)): (usize, &(u16, libc::c_int, Vec<u8>))| {
+            let answered = if index == last { libc::NLM_F_ACK } else { 0 };
+            let mut bytes = message(*kind, flags | answered, self.sequence, body);
+            bytes.resize(aligned(bytes.len()), 0);
+            bytes
+        };
+        let datagram: Vec<u8> = batch.iter().enumerate().flat_map(part).collect();
+        self.channel.send(&datagram)?;
+        self.answer()
+    }
+
+    /// The kernel's answer to a change.
+    fn answer(&mut self) -> Result<(), Refusal> {
         loop {
             let Some(datagram) = self.channel.receive()? else { return Err(Errno::ETIMEDOUT.into()) };
             let mut answers = messages(datagram).filter(|answer| answer.sequence == self.sequence);

@@ -4,12 +4,19 @@
 pub mod ebpf_cgroup;
 #[cfg(test)]
 pub(crate) mod fake;
-#[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-sockopt", feature = "throttle-tc-htb"))]
+#[cfg(any(
+    feature = "throttle-ebpf-cgroup",
+    feature = "throttle-sockopt",
+    feature = "throttle-tc-htb",
+    feature = "throttle-nftables"
+))]
 pub mod flow;
 pub mod manager;
+#[cfg(feature = "throttle-nftables")]
+pub mod nftables;
 #[cfg(feature = "throttle-sockopt")]
 pub mod sockopt;
-#[cfg(feature = "throttle-tc-htb")]
+#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
 pub mod tagger;
 #[cfg(feature = "throttle-tc-htb")]
 pub mod tc_htb;

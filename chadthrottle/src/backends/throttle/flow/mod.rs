@@ -40,7 +40,7 @@ mod target;
 mod window;
 
 pub use engine::SharedFlow;
-#[cfg(feature = "throttle-tc-htb")]
+#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
 pub(super) use engine::refused;
 pub use guard::run_if_asked;
 
