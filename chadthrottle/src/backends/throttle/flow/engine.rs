@@ -91,6 +91,13 @@ impl SharedFlow {
         Ok(achievable)
     }
 
+    /// Changes a limit, in IP bytes a second, where there is one; in force with the next tick.
+    pub fn adjust(&self, process: ProcessId, direction: Direction, limit: u64) {
+        if let Some(limited) = self.0.lock().targets.get_mut(&process) {
+            limited.adjust(direction, limit);
+        }
+    }
+
     /// Takes a limit away, and puts the options of all sockets back. No limit is no error.
     pub fn release(&self, process: ProcessId, direction: Direction) {
         let mut state = self.0.lock();

@@ -20,12 +20,14 @@ use super::{
     interfaces::{OURS, Root, carrying, root_of, why_not},
     journal::{Entry, Journal, restore},
     limited::{HtbError, Limited, failed},
+    shape,
 };
 use crate::{
     backends::{
         BackendOptions,
         throttle::{
             Target,
+            flow::SharedFlow,
             tagger::{SocketTagger, Tag, Tagger},
         },
     },
@@ -37,7 +39,7 @@ use crate::{
     },
 };
 
-/// How often rates are made to fit what packets are long, and interfaces that come are taken.
+/// How often rates are made to fit how long packets are, limits are shared, and interfaces that come are taken.
 const TICK: Duration = Duration::from_millis(200);
 /// What we want to hear of: interfaces, addresses and routes.
 const NOTICES: libc::c_int = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE;
@@ -54,6 +56,7 @@ pub(super) struct Engine {
 #[derive(Debug)]
 struct State {
     options: BackendOptions,
+    flow: SharedFlow,
     netlink: Netlink,
     notices: Option<Channel>,
     journal: Journal,
@@ -65,14 +68,15 @@ struct State {
     targets: BTreeMap<ProcessId, Limited>,
     next_minor: u16,
     is_watched: bool,
-    /// When interfaces last shared limits.
+    /// When limits were last shared.
     shared_at: Instant,
 }
 
 impl Engine {
-    pub(super) fn new(options: &BackendOptions) -> io::Result<Arc<Self>> {
+    pub(super) fn new(options: &BackendOptions, flow: &SharedFlow) -> io::Result<Arc<Self>> {
         let state = State {
             options: options.clone(),
+            flow: flow.clone(),
             netlink: Netlink::open(SockProtocol::NetlinkRoute)?,
             notices: None,
             journal: Journal::new()?,
@@ -153,7 +157,7 @@ fn watch(engine: &Weak<Engine>) {
 impl State {
     fn set(&mut self, target: &Target, limit: u64) -> Result<(), HtbError> {
         if let Some(limited) = self.targets.get_mut(&target.id) {
-            limited.limit = limit;
+            (limited.limit, limited.aim) = (limit, shape::AIM);
             for (index, place) in &mut limited.places {
                 let Some(device) = self.devices.get_mut(index) else { continue };
                 device
@@ -180,7 +184,7 @@ impl State {
             return Err(HtbError::Obstacle(what.to_owned()));
         }
         let class = self.free_class()?;
-        let mut limited = Limited::new(class, limit);
+        let mut limited = Limited::new(target, class, limit);
         let tag = Tag { priority: Some(class.0), mark: None };
         let made = limited.settle(&mut self.devices, &mut self.netlink);
         if let Err(error) = made.and_then(|()| Ok(self.tagger.tag(target, tag)?)) {
@@ -280,6 +284,10 @@ impl State {
             }
             Err(cause) => {
                 self.forget(link.index)?;
+                // Gone meanwhile.
+                if cause.errno == Errno::ENODEV {
+                    return Ok(());
+                }
                 Err(failed("make a queue", link, cause))
             }
         }
@@ -300,7 +308,7 @@ impl State {
         if elapsed >= TICK / 2 {
             self.shared_at = Instant::now();
             for limited in self.targets.values_mut() {
-                limited.share(&mut self.devices, &mut self.netlink, elapsed)?;
+                limited.steer(&mut self.devices, &mut self.netlink, &self.flow, elapsed)?;
             }
         }
         Ok(())

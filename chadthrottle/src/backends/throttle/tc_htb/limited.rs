@@ -10,7 +10,11 @@ use super::{
     shape,
 };
 use crate::{
-    backends::throttle::tagger::TagError,
+    backends::throttle::{
+        Target,
+        flow::{Direction, SharedFlow},
+        tagger::TagError,
+    },
     sys::{
         links::Link,
         netlink::{Netlink, Refusal},
@@ -38,8 +42,11 @@ pub(super) enum HtbError {
 /// A target with its limit.
 #[derive(Debug)]
 pub(super) struct Limited {
+    pub(super) target: Target,
     pub(super) class: Handle,
     pub(super) limit: u64,
+    /// What flow control aims at, in parts of a thousand of the limit.
+    pub(super) aim: u64,
     /// By interface.
     pub(super) places: BTreeMap<u32, Place>,
     /// What had passed on interfaces that are gone.
@@ -47,8 +54,9 @@ pub(super) struct Limited {
 }
 
 impl Limited {
-    pub(super) fn new(class: Handle, limit: u64) -> Self {
-        Self { class, limit, places: BTreeMap::new(), gone: ThrottleStats::default() }
+    pub(super) fn new(target: &Target, class: Handle, limit: u64) -> Self {
+        let (target, aim) = (target.clone(), shape::AIM);
+        Self { target, class, limit, aim, places: BTreeMap::new(), gone: ThrottleStats::default() }
     }
 
     /// What the limit did, by what was counted last.
@@ -95,18 +103,27 @@ impl Limited {
         result
     }
 
-    /// Gives each interface its part of the limit, where more than one carries traffic.
-    pub(super) fn share(
+    /// Makes up for the time since the last call: gives each interface its part of the limit, where more than one carries
+    /// traffic, and makes flow control, where it is in front, aim at what fills them.
+    pub(super) fn steer(
         &mut self,
         devices: &mut BTreeMap<u32, Device>,
         netlink: &mut Netlink,
+        flow: &SharedFlow,
         elapsed: Duration,
     ) -> Result<(), HtbError> {
-        let used: Vec<(u64, u64)> = self
-            .places
-            .values_mut()
-            .map(|place| (per_second(std::mem::take(&mut place.sent), elapsed), place.part))
-            .collect();
+        let mut used = Vec::with_capacity(self.places.len());
+        for place in self.places.values_mut() {
+            used.push((per_second(std::mem::take(&mut place.sent), elapsed), place.part));
+        }
+        let sent = used.iter().map(|(sent, _)| sent).sum();
+        let queued = self.places.values().map(|place| u64::from(place.stats.backlog)).sum();
+        let aim = shape::aim(self.aim, self.limit, sent, queued);
+        if aim != self.aim && flow.limit(self.target.id, Direction::Upload).is_some() {
+            self.aim = aim;
+            // It has ended, or flow control has given up meanwhile; the queue holds all the same.
+            flow.adjust(self.target.id, Direction::Upload, self.aimed_at());
+        }
         if self.limit == 0 || used.len() < 2 {
             return Ok(());
         }
@@ -119,6 +136,11 @@ impl Limited {
             }
         }
         Ok(())
+    }
+
+    /// What flow control aims at, in IP bytes a second.
+    fn aimed_at(&self) -> u64 {
+        (self.limit / 1000).saturating_mul(self.aim).max(1)
     }
 
     /// An interface is gone.

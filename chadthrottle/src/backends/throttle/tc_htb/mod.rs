@@ -77,7 +77,7 @@ impl TcHtbUpload {
         if let Some(engine) = &self.engine {
             return Ok(Arc::clone(engine));
         }
-        let engine = Engine::new(&self.options).map_err(|error| kernel("start", error))?;
+        let engine = Engine::new(&self.options, &self.flow).map_err(|error| kernel("start", error))?;
         Ok(Arc::clone(self.engine.insert(engine)))
     }
 

@@ -24,6 +24,13 @@ const USUAL_SUPER_PACKET: u32 = 65_536;
 /// Most that one class sends before another has its turn: what the kernel does not complain of is below 200,000.
 const LONGEST_TURN: u64 = 60_000;
 
+/// What flow control aims at, in parts of a thousand of the limit: at first, at most, and how much more or less next time.
+pub(super) const AIM: u64 = 1000;
+const MOST_AIM: u64 = 1300;
+const AIM_STEP: u64 = 20;
+/// A queue of some packets is none, in bytes.
+const SHORT_QUEUE: u64 = 6000;
+
 /// How long the packets of a target are on an interface.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Lengths {
@@ -92,6 +99,21 @@ pub(super) fn leaf(limit: u64, link: &Link, is_fair: bool) -> Leaf {
     let room = longest.saturating_add(longest / 8);
     let bytes = saturated(limit / QUEUE).max(room);
     if is_fair { Leaf::FairQueue { delay: QUEUE_US, bytes } } else { Leaf::Fifo { bytes } }
+}
+
+/// What flow control aims at next, in parts of a thousand of the limit, by what a target has sent since the last time in
+/// IP bytes a second, and the bytes that stand in its queues.
+///
+/// By itself it comes out below the limit where the round trip is very short or a packet takes long, since it can only
+/// tell sockets how fast to go. The queue tells whether they go too fast.
+pub(super) fn aim(before: u64, limit: u64, sent: u64, queued: u64) -> u64 {
+    if queued > (limit / 50).max(SHORT_QUEUE) {
+        before.saturating_sub(2 * AIM_STEP).max(AIM)
+    } else if sent > limit / 2 && sent < limit / 1000 * 993 {
+        (before + AIM_STEP).min(MOST_AIM)
+    } else {
+        before
+    }
 }
 
 /// IP bytes of what HTB has counted.
@@ -188,6 +210,17 @@ mod tests {
         assert_eq!((slow.burst, slow.quantum), (1514, 1514));
         let fast = class(125_000_000, &ethernet(), Lengths::new(&ethernet()));
         assert_eq!((fast.burst, fast.quantum), (1_261_666, 60_000));
+    }
+
+    #[test]
+    fn flow_control_aims_higher_where_nothing_waits() {
+        assert_eq!(aim(1000, 1_000_000, 900_000, 3000), 1020);
+        assert_eq!(aim(1290, 1_000_000, 900_000, 0), 1300);
+        // What holds, and what does not want more, stays.
+        assert_eq!(aim(1020, 1_000_000, 995_000, 0), 1020);
+        assert_eq!(aim(1000, 1_000_000, 10_000, 0), 1000);
+        assert_eq!(aim(1020, 1_000_000, 1_000_000, 40_000), 1000);
+        assert_eq!(aim(1200, 1_000_000, 900_000, 40_000), 1160);
     }
 
     #[test]
