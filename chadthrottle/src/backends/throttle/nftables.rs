@@ -5,7 +5,7 @@
 //! - The table belongs to our netlink socket (the `owner` flag): nobody else changes it, and it is gone with us, whatever
 //!   ends us.
 //! - Who sends a datagram that is dropped gets `EPERM`, and TCP may wait for its retry timer. [Flow](super::flow) control
-//!   in front, a little below the limit, keeps TCP from coming to that.
+//!   in front keeps TCP from coming to that.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -55,9 +55,6 @@ const MINORS: u32 = 0xffff / STEP;
 /// A packet longer than the bucket would never pass: a super-packet with headers, in bytes. A second of the limit is in
 /// the bucket in any case (`nft_limit_init`).
 const LONGEST: u64 = 72_000;
-/// What flow control aims at, in parts of a thousand of the limit, so that hardly anything is left to be dropped.
-const AIM: u64 = 990;
-
 /// Upload limits.
 pub struct NftablesUpload {
     options: BackendOptions,
@@ -183,8 +180,7 @@ impl NftablesUpload {
 
     /// Asks TCP sockets to keep to a limit by themselves.
     fn slow_down(&self, target: &Target, limit: u64) {
-        let aim = limit / 1000 * AIM + limit % 1000 * AIM / 1000;
-        flow::slow_down(&self.flow, target, Direction::Upload, aim, &self.options);
+        flow::slow_down(&self.flow, target, Direction::Upload, limit, &self.options);
     }
 }
 
