@@ -86,7 +86,7 @@ fn run_all(words: &[String]) -> anyhow::Result<usize> {
             match in_bed(subject, check) {
                 Ok(()) => println!("ok ({:.1} s)", start.elapsed().as_secs_f64()),
                 Err(error) => {
-                    println!("FAILED\n{error:?}");
+                    println!("FAILED\n{error:#}");
                     failed += 1;
                 }
             }

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::ensure;
+use anyhow::Context;
 use testbed::{Family, Process, Testbed, traffic};
 
 use super::{PATIENCE, Subject};
@@ -68,13 +68,15 @@ impl Peer {
         testbed::until("it runs at full speed", PATIENCE, fast)
     }
 
-    /// Checks that it is held to a limit, once what stood in buffers has come.
+    /// Waits until it is held to a limit for a second and a half: what stood in buffers has come by then, and a sender
+    /// whose packets were dropped has found its pace.
     pub(super) fn is_held(&self, limit: f64, what: &str) -> anyhow::Result<()> {
-        let held = || Ok((self.rate(Duration::from_millis(300)) < 1.3 * limit).then_some(()));
-        testbed::until("it is held", PATIENCE, held)?;
-        let share = self.rate(Duration::from_millis(1500)) / limit;
-        ensure!((0.6..1.3).contains(&share), "{what}: {share:.3} of the limit");
-        Ok(())
+        let mut share = 0.0;
+        let held = testbed::until("it is held", PATIENCE, || {
+            share = self.rate(Duration::from_millis(1500)) / limit;
+            Ok((0.6..1.3).contains(&share).then_some(()))
+        });
+        held.with_context(|| format!("{what}: {share:.3} of the limit"))
     }
 }
 
