@@ -10,7 +10,7 @@
 //! One number instead of (tokens, time) is what makes it lock-free: the program adds the cost with one atomic
 //! addition, and whatever several CPUs let through at the same instant is still paid for by the next packets.
 
-use crate::layout::{LimitState, TokenBucket};
+use crate::layout::{LimitSettings, LimitState, TokenBucket};
 
 /// Nanoseconds in a second.
 pub const NS_PER_SEC: u64 = 1_000_000_000;
@@ -48,29 +48,42 @@ pub const fn cost_ns(bytes: u64, rate_bps: u64) -> u64 {
     if cost > MAX_COST_NS { MAX_COST_NS } else { cost }
 }
 
-/// Whether a packet may pass at `now_ns`, given the limit's clock.
+/// Whether a packet may pass at `now_ns`, given the limit's clock, which may be ahead by `debt_ns`. What was not used
+/// before `now_ns - burst_ns`, or before `since_ns`, is lost.
 ///
 /// A clock of the machine that goes backwards closes the gate for as long as it went back, and never opens it.
 #[inline(always)]
 #[must_use]
-pub const fn admit(rate_bps: u64, burst_ns: u64, clock_ns: u64, now_ns: u64) -> Admission {
-    if rate_bps == 0 || clock_ns > now_ns {
+pub const fn admit(settings: &LimitSettings, debt_ns: u64, clock_ns: u64, now_ns: u64) -> Admission {
+    if settings.config.rate_bps == 0 || clock_ns > now_ns.saturating_add(debt_ns) {
         return Admission::Over;
     }
-    let floor = now_ns.saturating_sub(burst_ns);
+    let saved_from = now_ns.saturating_sub(settings.burst_ns);
+    let floor = if saved_from > settings.since_ns { saved_from } else { settings.since_ns };
     if clock_ns < floor { Admission::PassFrom(floor) } else { Admission::Pass }
+}
+
+/// The clock of a limit whose rate has just changed: what had passed and was not paid for yet is paid at the new rate.
+/// Where that is slower it is left as it is, since under the limit that it passed it was nothing wrong.
+#[must_use]
+pub const fn debt_at_rate(clock_ns: u64, now_ns: u64, before_bps: u64, rate_bps: u64) -> u64 {
+    if clock_ns <= now_ns || rate_bps <= before_bps {
+        return clock_ns;
+    }
+    let debt_ns = (clock_ns - now_ns) as u128 * before_bps as u128;
+    // Less than it was, and so no more than fits.
+    now_ns + debt_ns.div_ceil(rate_bps as u128) as u64
 }
 
 impl LimitState {
     /// The same decision and its effect in one step, for one thread: what the program does with atomics.
-    pub const fn offer(&mut self, bytes: u64, now_ns: u64) -> bool {
-        let rate_bps = self.config.rate_bps;
-        let from = match admit(rate_bps, self.burst_ns, self.clock_ns, now_ns) {
+    pub const fn offer(&mut self, settings: &LimitSettings, debt_ns: u64, bytes: u64, now_ns: u64) -> bool {
+        let from = match admit(settings, debt_ns, self.clock_ns, now_ns) {
             Admission::Over => return false,
             Admission::Pass => self.clock_ns,
             Admission::PassFrom(floor) => floor,
         };
-        self.clock_ns = from.saturating_add(cost_ns(bytes, rate_bps));
+        self.clock_ns = from.saturating_add(cost_ns(bytes, settings.config.rate_bps));
         true
     }
 }
@@ -78,14 +91,15 @@ impl LimitState {
 impl TokenBucket {
     /// The bucket that a limit's clock stands for at `now_ns`.
     #[must_use]
-    pub fn from_clock(limit: &LimitState, now_ns: u64) -> Self {
-        let config = &limit.config;
-        let saved_ns = now_ns.saturating_sub(limit.clock_ns).min(limit.burst_ns);
+    pub fn from_clock(settings: &LimitSettings, clock_ns: u64, now_ns: u64) -> Self {
+        let config = &settings.config;
+        let paid_until = clock_ns.max(settings.since_ns);
+        let saved_ns = now_ns.saturating_sub(paid_until).min(settings.burst_ns);
         let tokens = u128::from(saved_ns) * u128::from(config.rate_bps) / u128::from(NS_PER_SEC);
         Self {
             capacity: config.burst_size,
             tokens: u64::try_from(tokens).unwrap_or(u64::MAX).min(config.burst_size),
-            last_update_ns: now_ns.max(limit.clock_ns),
+            last_update_ns: now_ns.max(clock_ns),
             rate_bps: config.rate_bps,
         }
     }

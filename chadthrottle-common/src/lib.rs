@@ -5,7 +5,7 @@
 //! holes (asserted at compile time), because the kernel compares and copies them as bytes.
 //!
 //! - [`layout`]: the structures of the limiter, and [`traffic`]: those of accounting.
-//! - [`clock`]: the limiter's arithmetic.
+//! - [`clock`]: the limiter's arithmetic, and [`question`]: how a test asks the kernel for it.
 //! - [`scope`]: local or on the internet.
 //! - [`wire`]: how many bytes a super-packet stands for.
 #![no_std]
@@ -18,14 +18,15 @@
 mod assertions;
 pub mod clock;
 pub mod layout;
+pub mod question;
 pub mod scope;
 pub mod traffic;
 pub mod wire;
 
 pub use layout::{
-    CgroupThrottleConfig, ControlFlags, DIRECTION_DOWNLOAD, DIRECTION_UPLOAD, LimitKey, LimitState,
-    MEMBER_INHERITED_BY_CHILDREN, Membership, TRAFFIC_TYPE_ALL, TRAFFIC_TYPE_INTERNET, TRAFFIC_TYPE_LOCAL,
-    ThrottleStats, TokenBucket,
+    CGROUP_PATH_LEN, CgroupPath, CgroupThrottleConfig, ControlFlags, DIRECTION_DOWNLOAD, DIRECTION_UPLOAD,
+    FileId, LIMIT_IN_FORCE, LimitSettings, LimitState, Membership, ProgramPlace, TARGETS, TRAFFIC_TYPE_ALL,
+    TRAFFIC_TYPE_INTERNET, TRAFFIC_TYPE_LOCAL, ThrottleStats, TokenBucket, limit_index,
 };
 pub use scope::{SCOPE_INTERNET, SCOPE_LOCAL, scope_of_v4, scope_of_v6};
 pub use traffic::{

@@ -89,6 +89,14 @@ pub struct SocketOwner {
     pub handover_seq: u32,
     /// The interface that the held traffic was seen on.
     pub held_ifindex: u32,
+    /// The target that its packets are limited with; 0 where they are not.
+    pub target: u32,
+    /// When that was found out: it is to be found out again when memberships have changed since.
+    pub target_generation: u64,
+    /// Until when it is also limited with `shared_target` (`CLOCK_MONOTONIC`, nanoseconds).
+    pub shared_until_ns: u64,
+    /// The target of who used the socket before: two who take turns share it.
+    pub shared_target: u32,
     #[doc(hidden)]
     pub _padding: u32,
     /// Traffic that waits until the socket is used: its owner is only presumed.
@@ -184,11 +192,12 @@ assert_layout!(TrafficCounters, 64, { upload: FlowCounters => 0, download: FlowC
 assert_layout!(FlowCounters, 32, {
     bytes: u64 => 0, packets: u64 => 8, merged_packets: u64 => 16, merged_bytes: u64 => 24,
 });
-assert_layout!(SocketOwner, 144, {
+assert_layout!(SocketOwner, 168, {
     process: ProcessKey => 0, is_stream: u32 => 8, is_presumed: u32 => 12, is_elsewhere: u32 => 16, peer_scope: u32 => 20,
     slot: u32 => 24, slot_generation: u32 => 28, slot_key: TrafficKey => 32, writer: ProcessKey => 48,
     previous_writer: ProcessKey => 56, written_seq: u32 => 64, handover_seq: u32 => 68, held_ifindex: u32 => 72,
-    _padding: u32 => 76, held: TrafficCounters => 80,
+    target: u32 => 76, target_generation: u64 => 80, shared_until_ns: u64 => 88, shared_target: u32 => 96,
+    _padding: u32 => 100, held: TrafficCounters => 104,
 });
 assert_layout!(Interface, 8, { link_header_len: u32 => 0, is_chosen: u32 => 4 });
 

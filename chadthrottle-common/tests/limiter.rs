@@ -1,13 +1,25 @@
 //! What the limiter promises, for any sequence of packets.
 
 use chadthrottle_common::{
-    CgroupThrottleConfig, LimitState, TRAFFIC_TYPE_ALL, TokenBucket,
+    CgroupThrottleConfig, LimitSettings, LimitState, TRAFFIC_TYPE_ALL, TokenBucket,
     clock::{Admission, MAX_COST_NS, NS_PER_SEC, admit, cost_ns},
 };
 use proptest::prelude::*;
 
+/// A limit with its clock, as the programs have them.
+struct Limit {
+    settings: LimitSettings,
+    state: LimitState,
+}
+
+impl Limit {
+    fn offer(&mut self, bytes: u64, now_ns: u64) -> bool {
+        self.state.offer(&self.settings, self.settings.debt_ns, bytes, now_ns)
+    }
+}
+
 /// A limit as userspace makes it: with an empty bucket, at `now_ns`.
-fn limit(rate_bps: u64, burst_ns: u64, now_ns: u64) -> LimitState {
+fn limit(rate_bps: u64, burst_ns: u64, now_ns: u64) -> Limit {
     let burst_size = u64::try_from(u128::from(rate_bps) * u128::from(burst_ns) / u128::from(NS_PER_SEC));
     let config = CgroupThrottleConfig {
         cgroup_id: 1,
@@ -17,7 +29,8 @@ fn limit(rate_bps: u64, burst_ns: u64, now_ns: u64) -> LimitState {
         rate_bps,
         burst_size: burst_size.expect("a burst of less than 2^64 bytes"),
     };
-    LimitState { config, burst_ns, clock_ns: now_ns }
+    let settings = LimitSettings { config, burst_ns, since_ns: now_ns, ..LimitSettings::default() };
+    Limit { settings, state: LimitState::default() }
 }
 
 /// Bytes that `rate_bps` allows in `ns`.
@@ -121,21 +134,58 @@ proptest! {
 
     #[test]
     fn nothing_overflows(
-        rate: u64, burst: u64, clock: u64, now: u64, bytes: u64,
+        rate: u64, burst: u64, debt: u64, since: u64, clock: u64, now: u64, bytes: u64,
     ) {
         prop_assert!(cost_ns(bytes, rate) <= MAX_COST_NS);
-        let mut state = limit(0, 0, 0);
-        (state.config.rate_bps, state.burst_ns, state.clock_ns) = (rate, burst, clock);
-        let passed = state.offer(bytes, now);
+        let mut limit = limit(0, 0, since);
+        (limit.settings.config.rate_bps, limit.settings.burst_ns) = (rate, burst);
+        (limit.settings.debt_ns, limit.state.clock_ns) = (debt, clock);
+        let passed = limit.offer(bytes, now);
         if passed {
             // Paid for, whatever the clock was before.
-            prop_assert!(state.clock_ns >= clock);
+            prop_assert!(limit.state.clock_ns >= clock);
         } else {
-            prop_assert_eq!(state.clock_ns, clock);
+            prop_assert_eq!(limit.state.clock_ns, clock);
         }
-        let bucket = TokenBucket::from_clock(&state, now);
+        let bucket = TokenBucket::from_clock(&limit.settings, limit.state.clock_ns, now);
         prop_assert!(bucket.tokens <= bucket.capacity);
         prop_assert!(bucket.last_update_ns >= now);
+    }
+
+    #[test]
+    fn a_change_lets_no_burst_through(
+        before in RATES, after in RATES, burst_ns in 0..1_000_000_000_u64, packets in packets(),
+    ) {
+        // Idle for long under the old limit; then it is changed, at the end of the first minute.
+        let changed = 60 * NS_PER_SEC;
+        let mut limit = limit(before, burst_ns, NS_PER_SEC);
+        limit.offer(1500, 2 * NS_PER_SEC);
+        (limit.settings.config.rate_bps, limit.settings.since_ns) = (after, changed);
+        let (mut now, mut sum) = (changed, 0_u128);
+        for (gap, bytes) in packets {
+            now += gap;
+            if limit.offer(bytes, now) {
+                sum += u128::from(bytes);
+                prop_assert!(sum <= allowance(after, now - changed) + u128::from(bytes) + 1);
+            }
+        }
+    }
+
+    #[test]
+    fn debt_is_evened_out_by_what_follows(
+        rate in RATES, debt_ns in 0..500_000_000_u64, packets in packets(),
+    ) {
+        let mut limit = limit(rate, 0, NS_PER_SEC);
+        limit.settings.debt_ns = debt_ns;
+        let (mut now, mut sum) = (NS_PER_SEC, 0_u128);
+        for (gap, bytes) in packets {
+            now += gap;
+            if limit.offer(bytes, now) {
+                sum += u128::from(bytes);
+                let bound = allowance(rate, now - NS_PER_SEC + debt_ns) + u128::from(bytes) + 1;
+                prop_assert!(sum <= bound);
+            }
+        }
     }
 
     #[test]
@@ -166,7 +216,8 @@ proptest! {
 
 #[test]
 fn a_limit_of_nothing_blocks() {
-    assert_eq!(admit(0, NS_PER_SEC, 0, u64::MAX), Admission::Over);
+    let limit = limit(0, NS_PER_SEC, 0);
+    assert_eq!(admit(&limit.settings, 0, 0, u64::MAX), Admission::Over);
     assert_eq!(cost_ns(1, 0), MAX_COST_NS);
 }
 
@@ -193,12 +244,13 @@ fn small_frequent_packets_are_not_starved() {
 fn a_bucket_in_debt_says_when_it_will_be_paid() {
     let mut state = limit(1_000_000, NS_PER_SEC / 5, NS_PER_SEC);
     assert!(state.offer(500_000, NS_PER_SEC));
-    let bucket = TokenBucket::from_clock(&state, NS_PER_SEC);
+    let bucket = TokenBucket::from_clock(&state.settings, state.state.clock_ns, NS_PER_SEC);
     let debt_is_paid = NS_PER_SEC + NS_PER_SEC / 2;
     assert_eq!(
         bucket,
         TokenBucket { capacity: 200_000, tokens: 0, last_update_ns: debt_is_paid, rate_bps: 1_000_000 }
     );
-    let later = TokenBucket::from_clock(&state, debt_is_paid + NS_PER_SEC / 10);
+    let later =
+        TokenBucket::from_clock(&state.settings, state.state.clock_ns, debt_is_paid + NS_PER_SEC / 10);
     assert_eq!(later.tokens, 100_000);
 }

@@ -1,96 +1,215 @@
 //! May it pass?
 
-use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, cold_path};
 use core::ptr;
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::BPF_NOEXIST,
-    helpers::{bpf_ktime_get_ns, generated::bpf_skb_cgroup_id},
+    bindings::__sk_buff,
+    helpers::{
+        bpf_ktime_get_ns, bpf_sk_fullsock,
+        generated::{bpf_skb_cgroup_id, bpf_skb_ecn_set_ce, bpf_tcp_sock},
+    },
     programs::SkBuffContext,
 };
 use aya_log_ebpf::trace;
 use chadthrottle_common::{
-    LimitKey, LimitState, ThrottleStats,
-    clock::{Admission, admit, cost_ns},
+    DIRECTION_DOWNLOAD, DIRECTION_UPLOAD, LIMIT_IN_FORCE, LimitSettings, LimitState, TRAFFIC_TYPE_ALL,
+    clock::{Admission, NS_PER_SEC, admit, cost_ns},
+    limit_index,
 };
 
 use crate::{
-    maps::{LIMITS, MEMBERS, STATS, count_lost},
+    maps::{CLOCKS, LIMITS},
+    membership,
     packet::Packet,
 };
 
-/// Whether the packet's target, if it has one, may have it now.
-#[inline(always)]
-pub(crate) fn admits(ctx: &SkBuffContext, packet: &Packet, direction: u32) -> bool {
-    if !packet.limits_active {
-        return true;
-    }
-    // SAFETY: copied out at once.
-    let Some(membership) = (unsafe { MEMBERS.get(packet.owner) }).copied() else { return true };
-    let key = LimitKey { target: membership.target, direction };
-    let limit = LIMITS.get_ptr_mut(key);
-    let admitted = match limit {
-        // The target is limited in the other direction only, or just no more.
-        None => true,
-        // SAFETY: a map value, valid for the program's run; shared fields are used atomically.
-        Some(limit) => unsafe { offer(limit, packet.flow.bytes) },
-    };
-    record(ctx, key, packet, admitted, limit.is_some());
-    if !admitted {
-        trace!(ctx, "{} bytes of {} over the limit", packet.flow.bytes, packet.owner.tgid());
-    }
-    admitted
+/// How far the clock may be ahead when a packet is marked instead of dropped: whoever has agreed to be told of congestion
+/// by a mark (RFC 3168) slows down within a round trip.
+const MARKED_DEBT_NS: u64 = NS_PER_SEC / 5;
+
+/// How many round trips flow control may take to even out what was too much.
+const DEBT_TRIPS: u64 = 25;
+
+/// A round trip of less is too short for any window that the kernel allows, where the limit is not high. Then a sender
+/// that has lost a segment is silent until its retransmission timer, 200 ms at least (`TCP_RTO_MIN`, include/net/tcp.h):
+/// the limit stays closed for most of that, instead of letting single segments through whose followers are lost again.
+const SHORT_TRIP_NS: u64 = 1_000_000;
+const CLOSED_NS: u64 = 150_000_000;
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It passes.
+    Pass,
+    /// It is over the limit.
+    Drop,
 }
 
-/// [`LimitState::offer`] for a clock that other CPUs move as well.
+/// Whether the packet's target, if it has one, may have it now.
+#[inline(always)]
+pub(crate) fn verdict(ctx: &SkBuffContext, packet: &Packet, direction: u32) -> Verdict {
+    if !packet.control.has_limits() {
+        return Verdict::Pass;
+    }
+    let Some(socket) = packet.socket else { return Verdict::Pass };
+    let skb = ctx.skb.skb;
+    // SAFETY: the packet's own socket, and the hook's own context.
+    let target = unsafe { membership::target_of(skb, socket, &packet.control) };
+    if target == 0 {
+        return Verdict::Pass;
+    }
+    let index = limit_index(target, direction);
+    let (Some(settings), Some(used)) = (LIMITS.get(index), CLOCKS.get_ptr_mut(index)) else {
+        return Verdict::Pass;
+    };
+    if direction == DIRECTION_UPLOAD {
+        tag(skb, settings);
+    }
+    let traffic = settings.config.traffic_type;
+    let is_meant = traffic == TRAFFIC_TYPE_ALL || u32::from(traffic) == packet.scope;
+    if settings.flags & LIMIT_IN_FORCE == 0 || !is_meant {
+        return Verdict::Pass;
+    }
+    // SAFETY: a live map value; its fields are used atomically.
+    unsafe { offer(ctx, settings, used, packet, direction) }
+}
+
+/// Tells queueing disciplines and firewalls whose packet it is.
+#[inline(always)]
+fn tag(skb: *mut __sk_buff, settings: &LimitSettings) {
+    // SAFETY: the hook's own context.
+    unsafe {
+        if settings.priority != 0 {
+            (*skb).priority = settings.priority;
+        }
+        if settings.mark != 0 {
+            (*skb).mark = settings.mark;
+        }
+    }
+}
+
+/// [`LimitState::offer`] for a clock that other CPUs move as well, and what is gentler than to drop.
 ///
 /// # Safety
-/// `limit` points to a live map value.
+/// `used` points to a live map value.
 #[inline(always)]
-unsafe fn offer(limit: *mut LimitState, bytes: u64) -> bool {
-    // SAFETY: as promised by the caller. The configuration is replaced as a whole by userspace, never in place.
+unsafe fn offer(
+    ctx: &SkBuffContext,
+    settings: &LimitSettings,
+    used: *mut LimitState,
+    packet: &Packet,
+    direction: u32,
+) -> Verdict {
+    let bytes = packet.flow.bytes;
+    // SAFETY: as promised by the caller.
     unsafe {
-        let rate_bps = (*limit).config.rate_bps;
-        let clock = &raw mut (*limit).clock_ns;
+        let stats = &raw mut (*used).stats;
+        add(&raw mut (*stats).program_calls, 1);
+        add(&raw mut (*stats).packets_total, 1);
+        add(&raw mut (*stats).bytes_total, bytes);
+        let (clock, datagram_clock) = (&raw mut (*used).clock_ns, &raw mut (*used).datagram_clock_ns);
+        let now = bpf_ktime_get_ns();
+        let may_pass = if packet.is_stream {
+            (now >= ptr::read_volatile(&raw const (*used).closed_until_ns) && admits(settings, 0, clock, now))
+                || may_owe(ctx.skb.skb, settings, used, direction, now)
+        } else {
+            admits(settings, settings.debt_ns, clock, now) && admits(settings, 0, datagram_clock, now)
+        };
+        if !may_pass {
+            cold_path();
+            if direction == DIRECTION_DOWNLOAD && packet.is_stream && now < settings.grace_until_ns {
+                // Promised before there was a limit, and not charged to what comes after.
+                return Verdict::Pass;
+            }
+            if settings.config.rate_bps == 0
+                || ptr::read_volatile(clock) > now + settings.debt_ns + MARKED_DEBT_NS
+                || bpf_skb_ecn_set_ce(ctx.skb.skb) == 0
+            {
+                add(&raw mut (*stats).packets_dropped, 1);
+                add(&raw mut (*stats).bytes_dropped, bytes);
+                (*stats).cgroup_id_seen = bpf_skb_cgroup_id(ctx.as_ptr().cast());
+                trace!(ctx, "{} bytes of {} over the limit", bytes, packet.owner.tgid());
+                return Verdict::Drop;
+            }
+            add(&raw mut (*stats).packets_marked, 1);
+            add(&raw mut (*stats).bytes_marked, bytes);
+        }
+        let cost_ns = cost_ns(bytes, settings.config.rate_bps);
+        add(clock, cost_ns);
+        if !packet.is_stream {
+            add(datagram_clock, cost_ns);
+            add(&raw mut (*used).datagram_bytes, bytes);
+        }
+    }
+    Verdict::Pass
+}
+
+/// Whether a TCP connection may go on although the limit is used up: flow control evens that out within some round trips.
+/// Where they are so short that no window is small enough, it may not.
+///
+/// # Safety
+/// `skb` is the hook's own context, and `clock` points to a live map value.
+#[inline(always)]
+unsafe fn may_owe(
+    skb: *mut __sk_buff,
+    settings: &LimitSettings,
+    used: *mut LimitState,
+    direction: u32,
+    now: u64,
+) -> bool {
+    cold_path();
+    // SAFETY: as promised by the caller; every pointer is checked before it is used.
+    unsafe {
+        let sk = (*skb).__bindgen_anon_2.sk;
+        let sk = if sk.is_null() { sk } else { bpf_sk_fullsock(sk) };
+        let tcp = if sk.is_null() { ptr::null_mut() } else { bpf_tcp_sock(sk) };
+        if tcp.is_null() {
+            return false;
+        }
+        // Eighths of microseconds (`srtt_us`, include/linux/tcp.h).
+        let trip_ns = u64::from((*tcp).srtt_us) * 1000 / 8;
+        let closed_until = &raw mut (*used).closed_until_ns;
+        if direction == DIRECTION_DOWNLOAD && trip_ns < SHORT_TRIP_NS {
+            if now >= ptr::read_volatile(closed_until) {
+                ptr::write_volatile(closed_until, now + CLOSED_NS);
+            }
+            return false;
+        }
+        let debt_ns = trip_ns * DEBT_TRIPS;
+        let debt_ns = if debt_ns < settings.debt_ns { debt_ns } else { settings.debt_ns };
+        debt_ns != 0 && admits(settings, debt_ns, &raw mut (*used).clock_ns, now)
+    }
+}
+
+/// [`admit`] by a clock that other CPUs move as well. One that lags behind is set to its floor.
+///
+/// # Safety
+/// `clock` points to a live map value.
+#[inline(always)]
+unsafe fn admits(settings: &LimitSettings, debt_ns: u64, clock: *mut u64, now: u64) -> bool {
+    // SAFETY: as promised by the caller.
+    unsafe {
         let seen = ptr::read_volatile(clock);
-        match admit(rate_bps, (*limit).burst_ns, seen, bpf_ktime_get_ns()) {
-            Admission::Over => return false,
-            Admission::Pass => {}
-            // Where it fails, another CPU has just moved the clock, from the same floor.
+        match admit(settings, debt_ns, seen, now) {
+            Admission::Over => false,
+            Admission::Pass => true,
             Admission::PassFrom(floor) => {
+                // Where it fails, another CPU has just moved the clock, from the same floor.
                 atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
                     clock, seen, floor,
                 );
+                true
             }
         }
-        atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(clock, cost_ns(bytes, rate_bps));
     }
-    true
 }
 
-/// Counts what was offered to a target's limit and what became of it.
+/// # Safety
+/// `number` points to a live map value.
 #[inline(always)]
-fn record(ctx: &SkBuffContext, key: LimitKey, packet: &Packet, admitted: bool, limited: bool) {
-    let stats = STATS.get_ptr_mut(key).or_else(|| {
-        let _ = STATS.insert(key, ThrottleStats::default(), u64::from(BPF_NOEXIST));
-        STATS.get_ptr_mut(key)
-    });
-    let Some(stats) = stats else {
-        count_lost();
-        return;
-    };
-    // SAFETY: this CPU's own copy, valid for the program's run.
-    unsafe {
-        (*stats).program_calls += 1;
-        (*stats).packets_total += 1;
-        (*stats).bytes_total += packet.flow.bytes;
-        (*stats).cgroup_id_seen = bpf_skb_cgroup_id(ctx.as_ptr().cast());
-        if !limited {
-            (*stats).config_misses += 1;
-        } else if !admitted {
-            (*stats).packets_dropped += 1;
-            (*stats).bytes_dropped += packet.flow.bytes;
-        }
-    }
+unsafe fn add(number: *mut u64, more: u64) {
+    // SAFETY: as promised by the caller.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(number, more) };
 }

@@ -6,13 +6,16 @@
 //! | program | hook | does |
 //! | --- | --- | --- |
 //! | `socket_created` | `cgroup/sock_create` | writes the owner into the socket's own storage |
+//! | `connection_opens` | `sock_ops` | keeps the first window of a limited process's connections small |
 //! | `socket_sent`, `socket_received` | `tp_btf/sock_send_length`, `…recv_length` | make whoever uses a socket its owner |
 //! | `socket_released` | `cgroup/sock_release` | counts what was held back for a socket that nobody used |
 //! | `process_forked` | `tp_btf/sched_process_fork` | makes children members of their parent's target |
 //! | `process_executed`, `process_renamed`, `process_ended` | `tp_btf/sched_process_exec`, `task_rename`, `sched_process_exit` | keep what is known of a process up to date |
+//! | `cgroup_made` | `tp_btf/cgroup_mkdir` | limits a cgroup that is made again |
 //! | `packet_leaves` | `cgroup_skb/egress` | holds the target to its limit, counts what passes for the owner |
 //! | `packet_arrives` | `cgroup_skb/ingress` | the same for the other direction |
 //! | `packet_forwarded` | `tcx/egress`, where this host forwards | counts what passes through |
+//! | `limit_answers` | none: a test runs it | says what the limiter's arithmetic makes of a packet |
 //!
 //! For any other target than BPF this crate is an empty program, so that commands over the whole workspace work.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(core_intrinsics))]
@@ -35,7 +38,13 @@ mod limit;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
+mod membership;
+#[cfg(target_arch = "bpf")]
+mod named;
+#[cfg(target_arch = "bpf")]
 mod nobody;
+#[cfg(target_arch = "bpf")]
+mod opening;
 #[cfg(target_arch = "bpf")]
 mod owner;
 #[cfg(target_arch = "bpf")]
@@ -51,12 +60,21 @@ mod programs {
     use core::ffi::c_void;
 
     use aya_ebpf::{
-        macros::{btf_tracepoint, cgroup_skb, cgroup_sock, classifier},
-        programs::{BtfTracePointContext, SkBuffContext, SockContext, TcContext},
+        macros::{btf_tracepoint, cgroup_skb, cgroup_sock, classifier, sock_ops},
+        programs::{BtfTracePointContext, SkBuffContext, SockContext, SockOpsContext, TcContext},
     };
-    use chadthrottle_common::{DIRECTION_DOWNLOAD, DIRECTION_UPLOAD, SocketOwner};
+    use chadthrottle_common::{
+        DIRECTION_DOWNLOAD, DIRECTION_UPLOAD, SocketOwner,
+        question::{QUESTION_AT, Question},
+    };
 
-    use crate::{account, forward, limit, owner, packet::Packet, process};
+    use crate::{
+        account, forward,
+        limit::{self, Verdict},
+        named, opening, owner,
+        packet::Packet,
+        process,
+    };
 
     /// The packet passes. (What the numbers mean on egress is at `BPF_PROG_CGROUP_INET_EGRESS_RUN_ARRAY`,
     /// include/linux/bpf-cgroup.h.)
@@ -65,7 +83,9 @@ mod programs {
     const DROP_INGRESS: i32 = 0;
     /// Egress: the packet is dropped as by a full queue (`NET_XMIT_DROP`). TCP keeps the segment, slows down and tries
     /// again (`tcp_write_xmit`), so that nothing is lost; UDP sees success, unless the program
-    /// asked to be told (`IP_RECVERR`). The other way to drop, 0, returns EPERM, which programs take for a firewall.
+    /// asked to be told (`IP_RECVERR`). The other way to drop, 0, returns EPERM, which programs take for a firewall. The
+    /// gentler one, 3, passes the packet and has TCP halve its window, each time: where the round trip is short that took
+    /// a third of what the limit allows.
     const DROP_EGRESS: i32 = 2;
 
     #[cgroup_sock(sock_create)]
@@ -86,6 +106,13 @@ mod programs {
                 owner::release_held(socket);
             }
         }
+        1
+    }
+
+    #[sock_ops]
+    pub(crate) fn connection_opens(ctx: SockOpsContext) -> u32 {
+        opening::choose_window(&ctx);
+        // The reply stands in the context.
         1
     }
 
@@ -144,10 +171,16 @@ mod programs {
         0
     }
 
+    #[btf_tracepoint(function = "cgroup_mkdir")]
+    pub(crate) fn cgroup_made(ctx: BtfTracePointContext) -> i32 {
+        named::cgroup_made(&ctx);
+        0
+    }
+
     #[cgroup_skb(egress)]
     pub(crate) fn packet_leaves(ctx: SkBuffContext) -> i32 {
         let Some(packet) = Packet::counted(&ctx, DIRECTION_UPLOAD) else { return PASS };
-        if !limit::admits(&ctx, &packet, DIRECTION_UPLOAD) {
+        if limit::verdict(&ctx, &packet, DIRECTION_UPLOAD) == Verdict::Drop {
             return DROP_EGRESS;
         }
         account::count(&packet, DIRECTION_UPLOAD);
@@ -157,7 +190,7 @@ mod programs {
     #[cgroup_skb(ingress)]
     pub(crate) fn packet_arrives(ctx: SkBuffContext) -> i32 {
         let Some(packet) = Packet::counted(&ctx, DIRECTION_DOWNLOAD) else { return PASS };
-        if !limit::admits(&ctx, &packet, DIRECTION_DOWNLOAD) {
+        if limit::verdict(&ctx, &packet, DIRECTION_DOWNLOAD) == Verdict::Drop {
             return DROP_INGRESS;
         }
         account::count(&packet, DIRECTION_DOWNLOAD);
@@ -171,6 +204,16 @@ mod programs {
     pub(crate) fn packet_forwarded(ctx: TcContext) -> i32 {
         forward::count(&ctx);
         NEXT
+    }
+
+    #[classifier]
+    pub(crate) fn limit_answers(ctx: TcContext) -> i32 {
+        let Ok(question) = ctx.load::<Question>(QUESTION_AT) else { return NEXT };
+        let answer = question.answer();
+        match ctx.store(QUESTION_AT + size_of::<Question>(), &answer, 0) {
+            Ok(()) => 0,
+            Err(_) => NEXT,
+        }
     }
 
     /// The verifier has proved that nothing gets here; the language wants it all the same.

@@ -12,8 +12,9 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use chadthrottle_common::{
-    ControlFlags, FlowCounters, Interface, LimitKey, LimitState, Membership, ProcessKey, ProcessRecord,
-    ProgramPath, SocketOwner, ThrottleStats, TrafficCounters, TrafficKey, traffic::SLOTS,
+    CgroupPath, ControlFlags, FileId, FlowCounters, Interface, LimitSettings, LimitState, Membership,
+    ProcessKey, ProcessRecord, ProgramPath, ProgramPlace, SocketOwner, TARGETS, TrafficCounters, TrafficKey,
+    traffic::SLOTS,
 };
 
 /// Entries are allocated when they are needed: the tables are as large as a busy host may want, and empty on
@@ -117,13 +118,43 @@ pub(crate) static LOST: PerCpuArray<u64, 1> = PerCpuArray::new();
 #[btf_map(name = "CHAD_MEMBERS")]
 pub(crate) static MEMBERS: HashMap<ProcessKey, Membership, 65536, ON_DEMAND> = HashMap::new();
 
-/// The limits.
-#[btf_map(name = "CHAD_LIMITS")]
-pub(crate) static LIMITS: HashMap<LimitKey, LimitState, 8192, ON_DEMAND> = HashMap::new();
+/// Limits on whoever executes a file, is in a cgroup (by its id), or is a user (in the initial user namespace): the number
+/// of the target.
+#[btf_map(name = "CHAD_LIM_PROG")]
+pub(crate) static LIMITED_PROGRAMS: HashMap<FileId, u32, { TARGETS as usize }, ON_DEMAND> = HashMap::new();
+#[btf_map(name = "CHAD_LIM_CGROUP")]
+pub(crate) static LIMITED_CGROUPS: HashMap<u64, u32, { TARGETS as usize }, ON_DEMAND> = HashMap::new();
+#[btf_map(name = "CHAD_LIM_USER")]
+pub(crate) static LIMITED_USERS: HashMap<u32, u32, { TARGETS as usize }, ON_DEMAND> = HashMap::new();
 
-/// What the limits did.
-#[btf_map(name = "CHAD_STATS")]
-pub(crate) static STATS: PerCpuHashMap<LimitKey, ThrottleStats, 8192, ON_DEMAND> = PerCpuHashMap::new();
+/// The same programs and cgroups by name, for those that are replaced by others of the same name.
+#[btf_map(name = "CHAD_LIM_PLACE")]
+pub(crate) static LIMITED_PLACES: HashMap<ProgramPlace, u32, { TARGETS as usize }, ON_DEMAND> =
+    HashMap::new();
+#[btf_map(name = "CHAD_LIM_PATH")]
+pub(crate) static LIMITED_PATHS: HashMap<CgroupPath, u32, { TARGETS as usize }, ON_DEMAND> = HashMap::new();
+
+/// Room for such names, too large for a program's stack.
+#[btf_map(name = "CHAD_PLACE")]
+pub(crate) static PLACE: PerCpuArray<ProgramPlace, 1> = PerCpuArray::new();
+#[btf_map(name = "CHAD_CG_PATH")]
+pub(crate) static CGROUP_PATH: PerCpuArray<CgroupPath, 1> = PerCpuArray::new();
+
+/// What that room begins with.
+pub(crate) static NO_PLACE: ProgramPlace = ProgramPlace::NONE;
+pub(crate) static NO_CGROUP_PATH: CgroupPath = CgroupPath::NONE;
+
+/// Changes of memberships, so that sockets find their target again. An entry of its own, because programs and userspace
+/// both count it up. Userspace begins with 1.
+#[btf_map(name = "CHAD_CHANGES")]
+pub(crate) static CHANGES: Array<u64, 1> = Array::new();
+
+/// The limits, at `limit_index`, as userspace sets them; and how far each has been used, which userspace has mapped into
+/// its memory.
+#[btf_map(name = "CHAD_LIMITS")]
+pub(crate) static LIMITS: Array<LimitSettings, { 2 * TARGETS as usize }> = Array::new();
+#[btf_map(name = "CHAD_CLOCKS")]
+pub(crate) static CLOCKS: Array<LimitState, { 2 * TARGETS as usize }, MMAPABLE> = Array::new();
 
 /// Switches.
 #[btf_map(name = "CHAD_CONTROL")]
@@ -149,6 +180,20 @@ offsets!(
     TASK_SIGNAL,
     SIGNAL_LIVE,
     BINPRM_INTERP,
+    BINPRM_FILE,
+    FILE_INODE,
+    FILE_DENTRY,
+    DENTRY_PARENT,
+    DENTRY_INODE,
+    DENTRY_NAME,
+    INODE_NUMBER,
+    INODE_SUPERBLOCK,
+    SUPERBLOCK_DEVICE,
+    CGROUP_ROOT,
+    CGROUP_NODE,
+    HIERARCHY_ID,
+    NODE_ID,
+    SOCK_UID,
     SKB_SK,
     SOCK_LOCK_OWNED,
     SOCK_NET,
@@ -189,6 +234,66 @@ pub(crate) unsafe fn write_seq(tcp_sock: *const c_void) -> u32 {
 #[inline(always)]
 pub(crate) fn binprm_interp() -> u64 {
     BINPRM_INTERP.load().into()
+}
+
+/// Offset of the owner in `struct sock`.
+#[inline(always)]
+pub(crate) fn sock_uid() -> u64 {
+    SOCK_UID.load().into()
+}
+
+/// Offsets from `struct linux_binprm` to what tells its file from others, and to where that is.
+#[derive(Clone, Copy)]
+pub(crate) struct FileOffsets {
+    pub(crate) binprm_file: u64,
+    pub(crate) file_dentry: u64,
+    pub(crate) dentry_parent: u64,
+    pub(crate) dentry_inode: u64,
+    pub(crate) dentry_name: u64,
+    pub(crate) file_inode: u64,
+    pub(crate) inode_number: u64,
+    pub(crate) inode_superblock: u64,
+    pub(crate) superblock_device: u64,
+}
+
+impl FileOffsets {
+    /// Reads what the loader wrote.
+    #[inline(always)]
+    pub(crate) fn load() -> Self {
+        Self {
+            binprm_file: BINPRM_FILE.load().into(),
+            file_dentry: FILE_DENTRY.load().into(),
+            dentry_parent: DENTRY_PARENT.load().into(),
+            dentry_inode: DENTRY_INODE.load().into(),
+            dentry_name: DENTRY_NAME.load().into(),
+            file_inode: FILE_INODE.load().into(),
+            inode_number: INODE_NUMBER.load().into(),
+            inode_superblock: INODE_SUPERBLOCK.load().into(),
+            superblock_device: SUPERBLOCK_DEVICE.load().into(),
+        }
+    }
+}
+
+/// Offsets from `struct cgroup` to its id, and to that of its tree.
+#[derive(Clone, Copy)]
+pub(crate) struct CgroupOffsets {
+    pub(crate) root: u64,
+    pub(crate) hierarchy_id: u64,
+    pub(crate) node: u64,
+    pub(crate) node_id: u64,
+}
+
+impl CgroupOffsets {
+    /// Reads what the loader wrote.
+    #[inline(always)]
+    pub(crate) fn load() -> Self {
+        Self {
+            root: CGROUP_ROOT.load().into(),
+            hierarchy_id: HIERARCHY_ID.load().into(),
+            node: CGROUP_NODE.load().into(),
+            node_id: NODE_ID.load().into(),
+        }
+    }
 }
 
 /// Offsets into `struct task_struct`, and what follows from there.
@@ -260,6 +365,21 @@ impl Control {
     #[inline(always)]
     pub(crate) fn has_limits(self) -> bool {
         self.0.limits != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn has_limited_programs(self) -> bool {
+        self.0.limited_programs != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn has_limited_cgroups(self) -> bool {
+        self.0.limited_cgroups != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn has_limited_users(self) -> bool {
+        self.0.limited_users != 0
     }
 
     #[inline(always)]

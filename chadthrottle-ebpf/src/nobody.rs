@@ -1,4 +1,4 @@
-//! What belongs to no process.
+//! What belongs to no process, and whatever else only the kernel's own structures tell.
 //!
 //! These paths are taken for few packets and read the kernel's own structures, which the others avoid.
 
@@ -11,7 +11,7 @@ use chadthrottle_common::{
     wire::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP},
 };
 
-use crate::maps::{OWN_NETNS_COOKIE, SocketOffsets};
+use crate::maps::{OWN_NETNS_COOKIE, SocketOffsets, sock_uid};
 
 /// `SOCK_RAW` (include/linux/net.h).
 const SOCK_RAW: u32 = 3;
@@ -47,6 +47,15 @@ pub(crate) fn bucket(skb: *mut __sk_buff) -> ProcessKey {
 pub(crate) fn is_elsewhere(skb: *mut __sk_buff) -> bool {
     let own = OWN_NETNS_COOKIE.load();
     own != 0 && netns_cookie(skb).is_some_and(|cookie| cookie != own)
+}
+
+/// The user whose socket it is, in the initial user namespace: `bpf_get_socket_uid` tells it in that of the socket's
+/// network, where rootless containers have users of their own.
+#[inline(always)]
+pub(crate) fn user(skb: *mut __sk_buff) -> Option<u32> {
+    let socket = socket_address(skb)?;
+    // SAFETY: the helper checks the address; a wrong one is an error, not a fault.
+    unsafe { bpf_probe_read_kernel((socket + sock_uid()) as *const u32).ok() }
 }
 
 /// The address of the packet's `struct sock`, as a number. The context of the hook is the `struct sk_buff` itself, and

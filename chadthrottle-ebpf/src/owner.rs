@@ -28,6 +28,7 @@ use crate::{
     counters,
     headers::Headers,
     maps::{OWN_NETNS_COOKIE, OWNERS, count_lost, write_seq},
+    membership,
     peer::SCOPE_MASK,
     process::{current_process, is_kernel_thread, note},
 };
@@ -103,11 +104,14 @@ pub(crate) unsafe fn claim(ctx: &impl EbpfContext, socket: *mut SocketOwner) {
             // Kernel threads send for others, when sockets are joined by BPF for instance.
             let Some(process) = current_process().filter(|_| !is_kernel_thread()) else { return };
             ptr::write_volatile(&raw mut (*socket).process, process);
+            membership::changes_hands(socket, owner, is_presumed);
             note(process);
             debug!(ctx, "socket of {} used by {}", owner.tgid(), tgid);
         }
         ptr::write_volatile(&raw mut (*socket).is_presumed, 0);
         if is_presumed {
+            // `accept` has made it its caller's (`sock_graft`, include/net/sock.h), who may be another user by now.
+            membership::find_again(socket);
             release_held(socket);
         }
     }

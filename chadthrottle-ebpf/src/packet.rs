@@ -33,8 +33,8 @@ pub(crate) struct Packet {
     pub(crate) socket: Option<*mut SocketOwner>,
     /// Whether it has to wait in there until it is known who uses the socket.
     pub(crate) is_held: bool,
-    /// Whether any limit is in force.
-    pub(crate) limits_active: bool,
+    /// Whether it is TCP's.
+    pub(crate) is_stream: bool,
     /// The switches.
     pub(crate) control: Control,
 }
@@ -58,7 +58,7 @@ impl Packet {
             scope: 0,
             socket: None,
             is_held: false,
-            limits_active: control.has_limits(),
+            is_stream: true,
             control,
         };
         if segments > 1 {
@@ -99,6 +99,7 @@ impl Packet {
                 self.ifindex = 0;
             }
             if (*socket).is_stream == 0 {
+                self.is_stream = false;
                 // What is no TCP leaves within the call that sends it.
                 if direction == DIRECTION_UPLOAD {
                     owner::claim(ctx, socket);

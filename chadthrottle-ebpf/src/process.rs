@@ -12,11 +12,12 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use aya_log_ebpf::debug;
-use chadthrottle_common::{
-    MEMBER_INHERITED_BY_CHILDREN, NS_PER_TICK, ProcessKey, ProcessRecord, ProgramPath,
-};
+use chadthrottle_common::{NS_PER_TICK, ProcessKey, ProcessRecord, ProgramPath};
 
-use crate::maps::{EXECUTED, MEMBERS, PATH, PROCESSES, PROGRAMS, TaskOffsets, binprm_interp, count_lost};
+use crate::{
+    maps::{EXECUTED, PATH, PROCESSES, PROGRAMS, TaskOffsets, binprm_interp, count_lost},
+    membership,
+};
 
 /// A task that belongs to the kernel (`PF_KTHREAD`, include/linux/sched.h).
 const PF_KTHREAD: u32 = 0x0020_0000;
@@ -84,14 +85,8 @@ pub(crate) fn forked(ctx: &BtfTracePointContext) {
         // Full or not: the oldest one goes.
         let _ = PROGRAMS.insert(child, program, u64::from(BPF_ANY));
     }
-    // SAFETY: copied out at once.
-    let Some(membership) = (unsafe { MEMBERS.get(parent) }).copied() else { return };
-    if membership.flags & MEMBER_INHERITED_BY_CHILDREN == 0 {
-        return;
-    }
-    debug!(ctx, "{} is limited with its parent {}", child.tgid(), parent.tgid());
-    if MEMBERS.insert(child, membership, u64::from(BPF_ANY)).is_err() {
-        count_lost();
+    if membership::inherit(parent, child) {
+        debug!(ctx, "{} is limited with its parent {}", child.tgid(), parent.tgid());
     }
 }
 
@@ -116,6 +111,7 @@ pub(crate) fn executed(ctx: &BtfTracePointContext) {
         }
     }
     renamed_to(process, bpf_get_current_comm().unwrap_or_default());
+    membership::executes(process, binprm);
 }
 
 /// A task gets another name; a process's name is that of its leader.
@@ -166,9 +162,10 @@ pub(crate) fn ended(ctx: &BtfTracePointContext) {
     match PROCESSES.get_ptr_mut(process) {
         // SAFETY: a live map value.
         Some(record) => unsafe { (*record).has_ended = 1 },
-        // Nobody will ask.
+        // It never had a socket: nobody will ask, and nothing of it is left to be limited.
         None => {
             let _ = PROGRAMS.remove(process);
+            membership::forget(process);
         }
     }
 }

@@ -5,7 +5,11 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{ArgAction, ArgGroup, Args, CommandFactory, Parser, Subcommand};
 
 use crate::{
-    backends::{BackendOptions, registry::Wanted, throttle::manager::Limits},
+    backends::{
+        BackendOptions,
+        registry::Wanted,
+        throttle::{TrafficType, manager::Limits},
+    },
     rate::{ParseError, Rate, parse_time},
     scope::Prefix,
 };
@@ -28,10 +32,10 @@ pub struct Cli {
 
     #[command(flatten)]
     #[expect(missing_docs, reason = "the help shows the flattened options, not this line")]
-    pub limit: LimitProcess,
+    pub limit: LimitSubject,
 
     /// List the backends, whether they work here, and why not.
-    #[arg(long, conflicts_with = "pid")]
+    #[arg(long, conflicts_with = "subject")]
     pub list_backends: bool,
 
     /// With --list-backends: as JSON.
@@ -43,13 +47,34 @@ pub struct Cli {
     pub common: Common,
 }
 
-/// Limits for one running process.
+/// Limits for what runs already, and for what will.
 #[derive(Args, Debug)]
-#[command(group = ArgGroup::new("limits").args(["upload_limit", "download_limit"]).multiple(true).requires("pid"))]
-pub struct LimitProcess {
+#[command(group = ArgGroup::new("limits").args(["upload_limit", "download_limit"]).multiple(true).requires("subject"))]
+#[command(group = ArgGroup::new("subject").args(["pid", "program", "unit", "cgroup", "user"]))]
+pub struct LimitSubject {
     /// Limit this running process, in the foreground, until SIGINT, SIGTERM or --duration.
     #[arg(long, value_name = "PID", value_parser = parse_pid, requires = "limits", allow_negative_numbers = true)]
     pub pid: Option<i32>,
+
+    /// With --pid: and everything that it has started and will start, together.
+    #[arg(long, requires = "pid")]
+    pub children: bool,
+
+    /// Limit all processes that execute this file together, those to come too.
+    #[arg(long, value_name = "PATH", requires = "limits")]
+    pub program: Option<PathBuf>,
+
+    /// Limit all processes of this systemd unit together, those to come too: nginx.service, user.slice.
+    #[arg(long, value_name = "NAME", requires = "limits")]
+    pub unit: Option<String>,
+
+    /// The same for a cgroup, by its path in the tree as in /proc/PID/cgroup.
+    #[arg(long, value_name = "PATH", requires = "limits")]
+    pub cgroup: Option<String>,
+
+    /// Limit all processes of this user together, those to come too: a name or a number.
+    #[arg(long, value_name = "USER", requires = "limits")]
+    pub user: Option<String>,
 
     /// Most that it may send, in IP bytes a second: 250000, 500K, 1.5M, 2Mi, 10mbit; 0 blocks.
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
@@ -60,9 +85,13 @@ pub struct LimitProcess {
     pub download_limit: Option<Rate>,
 
     /// How long to hold the limit: 30 (seconds), 500ms, 5m, 1h30m.
-    #[arg(long, value_name = "TIME", value_parser = parse_time_argument, requires = "pid")]
+    #[arg(long, value_name = "TIME", value_parser = parse_time_argument, requires = "subject")]
     #[arg(allow_negative_numbers = true)]
     pub duration: Option<Duration>,
+
+    /// Which traffic the limits are for, by where the peer is.
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t, requires = "limits")]
+    pub traffic: TrafficType,
 }
 
 /// Commands without a screen.
@@ -78,6 +107,9 @@ pub enum Command {
         /// Most that it may receive.
         #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
         download_limit: Option<Rate>,
+        /// Which traffic the limits are for, by where the peer is.
+        #[arg(long, value_name = "TYPE", value_enum, default_value_t)]
+        traffic: TrafficType,
         /// The command and its arguments, after `--`.
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<OsString>,
@@ -151,6 +183,26 @@ pub struct Common {
     pub log_file: Option<PathBuf>,
 }
 
+impl LimitSubject {
+    /// The option that names the subject, where there is one.
+    #[must_use]
+    pub const fn option(&self) -> Option<&'static str> {
+        if self.pid.is_some() {
+            Some("--pid")
+        } else if self.program.is_some() {
+            Some("--program")
+        } else if self.unit.is_some() {
+            Some("--unit")
+        } else if self.cgroup.is_some() {
+            Some("--cgroup")
+        } else if self.user.is_some() {
+            Some("--user")
+        } else {
+            None
+        }
+    }
+}
+
 impl Cli {
     /// Parses the process's arguments; ends the process on wrong usage and on `--help`.
     #[must_use]
@@ -165,8 +217,10 @@ impl Cli {
     pub fn checked(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let cli = Self::try_parse_from(arguments)?;
         // clap could refuse these by itself only together with the options for every form.
-        if cli.command.is_some() && (cli.limit.pid.is_some() || cli.list_backends) {
-            let option = if cli.list_backends { "--list-backends" } else { "--pid" };
+        let subject = cli.limit.option();
+        if let Some(option) = subject.or(cli.list_backends.then_some("--list-backends"))
+            && cli.command.is_some()
+        {
             let message = format!("{option} is a form of its own and cannot be used with a command\n");
             return Err(Self::command().error(clap::error::ErrorKind::ArgumentConflict, message));
         }

@@ -41,7 +41,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<u8> {
-    let has_screen = cli.command.is_none() && cli.limit.pid.is_none() && !cli.list_backends;
+    let has_screen = cli.command.is_none() && cli.limit.option().is_none() && !cli.list_backends;
     start_log(&cli.common, has_screen)?;
     if let Some(path) = &cli.common.cgroup_root {
         // A wrong path is the command line's fault, not that of whichever backend meets it first.
@@ -51,9 +51,9 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
     let backends = Backends::new(cli.common.backend_options());
     let wanted = cli.common.wanted();
     match cli.command {
-        Some(Command::Run { upload_limit, download_limit, command }) => {
+        Some(Command::Run { upload_limit, download_limit, traffic, command }) => {
             let limits = chadthrottle::cli::limits(upload_limit, download_limit);
-            headless::command::run(&backends, &wanted, limits, &command)
+            headless::command::run(&backends, &wanted, limits, traffic, &command)
         }
         Some(Command::Cleanup { dry_run }) => {
             headless::cleanup::run(dry_run, &mut io::stdout().lock()).map(|()| 0)
@@ -65,13 +65,10 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         None if cli.list_backends => {
             headless::list::run(&backends, &wanted, cli.json, &mut io::stdout().lock()).map(|()| 0)
         }
-        None => match cli.limit.pid {
-            Some(pid) => {
-                let limits = chadthrottle::cli::limits(cli.limit.upload_limit, cli.limit.download_limit);
-                headless::limit::run(&backends, &wanted, pid, limits, cli.limit.duration).map(|()| 0)
-            }
-            None => headless::screen::run(&backends, &wanted),
-        },
+        None if cli.limit.option().is_some() => {
+            headless::limit::run(&backends, &wanted, &cli.limit).map(|()| 0)
+        }
+        None => headless::screen::run(&backends, &wanted),
     }
 }
 

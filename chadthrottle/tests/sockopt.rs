@@ -10,11 +10,14 @@ use std::{
     net::{TcpListener, TcpStream},
     os::{fd::AsFd, unix::fs::PermissionsExt},
     path::Path as FilePath,
-    process::Command,
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use chadthrottle::sys::tcp_socket::{TcpSocket, UNPACED};
+use chadthrottle::sys::{
+    proc_children::ptrace_scope,
+    tcp_socket::{TcpSocket, UNPACED},
+};
 use nix::sys::{signal::Signal, socket::setsockopt, socket::sockopt::RcvBuf};
 use support::{BINARY, PATIENCE};
 use testbed::{
@@ -182,6 +185,54 @@ fn every_option_is_put_back_and_the_applications_own_is_kept() -> anyhow::Result
         limiter.signal(signal)?;
         assert_eq!(limiter.wait_timeout(PATIENCE)?.code(), Some(0), "{}", limiter.stderr());
         assert_eq!([options(&plain)?, options(&own)?], before, "{signal}");
+    }
+    Ok(())
+}
+
+/// A process that does nothing but hold a connection.
+struct Holder(Child);
+
+impl Holder {
+    fn start(mut command: Command, stream: &TcpStream) -> anyhow::Result<Self> {
+        Ok(Self(command.stdin(Stdio::from(stream.as_fd().try_clone_to_owned()?)).spawn()?))
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn every_option_is_put_back_after_a_sigkill() -> anyhow::Result<()> {
+    let programs = Everybodys::new()?;
+    for is_root in [true, false] {
+        if !is_root && !matches!(ptrace_scope(), None | Some(0)) {
+            // Another process of theirs may not look into it: options outlive a SIGKILL, as is documented.
+            continue;
+        }
+        let bed = bed()?;
+        let (stream, _far) = connection(&bed)?;
+        let before = options(&stream)?;
+        let sleep = FilePath::new("sleep");
+        let mut command =
+            if is_root { bed.client().command(sleep) } else { Everybodys::command(&bed, sleep) };
+        command.arg("60");
+        let holder = Holder::start(command, &stream)?;
+        let mut command = if is_root { chadthrottle(&bed) } else { programs.chadthrottle(&bed) };
+        let limits = ["--upload-limit", "200K", "--download-limit", "200K"];
+        command.args(["--pid", &holder.0.id().to_string()]).args(limits);
+        let mut limiter = Process::spawn(&mut command)?;
+        limiter.wait_for_line(|line| line.contains("is held to"), PATIENCE)?;
+        assert_ne!(options(&stream)?, before, "root: {is_root}: {}", limiter.stderr());
+        limiter.signal(Signal::SIGKILL)?;
+        limiter.wait_timeout(PATIENCE)?;
+        testbed::until("the options are put back", Duration::from_secs(1), || {
+            Ok((options(&stream)? == before).then_some(()))
+        })?;
     }
     Ok(())
 }

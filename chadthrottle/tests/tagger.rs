@@ -4,7 +4,7 @@ use std::{net::UdpSocket, time::Duration};
 
 use chadthrottle::{
     backends::throttle::{
-        Scope, Target,
+        Target,
         tagger::{SocketTagger, Tag, Tagger},
     },
     process::ProcessId,
@@ -25,11 +25,7 @@ fn priority(of: &UdpSocket) -> anyhow::Result<u32> {
 fn sockets_are_tagged_and_put_back() -> anyhow::Result<()> {
     // Up to 6 anybody may.
     let tag = |priority| Tag { priority: Some(priority), mark: None };
-    let target = Target {
-        id: ProcessId::running(std::process::id().cast_signed())?,
-        name: "tests".into(),
-        scope: Scope::Process,
-    };
+    let target = Target::process(ProcessId::running(std::process::id().cast_signed())?, "tests");
     let (plain, own) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("[::1]:0")?);
     socket(&own)?.set_field(Field::Priority, 2)?;
     let mut tagger = SocketTagger::default();
@@ -44,7 +40,7 @@ fn sockets_are_tagged_and_put_back() -> anyhow::Result<()> {
     socket(&own)?.set_field(Field::Priority, 3)?;
     testbed::until("the tag is set again", PATIENCE, || Ok((priority(&own)? == 5).then_some(())))?;
 
-    tagger.untag(target.id);
+    tagger.untag(&target.subject);
     assert_eq!((priority(&plain)?, priority(&own)?, priority(&late)?), (0, 3, 0));
     tagger.tag(&target, tag(4))?;
     drop(tagger);

@@ -171,11 +171,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{backends::throttle::Scope, process::ProcessId};
+    use crate::process::ProcessId;
 
     fn dialog(directions: Directions, now: Limits) -> LimitDialog {
-        let target =
-            Target { id: ProcessId { pid: 1, start_time: 1 }, name: "curl".into(), scope: Scope::Process };
+        let target = Target::process(ProcessId { pid: 1, start_time: 1 }, "curl");
         LimitDialog::new(target, directions, now)
     }
 

@@ -7,7 +7,7 @@ use super::Message;
 use crate::{
     backends::throttle::{
         Target,
-        manager::{LimitedProcess, Limits},
+        manager::{LimitedTarget, Limits},
     },
     rate::scaled,
     stats::Snapshot,
@@ -25,7 +25,7 @@ pub enum Event {
     /// An interval has passed.
     Snapshot(Snapshot),
     /// These limits are in force.
-    Limits(Vec<LimitedProcess>),
+    Limits(Vec<LimitedTarget>),
     /// A limit was set or removed, or was not.
     LimitResult(LimitOutcome),
     /// Something that is to be known about what was said last, or at the start.
@@ -71,7 +71,7 @@ impl LimitOutcome {
     #[must_use]
     pub fn message(self) -> Message {
         let LimitOutcome { target, limits, result } = self;
-        let who = format!("{} ({})", target.name, target.id);
+        let who = target.to_string();
         let direction = |name: &str, limit: Option<u64>| match limit {
             Some(0) => Some(format!("{name} blocked")),
             Some(limit) => Some(format!("{name} limited to {} a second", scaled(limit))),

@@ -28,7 +28,7 @@ use self::{
     row::{Row, Sort},
     table::{Table, stepped},
 };
-use crate::{backends::throttle::manager::LimitedProcess, process::ProcessId, stats::Snapshot};
+use crate::{backends::throttle::manager::LimitedTarget, process::ProcessId, stats::Snapshot};
 
 /// Which backends are at work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +84,7 @@ pub struct App {
     paused: bool,
     /// What came last while the display is held.
     held: Option<Snapshot>,
-    limited: Vec<LimitedProcess>,
+    limited: Vec<LimitedTarget>,
     table: Table,
     view: View,
     overlay: Option<Overlay>,
@@ -290,22 +290,23 @@ impl App {
         // A filter is in force already: all that is left is to close it.
         let Some(Overlay::Limit(mut dialog)) = self.overlay.take() else { return Vec::new() };
         let target = dialog.target().clone();
-        let before = self.table.find(target.id).map(|row| row.limits).unwrap_or_default();
+        let row = target.subject.process().and_then(|process| self.table.find(process));
+        let before = row.map(|row| row.limits).unwrap_or_default();
         match dialog.accept(before) {
             None => {
                 self.overlay = Some(Overlay::Limit(dialog));
                 Vec::new()
             }
             Some(limits) if limits.is_empty() && before.is_empty() => {
-                self.say(format!("{} ({}) stays without a limit.", target.name, target.id));
+                self.say(format!("{target} stays without a limit."));
                 Vec::new()
             }
             Some(limits) if limits.is_empty() => {
-                self.say(format!("Removing the limits of {} ({})…", target.name, target.id));
+                self.say(format!("Removing the limits of {target}…"));
                 vec![Effect::RemoveLimits { target }]
             }
             Some(limits) => {
-                self.say(format!("Limiting {} ({})…", target.name, target.id));
+                self.say(format!("Limiting {target}…"));
                 vec![Effect::SetLimits { target, limits }]
             }
         }
@@ -318,10 +319,10 @@ impl App {
         };
         let target = row.target();
         if row.limits.is_empty() {
-            self.say(format!("{} ({}) has no limit.", target.name, target.id));
+            self.say(format!("{target} has no limit."));
             return Vec::new();
         }
-        self.say(format!("Removing the limits of {} ({})…", target.name, target.id));
+        self.say(format!("Removing the limits of {target}…"));
         vec![Effect::RemoveLimits { target }]
     }
 

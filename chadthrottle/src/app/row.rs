@@ -6,8 +6,8 @@ use chadthrottle_common::ThrottleStats;
 
 use crate::{
     backends::throttle::{
-        Scope, Target,
-        manager::{LimitedProcess, Limits},
+        Target,
+        manager::{LimitedTarget, Limits},
     },
     process::{ProcessId, ProcessInfo},
     stats::{ProcessRow, Traffic},
@@ -30,22 +30,23 @@ pub struct Row {
     pub upload_stats: ThrottleStats,
     /// What the download limit did.
     pub download_stats: ThrottleStats,
-    scope: Scope,
+    target: Target,
 }
 
 impl Row {
     /// Every process that was seen, and every one that is limited whether seen or not.
     #[must_use]
-    pub fn merge(seen: &[ProcessRow], limited: &[LimitedProcess]) -> Vec<Self> {
-        let mut limited: BTreeMap<ProcessId, &LimitedProcess> =
-            limited.iter().map(|limited| (limited.target.id, limited)).collect();
+    pub fn merge(seen: &[ProcessRow], limited: &[LimitedTarget]) -> Vec<Self> {
+        let by_process =
+            limited.iter().filter_map(|limited| Some((limited.target.subject.process()?, limited)));
+        let mut limited: BTreeMap<ProcessId, &LimitedTarget> = by_process.collect();
         let mut rows: Vec<Self> =
             seen.iter().map(|row| Self::new(row, limited.remove(&row.info.id))).collect();
-        rows.extend(limited.into_values().map(|limited| Self::new(&unseen(limited), Some(limited))));
+        rows.extend(limited.into_iter().map(|(id, limited)| Self::new(&unseen(id, limited), Some(limited))));
         rows
     }
 
-    fn new(seen: &ProcessRow, limited: Option<&LimitedProcess>) -> Self {
+    fn new(seen: &ProcessRow, limited: Option<&LimitedTarget>) -> Self {
         Self {
             info: Arc::clone(&seen.info),
             rate: seen.rate,
@@ -54,7 +55,10 @@ impl Row {
             limits: limited.map(|limited| limited.limits).unwrap_or_default(),
             upload_stats: limited.map(|limited| limited.upload_stats).unwrap_or_default(),
             download_stats: limited.map(|limited| limited.download_stats).unwrap_or_default(),
-            scope: limited.map_or(Scope::Process, |limited| limited.target.scope),
+            target: limited.map_or_else(
+                || Target::process(seen.info.id, seen.info.name.clone()),
+                |limited| limited.target.clone(),
+            ),
         }
     }
 
@@ -73,7 +77,7 @@ impl Row {
     /// Itself as something to limit, as far as its present limit goes.
     #[must_use]
     pub fn target(&self) -> Target {
-        Target { id: self.id(), name: self.info.name.clone(), scope: self.scope }
+        Target { name: self.info.name.clone(), ..self.target.clone() }
     }
 
     /// Whether a person who looks for `needle` (in lower case) means this one.
@@ -87,9 +91,9 @@ impl Row {
 }
 
 /// A limited process that has not used the network since the monitor started.
-fn unseen(limited: &LimitedProcess) -> ProcessRow {
-    let target = &limited.target;
-    let info = ProcessInfo { id: target.id, name: target.name.clone(), exe: None, user: None, cgroup: None };
+fn unseen(id: ProcessId, limited: &LimitedTarget) -> ProcessRow {
+    let name = limited.target.name.clone();
+    let info = ProcessInfo { id, name, exe: None, user: None, cgroup: None };
     ProcessRow::new(Arc::new(info), Traffic::default(), Traffic::default(), limited.alive)
 }
 

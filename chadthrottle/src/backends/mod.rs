@@ -13,10 +13,7 @@ use std::{fmt, path::PathBuf};
 
 use serde::Serialize;
 
-use crate::{
-    process::{ProcessError, ProcessId},
-    scope::Prefix,
-};
+use crate::{process::ProcessError, scope::Prefix};
 
 /// How good a backend is at its work; the automatic choice takes the highest that is available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -130,22 +127,22 @@ pub enum BackendError {
         obstacle: Obstacle,
     },
     /// It cannot enforce the limit as asked.
-    #[error("{backend} cannot limit {process}: {reason}")]
+    #[error("{backend} cannot limit {subject}: {reason}")]
     Unenforceable {
         /// Its name.
         backend: &'static str,
         /// Whom.
-        process: ProcessId,
+        subject: throttle::Subject,
         /// Why, and what would help.
         reason: String,
     },
     /// It may not do that to this process.
-    #[error("{backend} cannot limit {process}: {reason}")]
+    #[error("{backend} cannot limit {subject}: {reason}")]
     Denied {
         /// Its name.
         backend: &'static str,
         /// Whom.
-        process: ProcessId,
+        subject: throttle::Subject,
         /// Why, and what would help.
         reason: String,
     },

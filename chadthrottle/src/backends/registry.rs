@@ -19,13 +19,12 @@ pub struct Backends {
     engine: super::ebpf::SharedEngine,
     #[cfg(feature = "throttle-sockopt")]
     flow: super::throttle::flow::SharedFlow,
-    /// In front of a backend that drops or queues.
-    #[cfg(any(
-        feature = "throttle-ebpf-cgroup",
-        feature = "throttle-tc-htb",
-        feature = "throttle-nftables"
-    ))]
+    /// In front of the programs, which tell it what they see.
+    #[cfg(feature = "throttle-ebpf-cgroup")]
     guarded_flow: super::throttle::flow::SharedFlow,
+    /// In front of queues and tables, which tell it nothing.
+    #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
+    flow_in_front: super::throttle::flow::SharedFlow,
 }
 
 impl Default for Backends {
@@ -103,7 +102,7 @@ const UPLOADS: &[Row<dyn UploadThrottleBackend>] = &[
             priority: PRIORITY,
             capabilities: CAPABILITIES,
             probe: TcHtbUpload::probe,
-            create: |backends| Box::new(TcHtbUpload::new(&backends.options, &backends.guarded_flow)),
+            create: |backends| Box::new(TcHtbUpload::new(&backends.options, &backends.flow_in_front)),
         }
     },
     #[cfg(feature = "throttle-nftables")]
@@ -114,7 +113,7 @@ const UPLOADS: &[Row<dyn UploadThrottleBackend>] = &[
             priority: PRIORITY,
             capabilities: CAPABILITIES,
             probe: NftablesUpload::probe,
-            create: |backends| Box::new(NftablesUpload::new(&backends.options, &backends.guarded_flow)),
+            create: |backends| Box::new(NftablesUpload::new(&backends.options, &backends.flow_in_front)),
         }
     },
     #[cfg(feature = "throttle-sockopt")]
@@ -264,18 +263,20 @@ impl Backends {
     /// Backends with these options.
     #[must_use]
     pub fn new(options: BackendOptions) -> Self {
+        #[cfg(feature = "ebpf")]
+        let engine = super::ebpf::SharedEngine::default();
         Self {
             options,
-            #[cfg(feature = "ebpf")]
-            engine: super::ebpf::SharedEngine::default(),
             #[cfg(feature = "throttle-sockopt")]
             flow: super::throttle::flow::SharedFlow::default(),
-            #[cfg(any(
-                feature = "throttle-ebpf-cgroup",
-                feature = "throttle-tc-htb",
-                feature = "throttle-nftables"
-            ))]
-            guarded_flow: super::throttle::flow::SharedFlow::guarded(),
+            #[cfg(feature = "throttle-ebpf-cgroup")]
+            guarded_flow: super::throttle::flow::SharedFlow::in_front(super::throttle::ebpf_cgroup::behind(
+                &engine,
+            )),
+            #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
+            flow_in_front: super::throttle::flow::SharedFlow::in_front(std::sync::Arc::new(|_, _| None)),
+            #[cfg(feature = "ebpf")]
+            engine,
         }
     }
 

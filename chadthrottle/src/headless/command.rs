@@ -16,7 +16,7 @@ use crate::{
     backends::{
         registry::{Backends, Wanted},
         throttle::{
-            Scope, Target, ThrottleManager,
+            Subject, Target, ThrottleManager, TrafficType,
             manager::{Limits, MAINTENANCE_INTERVAL},
         },
     },
@@ -33,7 +33,13 @@ use crate::{
 ///
 /// # Errors
 /// When the limits cannot be enforced (then the command is not started) or the command cannot be started.
-pub fn run(backends: &Backends, wanted: &Wanted, limits: Limits, command: &[OsString]) -> anyhow::Result<u8> {
+pub fn run(
+    backends: &Backends,
+    wanted: &Wanted,
+    limits: Limits,
+    traffic: TrafficType,
+    command: &[OsString],
+) -> anyhow::Result<u8> {
     let signals = Signals::hold()?;
     let (upload, download) = select_throttles(backends, wanted, limits)?;
     let mut manager = ThrottleManager::new(upload, download)?;
@@ -47,14 +53,14 @@ pub fn run(backends: &Backends, wanted: &Wanted, limits: Limits, command: &[OsSt
     let pid = child.pid();
 
     // Until it is released the child waits; if we fail before that, it ends by itself.
-    let target = Target { id: ProcessId::running(pid.as_raw())?, name, scope: Scope::Descendants };
+    let target = Target { subject: Subject::Descendants(ProcessId::running(pid.as_raw())?), name, traffic };
     manager.throttle_process(&target, limits)?;
     if let Err(error) = child.release(&command[0]) {
         waitpid(pid, None)?;
         manager.cleanup()?;
         return Err(not_started(&error).into());
     }
-    log::info!("{} ({}) is held to {}", target.name, target.id, in_words(limits));
+    log::info!("{target} is held to {}", in_words(limits));
 
     let status = wait_for(pid, &signals, &mut manager)?;
     manager.cleanup()?;

@@ -1,49 +1,51 @@
-//! `--pid`: limits for one running process, in the foreground.
+//! `--pid`, `--program`, `--unit`, `--cgroup`, `--user`: limits in the foreground.
 
 use std::time::{Duration, Instant};
 
 use chadthrottle_common::ThrottleStats;
-use nix::sys::signal::Signal;
+use nix::{
+    sys::signal::Signal,
+    unistd::{Uid, User},
+};
 
 use super::{in_words, select_throttles};
 use crate::{
     backends::{
         registry::{Backends, Wanted},
-        throttle::{Scope, Target, ThrottleManager, manager::Limits},
+        throttle::{Subject, Target, ThrottleManager, manager::MAINTENANCE_INTERVAL},
     },
+    cli::{LimitSubject, limits},
+    failure::Failure,
     process::{ProcessId, ProcessInfo, UserNames},
     rate::scaled,
-    sys::signals::Signals,
+    sys::{
+        cgroup::{self, CgroupRoot},
+        signals::Signals,
+    },
 };
 
 /// How often to look whether the process still runs.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// Holds the limits until a signal, the end of `duration`, or of the process.
+/// Holds the limits until a signal, the end of the time that was given, or of the process.
 ///
 /// # Errors
 /// When the limits cannot be enforced.
-pub fn run(
-    backends: &Backends,
-    wanted: &Wanted,
-    pid: i32,
-    limits: Limits,
-    duration: Option<Duration>,
-) -> anyhow::Result<()> {
+pub fn run(backends: &Backends, wanted: &Wanted, asked: &LimitSubject) -> anyhow::Result<()> {
     let signals = Signals::hold()?;
+    let limits = limits(asked.upload_limit, asked.download_limit);
     let (upload, download) = select_throttles(backends, wanted, limits)?;
-    let id = ProcessId::running(pid)?;
+    let target = target(backends, asked)?;
     let mut manager = ThrottleManager::new(upload, download)?;
-    let name = ProcessInfo::read(id, &mut UserNames::default()).map_or_else(String::new, |info| info.name);
-    let target = Target { id, name, scope: Scope::Process };
     manager.throttle_process(&target, limits)?;
-    eprintln!("chadthrottle: {} ({id}) is held to {}; Ctrl-C ends it", target.name, in_words(limits));
+    eprintln!("chadthrottle: {target} is held to {}; Ctrl-C ends it", in_words(limits));
 
     if let Some(missing) = manager.not_covered(limits) {
         eprintln!("chadthrottle: {missing}");
     }
 
-    let end = duration.map(|duration| Instant::now() + duration);
+    let mut maintenance = Instant::now() + MAINTENANCE_INTERVAL;
+    let end = asked.duration.map(|duration| Instant::now() + duration);
     let mut has_ended = false;
     while !has_ended {
         let next_look = Instant::now() + LOOK_EVERY;
@@ -51,7 +53,11 @@ pub fn run(
             Some(Signal::SIGCHLD) => {}
             Some(_) => break,
             None if end.is_some_and(|end| Instant::now() >= end) => break,
-            None => has_ended = !id.is_alive(),
+            None => has_ended = !target.subject.is_alive(),
+        }
+        if Instant::now() >= maintenance {
+            maintenance = Instant::now() + MAINTENANCE_INTERVAL;
+            manager.maintain()?;
         }
     }
     let report = manager.limited()?;
@@ -63,8 +69,45 @@ pub fn run(
         up.into_iter().chain(down)
     });
     let outcomes: String = outcomes.collect();
-    eprintln!("chadthrottle: {} ({id}) {why}{outcomes}", target.name);
+    eprintln!("chadthrottle: {target} {why}{outcomes}");
     Ok(())
+}
+
+/// Whom the command line names.
+fn target(backends: &Backends, asked: &LimitSubject) -> anyhow::Result<Target> {
+    let (subject, name) = if let Some(pid) = asked.pid {
+        let id = ProcessId::running(pid)?;
+        let name =
+            ProcessInfo::read(id, &mut UserNames::default()).map_or_else(String::new, |info| info.name);
+        (if asked.children { Subject::Descendants(id) } else { Subject::Process(id) }, name)
+    } else if let Some(path) = &asked.program {
+        let path = path.canonicalize().map_err(|error| {
+            Failure::Usage(format!("--program: {}: {error}; give the path of a program file", path.display()))
+        })?;
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        (Subject::Program(path), name)
+    } else if let Some(user) = &asked.user {
+        let known = match user.parse() {
+            Ok(uid) => {
+                User::from_uid(Uid::from_raw(uid))?.map(|user| (uid, user.name)).or(Some((uid, user.clone())))
+            }
+            Err(_) => User::from_name(user)?.map(|user| (user.uid.as_raw(), user.name)),
+        };
+        let (uid, name) = known.ok_or_else(|| {
+            Failure::Usage(format!("--user: nobody is called {user:?}; give a name or a user id"))
+        })?;
+        (Subject::User(uid), name)
+    } else {
+        let root = CgroupRoot::open(backends.options().cgroup_root.as_deref())?;
+        let path = match (&asked.cgroup, &asked.unit) {
+            (Some(path), _) => cgroup::named(&root, path),
+            (None, unit) => cgroup::unit(&root, unit.as_deref().unwrap_or_default()),
+        };
+        let path = path.map_err(Failure::Usage)?;
+        let name = path.rsplit('/').next().unwrap_or(&path).to_owned();
+        (Subject::Cgroup(path), name)
+    };
+    Ok(Target { subject, name, traffic: asked.traffic })
 }
 
 /// What became of one direction, to be added to a sentence.

@@ -167,7 +167,7 @@ impl Work {
 
     fn carry_out(&mut self, Command { target, limits }: Command) {
         let result = if limits.is_empty() {
-            self.manager.remove_throttle(target.id)
+            self.manager.remove_throttle(&target.subject)
         } else {
             self.manager.throttle_process(&target, limits)
         };

@@ -6,6 +6,7 @@ use std::{
     num::NonZeroUsize,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     ptr::NonNull,
+    sync::atomic::AtomicU64,
 };
 
 use aya::Pod;
@@ -141,6 +142,16 @@ impl<T: Pod> Mapped<T> {
     pub fn get(&self, index: usize) -> Option<T> {
         // SAFETY: inside the mapping; every bit pattern is a value.
         (index < self.length).then(|| unsafe { self.entries.add(index).read_volatile() })
+    }
+
+    /// A number in an entry, to be changed while the kernel does.
+    #[must_use]
+    pub fn word(&self, index: usize, offset: usize) -> Option<&AtomicU64> {
+        let is_inside = index < self.length && offset + size_of::<u64>() <= size_of::<T>();
+        // SAFETY: inside the mapping, which begins with a page, and every entry is a multiple of eight bytes long. Nobody
+        // here has a reference to it that is not atomic.
+        (is_inside && offset.is_multiple_of(8))
+            .then(|| unsafe { AtomicU64::from_ptr(self.entries.add(index).byte_add(offset).cast().as_ptr()) })
     }
 
     /// Replaces an entry.

@@ -82,6 +82,47 @@ impl CgroupRoot {
     }
 }
 
+/// The path in the tree of the cgroup that somebody gives, by that path or by where it is in the file system.
+///
+/// # Errors
+/// In words, when there is none.
+pub fn named(root: &CgroupRoot, given: &str) -> Result<String, String> {
+    let trimmed = if given == "/" { given } else { given.trim_end_matches('/') };
+    let below = Path::new(trimmed).strip_prefix(&root.in_tree).map(|below| root.path.join(below));
+    if below.is_ok_and(|path| path.is_dir()) && trimmed.starts_with('/') {
+        return Ok(trimmed.to_owned());
+    }
+    match CgroupRoot::open(Some(Path::new(given))) {
+        Ok(found) if root.contains(&found.in_tree) => Ok(found.in_tree),
+        _ => Err(format!(
+            "there is no cgroup {given:?} in the tree at {}; give its path as in /proc/PID/cgroup",
+            root.path.display()
+        )),
+    }
+}
+
+/// The path in the tree of the cgroup of a systemd unit, which has the unit's name.
+///
+/// # Errors
+/// In words, when there is none or more than one.
+pub fn unit(root: &CgroupRoot, name: &str) -> Result<String, String> {
+    let mut names = CgroupNames::default();
+    names.walk(&root.path, root.in_tree.trim_end_matches('/'), DEEPEST);
+    let mut found: Vec<String> =
+        names.known.into_values().filter(|path| path.rsplit('/').next() == Some(name)).collect();
+    found.sort();
+    match found.as_slice() {
+        [] => Err(format!(
+            "no unit {name:?} runs; `systemctl list-units` lists those that do, with their endings"
+        )),
+        [_] => Ok(found.remove(0)),
+        several => Err(format!(
+            "several units are called {name:?}; choose one with --cgroup: {}",
+            several.join(", ")
+        )),
+    }
+}
+
 /// Paths of cgroups by their ids, for processes that have ended and cannot be asked any more.
 #[derive(Debug, Default)]
 pub struct CgroupNames {
@@ -181,6 +222,30 @@ mod tests {
         assert_eq!(names.name(&root, id(&late)), None, "not walked twice");
         names.begin();
         assert_eq!(names.name(&root, id(&late)).as_deref(), Some("/x/a.slice/b.service/late"));
+    }
+
+    #[test]
+    fn units_are_found_by_their_names() {
+        let tree = tempfile::tempdir().expect("a directory");
+        for path in ["system.slice/a.service", "user.slice/b.service", "user.slice/x/b.service"] {
+            fs::create_dir_all(tree.path().join(path)).expect("directories");
+        }
+        let root = CgroupRoot {
+            dir: File::open(tree.path()).expect("opens"),
+            id: 1,
+            path: tree.path().to_owned(),
+            in_tree: "/".into(),
+        };
+        assert_eq!(unit(&root, "a.service").as_deref(), Ok("/system.slice/a.service"));
+        assert_eq!(named(&root, "/user.slice/").as_deref(), Ok("/user.slice"));
+        assert!(
+            unit(&root, "b.service")
+                .expect_err("two")
+                .contains("/user.slice/b.service, /user.slice/x/b.service")
+        );
+        assert!(unit(&root, "a").expect_err("none").contains("no unit"));
+        assert!(named(&root, "/nowhere").expect_err("none").contains("no cgroup"));
+        assert!(named(&root, "user.slice").expect_err("no path").contains("no cgroup"));
     }
 
     #[test]

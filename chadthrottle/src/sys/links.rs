@@ -2,9 +2,11 @@
 
 use std::{ffi::CStr, io, net::IpAddr};
 
+use chadthrottle_common::SCOPE_INTERNET;
 use nix::{libc, sys::socket::SockProtocol};
 
 use super::netlink::{Answers, Netlink, Refusal, attributes, put};
+use crate::scope::{Prefix, scope_of};
 
 /// `struct ifinfomsg`: family, padding, type, index, flags, changes.
 const IFINFOMSG: usize = 16;
@@ -83,6 +85,16 @@ pub struct Address {
     pub prefix_len: u8,
     /// The number of its interface.
     pub index: u32,
+}
+
+impl Address {
+    /// Its network, where the address alone would be taken for one on the internet.
+    #[must_use]
+    pub fn public_prefix(&self) -> Option<Prefix> {
+        (scope_of(self.ip) == SCOPE_INTERNET)
+            .then(|| Prefix::around(self.ip, self.prefix_len.into()))
+            .flatten()
+    }
 }
 
 /// Every interface of this network namespace.
@@ -245,5 +257,18 @@ mod tests {
             read(&bytes);
             read_address(&bytes);
         }
+    }
+
+    fn prefix(address: &str, prefix_len: u8) -> Option<String> {
+        let address = Address { ip: address.parse().expect("an address"), prefix_len, index: 2 };
+        address.public_prefix().map(|prefix| prefix.to_string())
+    }
+
+    #[test]
+    fn networks_with_public_addresses_are_noted_and_others_need_not_be() {
+        assert_eq!(prefix("203.0.113.77", 24).as_deref(), Some("203.0.113.0/24"));
+        assert_eq!(prefix("2001:db8:1:2::77", 64).as_deref(), Some("2001:db8:1:2::/64"));
+        assert_eq!((prefix("192.168.1.5", 24), prefix("fe80::1", 64)), (None, None));
+        assert_eq!(prefix("203.0.113.77", 77), None, "no such prefix");
     }
 }

@@ -13,8 +13,16 @@ pub mod cgroup;
     feature = "throttle-nftables"
 ))]
 pub mod cpu_time;
+#[cfg(feature = "ebpf")]
+pub mod file_id;
 pub mod inet_diag;
-#[cfg(any(feature = "ebpf", feature = "monitor-pnet", feature = "throttle-tc-htb"))]
+#[cfg(any(
+    feature = "ebpf",
+    feature = "monitor-pnet",
+    feature = "throttle-sockopt",
+    feature = "throttle-tc-htb",
+    feature = "throttle-nftables"
+))]
 pub mod links;
 #[cfg(feature = "ebpf")]
 pub mod memory;

@@ -3,9 +3,12 @@
 use std::{
     fs, io,
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
+    time::Duration,
 };
 
 use nix::libc;
+
+use super::pipe::wait_readable;
 
 /// A process, held so that its pid cannot become another's meanwhile (`pidfd_open(2)`).
 #[derive(Debug)]
@@ -22,6 +25,12 @@ impl PidFd {
             let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0);
             new_descriptor(fd).map(Self)
         }
+    }
+
+    /// Whether it has ended, be it waited for or not.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        wait_readable(&self.0, Some(Duration::ZERO)).unwrap_or_default()
     }
 
     /// Duplicates one of the process's descriptors into this process (`pidfd_getfd(2)`).

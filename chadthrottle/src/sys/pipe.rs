@@ -21,7 +21,9 @@ pub fn has_reader(writing_end: &impl AsFd) -> bool {
 /// When the kernel refuses.
 pub fn wait_readable(reading_end: &impl AsFd, timeout: Option<Duration>) -> io::Result<bool> {
     let timeout = timeout.map_or(PollTimeout::NONE, |timeout| {
-        PollTimeout::try_from(timeout.as_millis() + 1).unwrap_or(PollTimeout::MAX)
+        // Rounded up; no time is none.
+        let milliseconds = timeout.as_millis() + u128::from(!timeout.is_zero());
+        PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX)
     });
     let mut fds = [PollFd::new(reading_end.as_fd(), PollFlags::POLLIN)];
     match poll(&mut fds, timeout) {

@@ -1,7 +1,8 @@
 //! Which sockets a process has open, by inode, as /proc tells anybody of their own processes.
 
 use std::{
-    ffi::CStr,
+    collections::HashMap,
+    ffi::CString,
     fs, io,
     os::fd::{AsFd, RawFd},
 };
@@ -27,6 +28,36 @@ pub fn pids() -> io::Result<impl Iterator<Item = i32>> {
 /// # Errors
 /// When the process has ended, or is not ours to look into.
 pub fn sockets(pid: i32) -> io::Result<Vec<(RawFd, u32)>> {
+    Descriptors::default().sockets(pid, true)
+}
+
+/// What the descriptors of a process were when it was last looked at. To list them costs little, to ask what each is
+/// costs most.
+#[derive(Debug, Default)]
+pub struct Descriptors {
+    known: HashMap<RawFd, Option<u32>>,
+}
+
+impl Descriptors {
+    /// The same as [`sockets`]. Unless all are looked at `afresh`, a descriptor that was there the last time is taken
+    /// for what it was.
+    ///
+    /// # Errors
+    /// When the process has ended, or is not ours to look into.
+    pub fn sockets(&mut self, pid: i32, afresh: bool) -> io::Result<Vec<(RawFd, u32)>> {
+        let before = std::mem::take(&mut self.known);
+        let (directory, names) = list(pid)?;
+        for name in &names {
+            let Some(fd) = name.to_str().ok().and_then(|name| name.parse().ok()) else { continue };
+            let known = before.get(&fd).copied().filter(|_| !afresh);
+            self.known.insert(fd, known.unwrap_or_else(|| socket_inode(&directory, name.as_c_str())));
+        }
+        Ok(self.known.iter().filter_map(|(fd, inode)| Some((*fd, (*inode)?))).collect())
+    }
+}
+
+/// The names of a process's descriptors, and where they are.
+fn list(pid: i32) -> io::Result<(Dir, Vec<CString>)> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let mut directory = Dir::open(format!("/proc/{pid}/fd").as_str(), flags, Mode::empty())?;
     let mut names = Vec::new();
@@ -35,8 +66,7 @@ pub fn sockets(pid: i32) -> io::Result<Vec<(RawFd, u32)>> {
         let Ok(entry) = entry else { break };
         names.push(entry.file_name().to_owned());
     }
-    let socket = |name: &CStr| Some((name.to_str().ok()?.parse().ok()?, socket_inode(&directory, name)?));
-    Ok(names.iter().filter_map(|name| socket(name)).collect())
+    Ok((directory, names))
 }
 
 /// Whether a process's descriptor is (still) the socket with this inode.

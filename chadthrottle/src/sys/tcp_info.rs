@@ -8,6 +8,10 @@ use nix::libc::tcp_info;
 pub(crate) const OPT_TIMESTAMPS: u8 = 1;
 /// `TCPI_OPT_WSCALE` (there).
 const OPT_WSCALE: u8 = 4;
+/// Offset of `tcpi_notsent_bytes` (there, 4.6).
+const UNSENT: usize = 144;
+/// Offset of `tcpi_rcv_wnd`, the last field so far that says something of a window (`include/uapi/linux/tcp.h`, 6.2).
+const RECEIVE_WINDOW: usize = 232;
 /// Length of a TCP header without options.
 const TCP_HEADER: u64 = 20;
 /// The timestamps option as Linux aligns it (`TCPOLEN_TSTAMP_ALIGNED`).
@@ -38,6 +42,10 @@ pub struct TcpInfo {
     pub receive_mss: u32,
     /// How far its receive window may open by now, in bytes: never further than the clamp that was in force meanwhile.
     pub receive_threshold: u32,
+    /// What the program has given it and it has not sent yet, in bytes. 0 before Linux 4.6.
+    pub unsent: u32,
+    /// What its sender may send from the last acknowledgement on, in bytes. Before Linux 6.2 it is not known.
+    pub receive_window: Option<u32>,
     /// Since it last sent or received payload.
     pub quiet: Duration,
     /// Smoothed round-trip time; zero until the first one has been measured.
@@ -75,6 +83,8 @@ impl TcpInfo {
             send_mss: u32_at(info, offset_of!(tcp_info, tcpi_snd_mss))?,
             receive_mss: u32_at(info, offset_of!(tcp_info, tcpi_rcv_mss))?,
             receive_threshold: u32_at(info, offset_of!(tcp_info, tcpi_rcv_ssthresh))?,
+            unsent: u32_at(info, UNSENT).unwrap_or_default(),
+            receive_window: u32_at(info, RECEIVE_WINDOW),
             quiet: Duration::from_millis(quiet_ms.into()),
             rtt: microseconds(offset_of!(tcp_info, tcpi_rtt))?,
             receive_rtt: microseconds(offset_of!(tcp_info, tcpi_rcv_rtt))?,

@@ -41,7 +41,7 @@ pub(super) fn draw(frame: &mut Frame, dialog: &LimitDialog, theme: Theme, area: 
     let place =
         Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 2, width, height };
     let target = dialog.target();
-    let title = format!(" Limit {} ({}) ", start(&target.name, inside.saturating_sub(18)), target.id);
+    let title = format!(" Limit {} ({}) ", start(&target.name, inside.saturating_sub(18)), target.subject);
     let block = Block::bordered().title(Span::styled(title, theme.strong));
     let inner = block.inner(place);
     frame.render_widget(Clear, place);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use chadthrottle::{backends::throttle::Scope, sys::proc_children::children};
+use chadthrottle::{backends::throttle::Target, process::ProcessId, sys::proc_children::children};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -46,16 +46,16 @@ fn an_open_connection_is_held_and_freed(bed: &Testbed, subject: Subject) -> anyh
         let (_neighbour, other) = busy(bed, subject, family)?;
         let before = options(process.pid())?;
         let mut manager = subject.manager(bed.cgroup_root())?;
-        let limited = target(process.pid(), Scope::Process)?;
+        let limited = target(process.pid())?;
         manager.throttle_process(&limited, subject.limits(LOW))?;
-        ensure!(manager.limits(limited.id) == subject.limits(LOW), "it tells of another limit");
+        ensure!(manager.limits(&limited.subject) == subject.limits(LOW), "it tells of another limit");
         peer.is_held(LOW_RATE, "limited")?;
         other.is_free(FREE)?;
         let stats = manager.limited()?;
         let stats = if subject.is_upload { stats[0].upload_stats } else { stats[0].download_stats };
         ensure!(stats.bytes_total > LOW, "it has counted {} bytes in two seconds", stats.bytes_total);
-        manager.remove_throttle(limited.id)?;
-        ensure!(manager.limits(limited.id).is_empty(), "it tells of a limit that is gone");
+        manager.remove_throttle(&limited.subject)?;
+        ensure!(manager.limits(&limited.subject).is_empty(), "it tells of a limit that is gone");
         peer.is_free(FREE)?;
         let now = options(process.pid())?;
         ensure!(now == before, "sockets were {before:?} and are {now:?}");
@@ -66,7 +66,7 @@ fn an_open_connection_is_held_and_freed(bed: &Testbed, subject: Subject) -> anyh
 fn a_limit_is_changed(bed: &Testbed, subject: Subject) -> anyhow::Result<()> {
     let (process, peer) = busy(bed, subject, Family::V4)?;
     let mut manager = subject.manager(bed.cgroup_root())?;
-    let limited = target(process.pid(), Scope::Process)?;
+    let limited = target(process.pid())?;
     for (limit, rate) in [(HIGH, HIGH_RATE), (LOW, LOW_RATE), (HIGH, HIGH_RATE)] {
         manager.throttle_process(&limited, subject.limits(limit))?;
         peer.is_held(rate, "changed")?;
@@ -81,16 +81,16 @@ fn two_targets_are_held_and_freed_in_any_order(bed: &Testbed, subject: Subject) 
         let mut manager = subject.manager(bed.cgroup_root())?;
         let limits = [(LOW, LOW_RATE), (HIGH, HIGH_RATE)];
         for ((process, _), (limit, _)) in ends.iter().zip(limits) {
-            manager.throttle_process(&target(process.pid(), Scope::Process)?, subject.limits(limit))?;
+            manager.throttle_process(&target(process.pid())?, subject.limits(limit))?;
         }
         for ((_, peer), (_, rate)) in ends.iter().zip(limits) {
             peer.is_held(rate, "one of two")?;
         }
         let second = 1 - first;
-        manager.remove_throttle(target(ends[first].0.pid(), Scope::Process)?.id)?;
+        manager.remove_throttle(&target(ends[first].0.pid())?.subject)?;
         ends[first].1.is_free(FREE)?;
         ends[second].1.is_held(limits[second].1, "the one that is left")?;
-        manager.remove_throttle(target(ends[second].0.pid(), Scope::Process)?.id)?;
+        manager.remove_throttle(&target(ends[second].0.pid())?.subject)?;
         ends[second].1.is_free(FREE)?;
     }
     Ok(())
@@ -104,7 +104,10 @@ fn children_are_held_together(bed: &Testbed, subject: Subject) -> anyhow::Result
     let script = format!("read line; {words} & {words} & wait");
     let mut shell = Process::spawn(bed.client().command("sh").args(["-c", &script]))?;
     let mut manager = subject.manager(bed.cgroup_root())?;
-    manager.throttle_process(&target(shell.pid(), Scope::Descendants)?, subject.limits(HIGH))?;
+    manager.throttle_process(
+        &Target::descendants(ProcessId::running(i32::try_from(shell.pid())?)?, "sh"),
+        subject.limits(HIGH),
+    )?;
     shell.send_line("go")?;
     testbed::until("data flows", PATIENCE, || {
         Ok((peer.rate(Duration::from_millis(100)) > HIGH_RATE / 10.0).then_some(()))
@@ -112,11 +115,9 @@ fn children_are_held_together(bed: &Testbed, subject: Subject) -> anyhow::Result
     peer.is_held(HIGH_RATE, "two children")?;
     manager.cleanup()?;
     peer.is_free(FREE)?;
-    // The children too.
-    drop(
-        Process::spawn(bed.client().command("pkill").args(["-P", &shell.pid().to_string()]))?
-            .success(PATIENCE)?,
-    );
+    for child in children(i32::try_from(shell.pid())?) {
+        kill(Pid::from_raw(child), Signal::SIGKILL)?;
+    }
     Ok(())
 }
 
@@ -126,7 +127,7 @@ fn cleanup_takes_everything_back(bed: &Testbed, subject: Subject) -> anyhow::Res
     let before = state()?;
     let mut manager = subject.manager(bed.cgroup_root())?;
     for (process, _) in &ends {
-        manager.throttle_process(&target(process.pid(), Scope::Process)?, subject.limits(LOW))?;
+        manager.throttle_process(&target(process.pid())?, subject.limits(LOW))?;
     }
     manager.cleanup()?;
     ensure!(manager.limited()?.is_empty(), "limits are left");

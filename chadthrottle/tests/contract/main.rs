@@ -19,7 +19,7 @@ use chadthrottle::{
     backends::{
         BackendOptions,
         registry::{Backends, NO_BACKEND, Wanted},
-        throttle::{Scope, Target, ThrottleManager, manager::Limits},
+        throttle::{Target, ThrottleManager, manager::Limits},
     },
     process::ProcessId,
 };
@@ -145,9 +145,8 @@ fn idle_upload(backends: &Backends) -> anyhow::Result<&'static str> {
     listing.upload.last().map(|row| row.name).context("no upload backend is in this build")
 }
 
-fn target(pid: u32, scope: Scope) -> anyhow::Result<Target> {
-    let id = ProcessId::running(i32::try_from(pid)?)?;
-    Ok(Target { id, name: "traffic".into(), scope })
+fn target(pid: u32) -> anyhow::Result<Target> {
+    Ok(Target::process(ProcessId::running(i32::try_from(pid)?)?, "traffic"))
 }
 
 /// This program on the bed's client, holding a limit. In force when this returns.
@@ -167,7 +166,7 @@ fn hold_until_killed(words: &[String]) -> anyhow::Result<()> {
         subjects()?.into_iter().find(|subject| subject.name == name && subject.is_upload == is_upload);
     let subject = subject.context("there is no such backend")?;
     let mut manager = subject.manager(cgroup.as_ref())?;
-    manager.throttle_process(&target(pid.parse()?, Scope::Process)?, subject.limits(limit.parse()?))?;
+    manager.throttle_process(&target(pid.parse()?)?, subject.limits(limit.parse()?))?;
     println!("held");
     std::thread::sleep(PATIENCE * 2);
     ensure!(false, "nobody has killed us");

@@ -5,8 +5,8 @@ use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 use chadthrottle::{
     app::{App, BackendNames, Effect, Event, Palette},
     backends::throttle::{
-        Scope, Target,
-        manager::{LimitedProcess, Limits},
+        Target,
+        manager::{LimitedTarget, Limits},
     },
     process::{ProcessId, ProcessInfo},
     stats::{ProcessRow, Snapshot, Traffic},
@@ -153,7 +153,7 @@ pub(crate) fn snapshot(processes: Vec<ProcessRow>) -> Snapshot {
     Snapshot { interval: Duration::from_secs(1), processes, rate, ..Snapshot::default() }
 }
 
-pub(crate) fn limited(pid: i32, name: &str, upload: Option<u64>, download: Option<u64>) -> LimitedProcess {
+pub(crate) fn limited(pid: i32, name: &str, upload: Option<u64>, download: Option<u64>) -> LimitedTarget {
     let stats = |limit: Option<u64>| {
         limit.map_or_else(ThrottleStats::default, |limit| ThrottleStats {
             packets_total: limit / 1000,
@@ -163,8 +163,8 @@ pub(crate) fn limited(pid: i32, name: &str, upload: Option<u64>, download: Optio
             ..ThrottleStats::default()
         })
     };
-    LimitedProcess {
-        target: Target { id: id(pid), name: name.into(), scope: Scope::Process },
+    LimitedTarget {
+        target: Target::process(id(pid), name),
         limits: Limits { upload, download },
         upload_stats: stats(upload),
         download_stats: stats(download),

@@ -2,14 +2,14 @@
 
 use chadthrottle::{
     app::{Effect, Event, LimitOutcome, keys::Place},
-    backends::throttle::{Scope, Target, manager::Limits},
+    backends::throttle::{Target, manager::Limits},
 };
 use crossterm::event::KeyCode;
 
 use super::host::{Screen, id, limited, row, snapshot};
 
 fn curl() -> Target {
-    Target { id: id(9), name: "curl".into(), scope: Scope::Process }
+    Target::process(id(9), "curl")
 }
 
 /// One process, with these limits.

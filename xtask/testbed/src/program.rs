@@ -19,6 +19,11 @@ pub fn require_program(name: &str) -> anyhow::Result<PathBuf> {
     let package = match name {
         "ip" | "tc" => "iproute2",
         "nft" => "nftables",
+        "nginx" => "nginx-light",
+        "sshd" => "openssh-server",
+        "ssh" | "ssh-keygen" => "openssh-client",
+        "gtlsclient" => "ngtcp2-client",
+        "gtlsserver" => "ngtcp2-server",
         other => other,
     };
     bail!("the program `{name}` is not in PATH: install the package {package} (`apt-get install {package}`)");

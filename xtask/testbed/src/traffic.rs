@@ -55,13 +55,13 @@ fn build() -> anyhow::Result<PathBuf> {
 /// | --- | --- |
 /// | `tcp-sink --listen ADDR [--connections N]` | receives from N connections (1), each to its end |
 /// | `tcp-send --to ADDR (--bytes N \| --seconds S) [--rate B] [--quit]` | sends, and waits until all has been received; or ends at once |
-/// | `tcp-source --listen ADDR (--bytes N \| --seconds S) [--rate B] [--connections N]` | sends to who connects |
+/// | `tcp-source --listen ADDR (--bytes N \| --seconds S) [--rate B] [--connections N] [--become UID]` | sends to who connects, as another user than the one that listens |
 /// | `tcp-receive --from ADDR` | receives to the end of the connection |
 /// | `udp-sink --listen ADDR --idle-exit MS [--first-wait MS]` | receives until nothing comes any more |
-/// | `udp-send --to ADDR --rate B --size N (--seconds S \| --datagrams N) [--unconnected]` | sends datagrams of N bytes of payload |
+/// | `udp-send --to ADDR --rate B --size N (--seconds S \| --datagrams N) [--from ADDR] [--unconnected]` | sends datagrams of N bytes of payload |
 /// | `prefork --listen ADDR --workers N --connections N --answer N` | processes accept from one listener, each so many connections; each sends an answer, then receives to the end |
-/// | `pass --to ADDR --bytes N [--first N]` | connects, and a process that gets the connection sends, then receives to the end; before that the first one sends something that has to wait |
-/// | `turns --to ADDR --bytes N --rounds N` | two processes by turns send, and receive as much; the child three times as much |
+/// | `pass --to ADDR --bytes N [--first N] [--wait-stdin]` | connects, and a process that gets the connection sends, then receives to the end; before that the first one sends something that has to wait |
+/// | `turns --to ADDR --bytes N --rounds N [--wait-stdin]` | two processes by turns send, and receive as much; the child three times as much |
 /// | `orphan --to ADDR --bytes N --more N` | sends and ends; its child sends more, then receives to the end |
 /// | `reuseport --listen ADDR --workers N [--inherited] [--silent]` | processes with a socket each on one port send datagrams back, or none; or with sockets that their parent opened |
 /// | `many --to ADDR --connections N --bytes N` | opens connections, then sends on each and receives to its end |
@@ -70,7 +70,7 @@ fn build() -> anyhow::Result<PathBuf> {
 /// | `uring --to ADDR --bytes N [--worker]` | sends and then receives to the end by `io_uring`; or has a kernel thread do it |
 /// | `icmp --to IPV4 --count N --size N` | sends echo requests, each when the one before was answered |
 /// | `rename --to ADDR --bytes N --program PATH` | sends, and on a line of input becomes the program, given `tcp-send … --wait-stdin` |
-/// | `reborn --to ADDR --bytes N --more N` | a child sends and ends; another one, which has its pid, sends more |
+/// | `reborn --to ADDR --bytes N --more N [--wait-stdin]` | a child sends and ends; another one, which has its pid, sends more |
 /// | `tunnel --device NAME (--listen ADDR \| --to ADDR)` | makes a tun device and carries its packets in datagrams, until it is killed |
 ///
 /// Rates are in bytes of payload per second. With `--wait-stdin` whatever sends waits for a line on its standard input

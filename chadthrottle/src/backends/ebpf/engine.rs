@@ -3,19 +3,19 @@
 use anyhow::{Context, anyhow};
 use aya::{
     Btf, Ebpf, EbpfLoader, Endianness,
-    maps::{Array, HashMap, MapData, MapError, PerCpuHashMap, SkStorage},
-    programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock},
+    maps::{Array, MapData, MapError, SkStorage},
+    programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, SockOps},
 };
-use chadthrottle_common::{
-    ControlFlags, LimitKey, LimitState, Membership, ProcessKey, SocketOwner, ThrottleStats,
-};
+use chadthrottle_common::{ControlFlags, SocketOwner};
 use log::LevelFilter;
 
 use super::{
     accounts::Accounts,
+    limits,
     messages::Messages,
     network::Network,
     object::{program, take},
+    places::Place,
     tagger::{self, Existing, Tables},
     targets::Targets,
 };
@@ -35,12 +35,12 @@ pub struct Engine {
     owners: SkStorage<MapData, SocketOwner>,
     accounts: Accounts,
     network: Network,
-    pub(super) members: HashMap<MapData, ProcessKey, Membership>,
-    pub(super) limits: HashMap<MapData, LimitKey, LimitState>,
-    pub(super) stats: PerCpuHashMap<MapData, LimitKey, ThrottleStats>,
+    pub(super) limits: limits::Tables,
     control: Array<MapData, ControlFlags>,
     pub(super) control_flags: ControlFlags,
     targets: Targets,
+    /// Whether sockets from before the programs have owners.
+    has_adopted_everything: bool,
     _messages: Option<Messages>,
     /// Last, because the programs go with it.
     pub(super) programs: Ebpf,
@@ -96,12 +96,11 @@ impl Engine {
             owners: take(&mut programs, "CHAD_OWNERS")?,
             accounts: Accounts::take(&mut programs, cpus)?,
             network: Network::open(&mut programs, options)?,
-            members: take(&mut programs, "CHAD_MEMBERS")?,
-            limits: take(&mut programs, "CHAD_LIMITS")?,
-            stats: take(&mut programs, "CHAD_STATS")?,
+            limits: limits::Tables::take(&mut programs, cgroup.id)?,
             control,
             control_flags,
             targets: Targets::default(),
+            has_adopted_everything: false,
             _messages: messages,
             cgroup,
             programs,
@@ -129,6 +128,7 @@ impl Engine {
             ("process_executed", "sched_process_exec"),
             ("process_renamed", "task_rename"),
             ("process_ended", "sched_process_exit"),
+            ("cgroup_made", "cgroup_mkdir"),
         ] {
             trace(&mut self.programs, name, tracepoint, btf)?;
         }
@@ -137,6 +137,10 @@ impl Engine {
             socket.load().with_context(|| format!("loading {name}"))?;
             socket.attach(&self.cgroup.dir, ATTACH).with_context(|| format!("attaching {name}"))?;
         }
+        let name = "connection_opens";
+        let opens: &mut SockOps = program(&mut self.programs, name)?;
+        opens.load().with_context(|| format!("loading {name}"))?;
+        opens.attach(&self.cgroup.dir, ATTACH).with_context(|| format!("attaching {name}"))?;
         Ok(())
     }
 
@@ -186,6 +190,14 @@ impl Engine {
     pub fn adopt_everything(&mut self) {
         let mut tables = Tables { owners: &mut self.owners, accounts: &mut self.accounts };
         tagger::adopt_everything(&mut tables, &self.cgroup);
+        self.has_adopted_everything = true;
+    }
+
+    /// The same, if nobody has done so yet: sockets that were made since have had owners from the first.
+    pub(super) fn adopt_the_rest(&mut self) {
+        if !self.has_adopted_everything {
+            self.adopt_everything();
+        }
     }
 
     /// Makes a process the owner of every socket that it has open.
@@ -240,12 +252,27 @@ impl Engine {
         Ok(())
     }
 
-    /// Tells the packet path whether to look for limits at all.
+    /// Tells the programs which limits to look for, if any: those that have these places.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub(super) fn announce_limits(&mut self, count: usize) -> Result<(), MapError> {
-        self.control_flags.limits = u32::try_from(count).unwrap_or(u32::MAX);
+    pub(super) fn announce_limits<'a>(
+        &mut self,
+        places: impl Iterator<Item = &'a Place>,
+    ) -> Result<(), MapError> {
+        let flags = &mut self.control_flags;
+        let mut programs = 0;
+        (flags.limits, flags.limited_cgroups, flags.limited_users) = (0, 0, 0);
+        for place in places {
+            flags.limits += 1;
+            match place {
+                Place::Members => {}
+                Place::Program(..) => programs += 1,
+                Place::Cgroup(..) => flags.limited_cgroups += 1,
+                Place::User(_) => flags.limited_users += 1,
+            }
+        }
+        flags.limited_programs = programs;
         self.control.set(0, self.control_flags, 0)
     }
 }
@@ -260,7 +287,21 @@ fn constants(types: &KernelTypes) -> anyhow::Result<Vec<(&'static str, u32)>> {
         ("TASK_SIGNAL", "task_struct", "signal"),
         ("SIGNAL_LIVE", "signal_struct", "live"),
         ("BINPRM_INTERP", "linux_binprm", "interp"),
+        ("BINPRM_FILE", "linux_binprm", "file"),
+        ("FILE_DENTRY", "file", "f_path.dentry"),
+        ("DENTRY_PARENT", "dentry", "d_parent"),
+        ("DENTRY_INODE", "dentry", "d_inode"),
+        ("DENTRY_NAME", "dentry", "d_name.name"),
+        ("FILE_INODE", "file", "f_inode"),
+        ("INODE_NUMBER", "inode", "i_ino"),
+        ("INODE_SUPERBLOCK", "inode", "i_sb"),
+        ("SUPERBLOCK_DEVICE", "super_block", "s_dev"),
+        ("CGROUP_ROOT", "cgroup", "root"),
+        ("CGROUP_NODE", "cgroup", "kn"),
+        ("HIERARCHY_ID", "cgroup_root", "hierarchy_id"),
+        ("NODE_ID", "kernfs_node", "id"),
         ("SKB_SK", "sk_buff", "sk"),
+        ("SOCK_UID", "sock", "sk_uid"),
         ("SOCK_LOCK_OWNED", "sock", "sk_lock.owned"),
         ("SOCK_NET", "sock", "__sk_common.skc_net"),
         ("TCP_WRITE_SEQ", "tcp_sock", "write_seq"),

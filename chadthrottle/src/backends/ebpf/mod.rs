@@ -4,13 +4,15 @@
 //! - [`Accounts`]: what they have counted, and for whom.
 //! - [`Network`]: what they have to know of interfaces.
 //! - `tagger`: owners for the sockets that were open before.
-//! - [`targets`]: which processes are limited, and how.
+//! - [`targets`], `places`, [`limits`]: who is limited, by what the kernel knows them, and how.
 
 mod accounts;
 mod engine;
+pub mod limits;
 mod messages;
 mod network;
 mod object;
+mod places;
 mod tagger;
 pub mod targets;
 
@@ -69,6 +71,11 @@ impl SharedEngine {
             none => *none = Some(load(backend, options, Engine::adopt_everything)?),
         }
         Ok(())
+    }
+
+    /// Looks at the engine, where it is loaded and nobody uses it at the moment.
+    pub fn if_free<T>(&self, look: impl FnOnce(&Engine) -> T) -> Option<T> {
+        self.0.try_lock().ok()?.as_ref().map(look)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Engine>> {

@@ -16,12 +16,12 @@ use aya::{
         tc::{SchedClassifierLinkId, TcAttachOptions},
     },
 };
-use chadthrottle_common::{Interface, SCOPE_INTERNET};
+use chadthrottle_common::Interface;
 
 use super::object::{program, take};
 use crate::{
     backends::BackendOptions,
-    scope::{Prefix, scope_of},
+    scope::Prefix,
     sys::{
         links::{self, Address, Link, LinkCounters},
         netlink::Netlink,
@@ -130,7 +130,7 @@ impl Network {
     /// Networks that this host is in are local, and what the user says is.
     fn tell_prefixes(&mut self) -> anyhow::Result<Option<u32>> {
         let addresses = links::addresses(&mut self.netlink).context("cannot list the addresses")?;
-        let on_link = addresses.iter().filter_map(public_prefix);
+        let on_link = addresses.iter().filter_map(Address::public_prefix);
         let prefixes: BTreeSet<_> = on_link.chain(self.given_prefixes.iter().copied()).collect();
         if prefixes == self.known_prefixes {
             return Ok(None);
@@ -192,13 +192,6 @@ fn count_forwarded_on(
     Ok(classifier.attach_with_options(interface, TcAttachType::Egress, options)?)
 }
 
-/// The network of an address, where the address alone would be taken for one on the internet.
-fn public_prefix(address: &Address) -> Option<Prefix> {
-    (scope_of(address.ip) == SCOPE_INTERNET)
-        .then(|| Prefix::around(address.ip, address.prefix_len.into()))
-        .flatten()
-}
-
 fn lookup_key(prefix: &Prefix) -> Key<[u32; 4]> {
     let (address, bits) = match prefix.address() {
         IpAddr::V4(ip) => (ip.to_ipv6_mapped(), prefix.length() + MAPPED_BITS),
@@ -213,19 +206,6 @@ fn lookup_key(prefix: &Prefix) -> Key<[u32; 4]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn prefix(address: &str, prefix_len: u8) -> Option<String> {
-        let address = Address { ip: address.parse().expect("an address"), prefix_len, index: 2 };
-        public_prefix(&address).map(|prefix| prefix.to_string())
-    }
-
-    #[test]
-    fn networks_with_public_addresses_are_noted_and_others_need_not_be() {
-        assert_eq!(prefix("203.0.113.77", 24).as_deref(), Some("203.0.113.0/24"));
-        assert_eq!(prefix("2001:db8:1:2::77", 64).as_deref(), Some("2001:db8:1:2::/64"));
-        assert_eq!((prefix("192.168.1.5", 24), prefix("fe80::1", 64)), (None, None));
-        assert_eq!(prefix("203.0.113.77", 77), None, "no such prefix");
-    }
 
     #[test]
     fn prefixes_of_ipv4_are_looked_up_as_mapped_ones() {

@@ -1,67 +1,49 @@
 //! Which processes are limited, and how: userspace's side of the limits in the kernel.
 //!
-//! A target is a number. Processes are its members, at most one target each; limits belong to the target, one a
-//! direction, so that members share them.
+//! A target is a number. Processes are its members, at most one target's each; limits belong to the target, one a
+//! direction, so that members share them. Whoever is forked or executed while a limit is in force becomes a member in the
+//! kernel (`membership`, chadthrottle-ebpf); userspace only sees to those that are there already.
 
 use std::{
     collections::{BTreeMap, HashSet},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
-use aya::maps::MapError;
-use chadthrottle_common::{
-    CgroupThrottleConfig, DIRECTION_DOWNLOAD, DIRECTION_UPLOAD, LimitKey, LimitState,
-    MEMBER_INHERITED_BY_CHILDREN, Membership, ProcessKey, TRAFFIC_TYPE_ALL, ThrottleStats,
-    clock::{NS_PER_SEC, cost_ns},
-};
-use nix::time::{ClockId, clock_gettime};
+use chadthrottle_common::{Membership, ProcessKey, ThrottleStats};
 
-use super::{Engine, tagger};
+use super::{
+    Engine,
+    limits::{Direction, Leniency, Limit, Numbers, absent_is_fine},
+    places::Place,
+    tagger,
+};
 use crate::{
-    backends::throttle::{Scope, Target, manager::MAINTENANCE_INTERVAL},
+    backends::throttle::{
+        Subject, Target, TrafficType,
+        manager::MAINTENANCE_INTERVAL,
+        processes::{Processes, belongs},
+    },
     process::ProcessId,
+    sys::proc_fd,
 };
-
-/// How long a target may save up what it does not use.
-///
-/// TCP under a policer needs enough to outlast its shortest retransmission timeout, 200 ms (`TCP_RTO_MIN`,
-/// include/net/tcp.h): with less, what comes in during the silence after a loss is lost, and the connection
-/// collapses to a fraction of its limit. More lets the worst second grow by as much.
-const BURST_NS: u64 = NS_PER_SEC / 25 * 6;
-
-/// Which way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Direction {
-    /// What leaves.
-    Upload,
-    /// What arrives.
-    Download,
-}
-
-impl Direction {
-    const fn number(self) -> u32 {
-        match self {
-            Self::Upload => DIRECTION_UPLOAD,
-            Self::Download => DIRECTION_DOWNLOAD,
-        }
-    }
-}
 
 /// One limited target.
 #[derive(Debug)]
 struct Entry {
     number: u32,
-    scope: Scope,
+    traffic: TrafficType,
     /// IP bytes a second.
     limits: BTreeMap<Direction, u64>,
+    /// By what the kernel knows it.
+    place: Place,
 }
 
 /// Every limited target.
 #[derive(Debug, Default)]
 pub struct Targets {
-    by_process: BTreeMap<ProcessId, Entry>,
-    last_number: u32,
+    by_subject: BTreeMap<Subject, Entry>,
+    numbers: Numbers,
     /// Members that had ended when it was last looked at.
     ended_members: HashSet<ProcessKey>,
     last_look: Option<Instant>,
@@ -70,11 +52,11 @@ pub struct Targets {
 impl Targets {
     /// The limit in force, in IP bytes a second.
     #[must_use]
-    pub fn limit(&self, process: ProcessId, direction: Direction) -> Option<u64> {
-        self.by_process.get(&process)?.limits.get(&direction).copied()
+    pub fn limit(&self, subject: &Subject, direction: Direction) -> Option<u64> {
+        self.by_subject.get(subject)?.limits.get(&direction).copied()
     }
 
-    /// Sets or changes a limit; it holds from the next packet on.
+    /// Sets or changes a limit; it holds from the next packet on. The traffic that it is for is that of both directions.
     ///
     /// # Errors
     /// When the kernel refuses; then there is no new limit.
@@ -84,31 +66,26 @@ impl Targets {
         target: &Target,
         direction: Direction,
         rate_bps: u64,
+        leniency: Leniency,
     ) -> anyhow::Result<()> {
-        let known = self.by_process.get(&target.id);
-        let number = known.map_or(self.last_number + 1, |entry| entry.number);
-        let is_new = known.is_none_or(|entry| entry.scope != target.scope);
-        let key = LimitKey { target: number, direction: direction.number() };
-        let state = limit_state(engine, target.id, rate_bps, key)?;
-        engine.limits.insert(key, state, 0).context("too many limits, or no memory for one")?;
-        let entry = self.by_process.entry(target.id).or_insert_with(|| Entry {
-            number,
-            scope: target.scope,
-            limits: BTreeMap::new(),
-        });
-        self.last_number = self.last_number.max(number);
-        entry.scope = target.scope;
-        entry.limits.insert(direction, rate_bps);
-        engine.announce_limits(self.by_process.len())?;
+        let subject = &target.subject;
+        let is_new = !self.by_subject.contains_key(subject);
         if is_new {
-            // The limit is there before the first member is: whoever becomes one is held from that packet on.
-            let joined = join(engine, target, number);
-            if joined.is_err() {
-                self.remove(engine, target.id, direction)?;
-            }
-            return joined;
+            let place = Place::of(engine, subject)?;
+            let number = self.numbers.take().context("there are too many limits")?;
+            engine.limits.clear(number)?;
+            let entry = Entry { number, traffic: target.traffic, limits: BTreeMap::new(), place };
+            self.by_subject.insert(subject.clone(), entry);
         }
-        Ok(())
+        let Some(entry) = self.by_subject.get_mut(subject) else { return Ok(()) };
+        entry.limits.insert(direction, rate_bps);
+        let written = entry.write(engine, target, direction, leniency);
+        // The limit is there before the first member is: whoever becomes one is held from that packet on.
+        let set = written.and_then(|()| if is_new { self.join(engine, target) } else { Ok(()) });
+        if set.is_err() {
+            self.remove(engine, subject, direction)?;
+        }
+        set
     }
 
     /// Takes a limit away. No limit is no error.
@@ -118,23 +95,26 @@ impl Targets {
     pub fn remove(
         &mut self,
         engine: &mut Engine,
-        process: ProcessId,
+        subject: &Subject,
         direction: Direction,
     ) -> anyhow::Result<()> {
-        let Some(entry) = self.by_process.get_mut(&process) else { return Ok(()) };
+        let Some(entry) = self.by_subject.get_mut(subject) else { return Ok(()) };
         if entry.limits.remove(&direction).is_none() {
             return Ok(());
         }
         let number = entry.number;
-        let is_last = entry.limits.is_empty();
-        let key = LimitKey { target: number, direction: direction.number() };
-        if is_last {
-            self.by_process.remove(&process);
-            leave(engine, number)?;
+        engine.limits.set(number, direction, None)?;
+        if entry.limits.is_empty()
+            && let Some(entry) = self.by_subject.remove(subject)
+        {
+            self.settle(engine, &entry.place)?;
+            if matches!(entry.place, Place::Cgroup(..)) {
+                engine.limits.places.forget_former_cgroups(number, None)?;
+            }
+            self.leave(engine, number)?;
+            self.announce(engine)?;
+            self.numbers.give_back(number);
         }
-        absent_is_fine(engine.limits.remove(&key))?;
-        absent_is_fine(engine.stats.remove(&key))?;
-        engine.announce_limits(self.by_process.len())?;
         Ok(())
     }
 
@@ -143,135 +123,212 @@ impl Targets {
     /// # Errors
     /// The first one that the kernel refuses; the others are gone.
     pub fn remove_all(&mut self, engine: &mut Engine, direction: Direction) -> anyhow::Result<()> {
-        let processes: Vec<_> = self.by_process.keys().copied().collect();
-        processes.into_iter().map(|process| self.remove(engine, process, direction)).fold(Ok(()), Result::and)
+        let subjects: Vec<_> = self.by_subject.keys().cloned().collect();
+        subjects.iter().map(|subject| self.remove(engine, subject, direction)).fold(Ok(()), Result::and)
     }
 
     /// What a limit did so far.
+    #[must_use]
+    pub fn stats(&self, engine: &Engine, subject: &Subject, direction: Direction) -> ThrottleStats {
+        let entry = self.by_subject.get(subject);
+        entry.map(|entry| engine.limits.stats(entry.number, direction)).unwrap_or_default()
+    }
+
+    /// IP bytes that have passed under a limit and were no TCP, and what it did so far; `None` where there is none.
+    #[must_use]
+    pub fn use_of(
+        &self,
+        engine: &Engine,
+        subject: &Subject,
+        direction: Direction,
+    ) -> Option<(u64, ThrottleStats)> {
+        let entry = self.by_subject.get(subject)?;
+        entry.limits.get(&direction)?;
+        let state = engine.limits.state(entry.number, direction);
+        Some((state.datagram_bytes, state.stats))
+    }
+
+    /// Makes whoever is there already a member, and the owner of the sockets that it has open.
+    fn join(&self, engine: &mut Engine, target: &Target) -> anyhow::Result<()> {
+        if let Some(entry) = self.by_subject.get(&target.subject) {
+            self.settle(engine, &entry.place)?;
+        }
+        self.announce(engine)?;
+        if let Subject::Process(id) | Subject::Descendants(id) = target.subject {
+            let others = if self.by_subject.len() > 1 { Processes::now()? } else { Processes::default() };
+            self.assign(engine, id, &others)?;
+            engine.adopt(id).with_context(|| format!("cannot take hold of the open sockets of {target}"))?;
+        }
+        // Twice: what was forked during the first pass, of a process that it had not reached, is found in the second.
+        let passes = match target.subject {
+            Subject::Descendants(_) | Subject::Program(_) => 2,
+            Subject::Process(_) | Subject::Cgroup(_) | Subject::User(_) => 0,
+        };
+        for _ in 0..passes {
+            self.assign_all(engine, target)?;
+        }
+        // Also for a process: it may be handed a socket that another one has had open for long.
+        engine.adopt_the_rest();
+        Ok(engine.limits.memberships_have_changed()?)
+    }
+
+    fn assign_all(&self, engine: &mut Engine, target: &Target) -> anyhow::Result<()> {
+        let is_program = matches!(target.subject, Subject::Program(_));
+        // Most programs are executed by nobody: then there is no need to look at whose child everybody is.
+        if is_program && !proc_fd::pids()?.any(|pid| belongs(pid, &target.subject)) {
+            return Ok(());
+        }
+        let processes = Processes::now()?;
+        for id in processes.of(&target.subject) {
+            self.assign(engine, id, &processes)?;
+            if !is_program && let Err(error) = engine.adopt(id) {
+                log::debug!("sockets of {id} keep their owners: {error}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a process a member of the target that is the most specific for it, or of none.
+    fn assign(&self, engine: &mut Engine, id: ProcessId, processes: &Processes) -> anyhow::Result<()> {
+        let key = tagger::key(id);
+        let number = |subject: &Subject| self.by_subject.get(subject).map_or(0, |entry| entry.number);
+        let own = number(&Subject::Process(id));
+        let inherited = self
+            .by_subject
+            .iter()
+            .filter(|(subject, _)| matches!(subject, Subject::Descendants(_)))
+            .filter_map(|(subject, entry)| {
+                Some((processes_generations(processes, id, subject)?, entry.number))
+            })
+            .min()
+            .map_or(0, |(_, number)| number);
+        let by_program = self
+            .by_subject
+            .iter()
+            .filter(|(subject, _)| matches!(subject, Subject::Program(_)))
+            .find(|(subject, _)| belongs(id.pid, subject))
+            .map_or(0, |(_, entry)| entry.number);
+        let membership = Membership { own, inherited, by_program, ..Membership::default() };
+        if membership.target() == 0 {
+            return Ok(absent_is_fine(engine.limits.members.remove(&key))?);
+        }
+        let written = engine.limits.members.insert(key, membership, 0);
+        written.context("too many limited processes, or no memory for one")
+    }
+
+    /// Ends every membership of a target: who was a member is held by the next limit that covers it, if there is one.
+    fn leave(&self, engine: &mut Engine, number: u32) -> anyhow::Result<()> {
+        // Until there is none: a member may fork meanwhile.
+        loop {
+            let members = engine.limits.members_of(number)?;
+            if members.is_empty() {
+                break;
+            }
+            let processes = if self.by_subject.is_empty() { Processes::default() } else { Processes::now()? };
+            for key in members {
+                self.assign(engine, tagger::process(key), &processes)?;
+            }
+        }
+        Ok(engine.limits.memberships_have_changed()?)
+    }
+
+    fn announce(&self, engine: &mut Engine) -> anyhow::Result<()> {
+        Ok(engine.announce_limits(self.by_subject.values().map(|entry| &entry.place))?)
+    }
+
+    /// Has the kernel know a place by the targets that there are now.
+    fn settle(&self, engine: &mut Engine, place: &Place) -> anyhow::Result<()> {
+        let places = self.by_subject.values().map(|entry| (&entry.place, entry.number));
+        engine.limits.places.settle(place, places)
+    }
+
+    /// Looks after limits: follows programs and cgroups that were replaced by others of the same name, and forgets members
+    /// that had ended already when this was called last, so that a target whose processes come and go does not fill the
+    /// table. Not at once: what stands in the queues of a process that has ended is still its own. The process that a
+    /// target is named for stays until its limits are taken away.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn stats(
-        &self,
-        engine: &Engine,
-        process: ProcessId,
-        direction: Direction,
-    ) -> anyhow::Result<ThrottleStats> {
-        let Some(entry) = self.by_process.get(&process) else { return Ok(ThrottleStats::default()) };
-        let key = LimitKey { target: entry.number, direction: direction.number() };
-        let per_cpu = match engine.stats.get(&key, 0) {
-            Ok(per_cpu) => per_cpu,
-            // No packet yet.
-            Err(MapError::KeyNotFound) => return Ok(ThrottleStats::default()),
-            Err(error) => return Err(error.into()),
-        };
-        Ok(per_cpu.iter().fold(ThrottleStats::default(), |sum, cpu| ThrottleStats {
-            packets_total: sum.packets_total + cpu.packets_total,
-            bytes_total: sum.bytes_total + cpu.bytes_total,
-            packets_dropped: sum.packets_dropped + cpu.packets_dropped,
-            bytes_dropped: sum.bytes_dropped + cpu.bytes_dropped,
-            program_calls: sum.program_calls + cpu.program_calls,
-            config_misses: sum.config_misses + cpu.config_misses,
-            cgroup_id_seen: sum.cgroup_id_seen.max(cpu.cgroup_id_seen),
-        }))
-    }
-
-    /// Forgets members that had ended already when this was called last, so that a target whose processes come and go
-    /// does not fill the table. Not at once: what stands in the queues of a process that has ended is still its own.
-    /// The process that a target is named for stays until its limits are taken away.
-    pub fn forget_ended_members(&mut self, engine: &mut Engine) {
+    pub fn maintain(&mut self, engine: &mut Engine) -> anyhow::Result<()> {
         // Both directions ask for it.
         if self.last_look.is_some_and(|last| last.elapsed() < MAINTENANCE_INTERVAL / 2) {
-            return;
+            return Ok(());
         }
         self.last_look = Some(Instant::now());
+        self.forget_ended_members(engine);
+        // One that is not there now may come again.
+        let places = self.by_subject.iter().filter_map(|(subject, entry)| {
+            let now = Place::of(engine, subject).ok()?;
+            (now != entry.place).then(|| (subject.clone(), now))
+        });
+        let moved: Vec<_> = places.collect();
+        for (subject, now) in &moved {
+            let Some(entry) = self.by_subject.get_mut(subject) else { continue };
+            let number = entry.number;
+            let before = std::mem::replace(&mut entry.place, now.clone());
+            self.settle(engine, &before)?;
+            self.settle(engine, now)?;
+            if let Place::Cgroup(id, _) = now {
+                engine.limits.places.forget_former_cgroups(number, Some(*id))?;
+            }
+        }
+        if !moved.is_empty() {
+            self.announce(engine)?;
+            engine.limits.memberships_have_changed()?;
+        }
+        Ok(())
+    }
+
+    fn forget_ended_members(&mut self, engine: &mut Engine) {
+        let is_named = |process: ProcessId| {
+            self.by_subject.contains_key(&Subject::Process(process))
+                || self.by_subject.contains_key(&Subject::Descendants(process))
+        };
         let ended: HashSet<_> = engine
+            .limits
             .members
             .keys()
             .flatten()
             .filter(|key| {
                 let process = tagger::process(*key);
-                !self.by_process.contains_key(&process) && !process.is_alive()
+                !is_named(process) && !process.is_alive()
             })
             .collect();
         for key in ended.intersection(&self.ended_members) {
             // Gone already is as good.
-            let _ = engine.members.remove(key);
+            let _ = engine.limits.members.remove(key);
         }
         self.ended_members = ended;
     }
 }
 
-/// The state of a new or changed limit. A new one starts with an empty bucket: a full one would let its depth
-/// through at line rate. A changed one keeps its debt, and loses what it had saved.
-fn limit_state(
-    engine: &Engine,
-    process: ProcessId,
-    rate_bps: u64,
-    key: LimitKey,
-) -> anyhow::Result<LimitState> {
-    let before = match engine.limits.get(&key, 0) {
-        Ok(state) => state.clock_ns,
-        Err(MapError::KeyNotFound) => 0,
-        Err(error) => return Err(error.into()),
-    };
-    let burst_size = u64::try_from(u128::from(rate_bps) * u128::from(BURST_NS) / u128::from(NS_PER_SEC))?;
-    Ok(LimitState {
-        config: CgroupThrottleConfig {
-            cgroup_id: engine.cgroup().id,
-            pid: tagger::key(process).tgid(),
-            traffic_type: TRAFFIC_TYPE_ALL,
-            _padding: [0; 3],
-            rate_bps,
-            burst_size,
-        },
-        burst_ns: if rate_bps == 0 { 0 } else { cost_ns(burst_size, rate_bps) },
-        clock_ns: before.max(now_ns()?),
-    })
+/// As [`Processes::generations`], also where nobody has looked at /proc: a process is no generation below itself.
+fn processes_generations(processes: &Processes, id: ProcessId, subject: &Subject) -> Option<u32> {
+    if *subject == Subject::Descendants(id) { Some(0) } else { processes.generations(id, subject) }
 }
 
-/// Makes a process a member, and the owner of the sockets that it has open already.
-fn join(engine: &mut Engine, target: &Target, number: u32) -> anyhow::Result<()> {
-    let flags = match target.scope {
-        Scope::Process => 0,
-        Scope::Descendants => MEMBER_INHERITED_BY_CHILDREN,
-    };
-    engine
-        .members
-        .insert(tagger::key(target.id), Membership { target: number, flags }, 0)
-        .context("too many limited processes, or no memory for one")?;
-    engine
-        .adopt(target.id)
-        .with_context(|| format!("cannot take hold of the open sockets of {} ({})", target.name, target.id))
-}
-
-/// Ends every membership of a target.
-fn leave(engine: &mut Engine, number: u32) -> anyhow::Result<()> {
-    let members: Vec<_> = engine
-        .members
-        .iter()
-        .flatten()
-        .filter(|(_, member)| member.target == number)
-        .map(|(key, _)| key)
-        .collect();
-    for key in members {
-        absent_is_fine(engine.members.remove(&key))?;
-    }
-    Ok(())
-}
-
-fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
-    match result {
-        Err(MapError::KeyNotFound) => Ok(()),
-        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(nix::libc::ENOENT) => {
-            Ok(())
+impl Entry {
+    /// Writes a limit that has been set, and the other direction's where that is for other traffic from here on.
+    fn write(
+        &mut self,
+        engine: &mut Engine,
+        target: &Target,
+        set: Direction,
+        leniency: Leniency,
+    ) -> anyhow::Result<()> {
+        let tgid = target.subject.process().map_or(0, |id| tagger::key(id).tgid());
+        let is_other_traffic = self.traffic != target.traffic;
+        self.traffic = target.traffic;
+        for (&direction, &rate_bps) in &self.limits {
+            if direction != set && !is_other_traffic {
+                continue;
+            }
+            // Nobody was promised anything by the change of the other one.
+            let grace = if direction == set { leniency.grace } else { Duration::ZERO };
+            let leniency = Leniency { grace, ..leniency };
+            let limit = Limit { rate_bps, leniency, traffic: self.traffic, tgid };
+            engine.limits.set(self.number, direction, Some(limit))?;
         }
-        result => result,
+        Ok(())
     }
-}
-
-/// Now, as `bpf_ktime_get_ns` tells it.
-fn now_ns() -> anyhow::Result<u64> {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
-    Ok(u64::try_from(now.tv_sec())? * NS_PER_SEC + u64::try_from(now.tv_nsec())?)
 }

@@ -4,13 +4,9 @@ use std::collections::BTreeMap;
 
 use chadthrottle_common::ThrottleStats;
 
-use super::{DownloadThrottleBackend, Target, UploadThrottleBackend};
-use crate::{
-    backends::{
-        Availability, BackendCapabilities, BackendError, BackendOptions, BackendPriority,
-        monitor::fake::Journal,
-    },
-    process::ProcessId,
+use super::{DownloadThrottleBackend, Subject, Target, UploadThrottleBackend};
+use crate::backends::{
+    Availability, BackendCapabilities, BackendError, BackendOptions, BackendPriority, monitor::fake::Journal,
 };
 
 /// It can do anything.
@@ -27,7 +23,7 @@ pub(crate) const CAPABILITIES: BackendCapabilities = BackendCapabilities {
 /// Remembers limits, and refuses those of one byte a second.
 #[derive(Debug)]
 pub(crate) struct FakeThrottle {
-    limits: BTreeMap<ProcessId, u64>,
+    limits: BTreeMap<Subject, u64>,
     journal: Journal,
 }
 
@@ -40,21 +36,25 @@ impl FakeThrottle {
     fn set(&mut self, direction: &str, target: &Target, limit: u64) -> Result<(), BackendError> {
         if limit == 1 {
             let reason = "one byte a second is no limit but an insult".to_owned();
-            return Err(BackendError::Unenforceable { backend: "fake", process: target.id, reason });
+            return Err(BackendError::Unenforceable {
+                backend: "fake",
+                subject: target.subject.clone(),
+                reason,
+            });
         }
-        self.journal.write(format!("{direction} {} {limit}", target.id));
-        self.limits.insert(target.id, limit);
+        self.journal.write(format!("{direction} {} {limit}", target.subject));
+        self.limits.insert(target.subject.clone(), limit);
         Ok(())
     }
 
-    fn remove(&mut self, direction: &str, process: ProcessId) {
-        if self.limits.remove(&process).is_some() {
-            self.journal.write(format!("{direction} {process} none"));
+    fn remove(&mut self, direction: &str, subject: &Subject) {
+        if self.limits.remove(subject).is_some() {
+            self.journal.write(format!("{direction} {subject} none"));
         }
     }
 
-    fn stats(&self, process: ProcessId) -> ThrottleStats {
-        let bytes = self.limits.get(&process).copied().unwrap_or_default();
+    fn stats(&self, subject: &Subject) -> ThrottleStats {
+        let bytes = self.limits.get(subject).copied().unwrap_or_default();
         ThrottleStats { bytes_total: bytes * 3, bytes_dropped: bytes, ..ThrottleStats::default() }
     }
 }
@@ -84,17 +84,17 @@ impl UploadThrottleBackend for FakeThrottle {
         self.set("upload", target, limit)
     }
 
-    fn remove_upload_throttle(&mut self, process: ProcessId) -> Result<(), BackendError> {
-        self.remove("upload", process);
+    fn remove_upload_throttle(&mut self, subject: &Subject) -> Result<(), BackendError> {
+        self.remove("upload", subject);
         Ok(())
     }
 
-    fn get_upload_throttle(&self, process: ProcessId) -> Option<u64> {
-        self.limits.get(&process).copied()
+    fn get_upload_throttle(&self, subject: &Subject) -> Option<u64> {
+        self.limits.get(subject).copied()
     }
 
-    fn upload_stats(&self, process: ProcessId) -> Result<ThrottleStats, BackendError> {
-        Ok(self.stats(process))
+    fn upload_stats(&self, subject: &Subject) -> Result<ThrottleStats, BackendError> {
+        Ok(self.stats(subject))
     }
 
     fn cleanup(&mut self) -> Result<(), BackendError> {
@@ -128,17 +128,17 @@ impl DownloadThrottleBackend for FakeThrottle {
         self.set("download", target, limit)
     }
 
-    fn remove_download_throttle(&mut self, process: ProcessId) -> Result<(), BackendError> {
-        self.remove("download", process);
+    fn remove_download_throttle(&mut self, subject: &Subject) -> Result<(), BackendError> {
+        self.remove("download", subject);
         Ok(())
     }
 
-    fn get_download_throttle(&self, process: ProcessId) -> Option<u64> {
-        self.limits.get(&process).copied()
+    fn get_download_throttle(&self, subject: &Subject) -> Option<u64> {
+        self.limits.get(subject).copied()
     }
 
-    fn download_stats(&self, process: ProcessId) -> Result<ThrottleStats, BackendError> {
-        Ok(self.stats(process))
+    fn download_stats(&self, subject: &Subject) -> Result<ThrottleStats, BackendError> {
+        Ok(self.stats(subject))
     }
 
     fn cleanup(&mut self) -> Result<(), BackendError> {

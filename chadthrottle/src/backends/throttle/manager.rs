@@ -4,17 +4,16 @@ use std::{collections::BTreeMap, time::Duration};
 
 use chadthrottle_common::ThrottleStats;
 
-use super::{DownloadThrottleBackend, Target, UploadThrottleBackend};
+use super::{DownloadThrottleBackend, Subject, Target, UploadThrottleBackend};
 use crate::{
     backends::{BackendError, Obstacle},
-    process::ProcessId,
     sys::capability::{self, NET_ADMIN},
 };
 
 /// How often limits want looking after.
 pub const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Limits for one process, in IP bytes a second. `None` is no limit, 0 blocks.
+/// Limits for one subject, in IP bytes a second. `None` is no limit, 0 blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// For what it sends.
@@ -31,9 +30,9 @@ impl Limits {
     }
 }
 
-/// A limited process and what became of its traffic.
+/// A limited subject and what became of its traffic.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LimitedProcess {
+pub struct LimitedTarget {
     /// Whom.
     pub target: Target,
     /// The limits in force.
@@ -42,7 +41,7 @@ pub struct LimitedProcess {
     pub upload_stats: ThrottleStats,
     /// What the download limit did.
     pub download_stats: ThrottleStats,
-    /// Whether the process still runs.
+    /// Whether it can still apply to anybody: a process that has ended does not come back.
     pub alive: bool,
 }
 
@@ -50,7 +49,7 @@ pub struct LimitedProcess {
 pub struct ThrottleManager {
     upload: Box<dyn UploadThrottleBackend>,
     download: Option<Box<dyn DownloadThrottleBackend>>,
-    targets: BTreeMap<ProcessId, Target>,
+    targets: BTreeMap<Subject, Target>,
 }
 
 impl ThrottleManager {
@@ -96,22 +95,23 @@ impl ThrottleManager {
         Some(format!("{name} limits TCP alone, no UDP (QUIC, DNS); {remedy}"))
     }
 
-    /// Sets the limits of a process to just these: what is `None` is taken away.
+    /// Sets the limits of a subject to just these: what is `None` is taken away.
     ///
     /// # Errors
     /// When one of them cannot be enforced as asked. Then both directions are as they were before.
     pub fn throttle_process(&mut self, target: &Target, limits: Limits) -> Result<(), BackendError> {
-        let before = self.limits(target.id);
+        let before = self.limits(&target.subject);
         if let Err(error) = self.apply(target, limits) {
-            if let Err(undo) = self.apply(target, before) {
-                log::error!("could not restore the limits of {} ({}): {undo}", target.name, target.id);
+            let old = self.targets.get(&target.subject).unwrap_or(target).clone();
+            if let Err(undo) = self.apply(&old, before) {
+                log::error!("could not restore the limits of {target}: {undo}");
             }
             return Err(error);
         }
         if limits.is_empty() {
-            self.targets.remove(&target.id);
+            self.targets.remove(&target.subject);
         } else {
-            self.targets.insert(target.id, target.clone());
+            self.targets.insert(target.subject.clone(), target.clone());
         }
         Ok(())
     }
@@ -119,11 +119,11 @@ impl ThrottleManager {
     fn apply(&mut self, target: &Target, limits: Limits) -> Result<(), BackendError> {
         match limits.upload {
             Some(limit) => self.upload.throttle_upload(target, limit)?,
-            None => self.upload.remove_upload_throttle(target.id)?,
+            None => self.upload.remove_upload_throttle(&target.subject)?,
         }
         match (&mut self.download, limits.download) {
             (Some(download), Some(limit)) => download.throttle_download(target, limit),
-            (Some(download), None) => download.remove_download_throttle(target.id),
+            (Some(download), None) => download.remove_download_throttle(&target.subject),
             (None, None) => Ok(()),
             (None, Some(_)) => Err(BackendError::Unavailable {
                 backend: "none",
@@ -136,46 +136,46 @@ impl ThrottleManager {
         }
     }
 
-    /// Takes all limits of a process away. None is no error.
+    /// Takes all limits of a subject away. None is no error.
     ///
     /// # Errors
     /// When the host refuses.
-    pub fn remove_throttle(&mut self, process: ProcessId) -> Result<(), BackendError> {
-        let upload = self.upload.remove_upload_throttle(process);
+    pub fn remove_throttle(&mut self, subject: &Subject) -> Result<(), BackendError> {
+        let upload = self.upload.remove_upload_throttle(subject);
         let download = match &mut self.download {
-            Some(download) => download.remove_download_throttle(process),
+            Some(download) => download.remove_download_throttle(subject),
             None => Ok(()),
         };
-        self.targets.remove(&process);
+        self.targets.remove(subject);
         upload.and(download)
     }
 
-    /// The limits of a process.
+    /// The limits of a subject.
     #[must_use]
-    pub fn limits(&self, process: ProcessId) -> Limits {
+    pub fn limits(&self, subject: &Subject) -> Limits {
         Limits {
-            upload: self.upload.get_upload_throttle(process),
-            download: self.download.as_ref().and_then(|download| download.get_download_throttle(process)),
+            upload: self.upload.get_upload_throttle(subject),
+            download: self.download.as_ref().and_then(|download| download.get_download_throttle(subject)),
         }
     }
 
-    /// Every limited process, and what became of its traffic.
+    /// Every limited subject, and what became of its traffic.
     ///
     /// # Errors
     /// When the host refuses to tell.
-    pub fn limited(&self) -> Result<Vec<LimitedProcess>, BackendError> {
+    pub fn limited(&self) -> Result<Vec<LimitedTarget>, BackendError> {
         self.targets
             .values()
             .map(|target| {
-                Ok(LimitedProcess {
+                Ok(LimitedTarget {
                     target: target.clone(),
-                    limits: self.limits(target.id),
-                    upload_stats: self.upload.upload_stats(target.id)?,
+                    limits: self.limits(&target.subject),
+                    upload_stats: self.upload.upload_stats(&target.subject)?,
                     download_stats: match &self.download {
-                        Some(download) => download.download_stats(target.id)?,
+                        Some(download) => download.download_stats(&target.subject)?,
                         None => ThrottleStats::default(),
                     },
-                    alive: target.id.is_alive(),
+                    alive: target.subject.is_alive(),
                 })
             })
             .collect()

@@ -14,40 +14,21 @@ pub mod flow;
 pub mod manager;
 #[cfg(feature = "throttle-nftables")]
 pub mod nftables;
+pub mod processes;
 #[cfg(feature = "throttle-sockopt")]
 pub mod sockopt;
 #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
 pub mod tagger;
+mod target;
 #[cfg(feature = "throttle-tc-htb")]
 pub mod tc_htb;
 
 pub use manager::ThrottleManager;
+pub use target::{Subject, Target, TrafficType};
 
 use chadthrottle_common::ThrottleStats;
 
 use super::{Availability, BackendCapabilities, BackendError, BackendOptions, BackendPriority};
-use crate::process::ProcessId;
-
-/// Which processes one limit covers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// The process with all its threads.
-    Process,
-    /// The process and every process that it starts from now on, together.
-    Descendants,
-}
-
-/// Whom to limit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// The process.
-    pub id: ProcessId,
-    /// Its command name, for messages.
-    pub name: String,
-    /// How far the limit goes.
-    pub scope: Scope,
-}
-
 /// Holds what processes send to a limit.
 pub trait UploadThrottleBackend: Send {
     /// Name on the command line.
@@ -82,14 +63,14 @@ pub trait UploadThrottleBackend: Send {
     ///
     /// # Errors
     /// When the host refuses.
-    fn remove_upload_throttle(&mut self, process: ProcessId) -> Result<(), BackendError>;
+    fn remove_upload_throttle(&mut self, subject: &Subject) -> Result<(), BackendError>;
     /// The limit in force, in IP bytes a second.
-    fn get_upload_throttle(&self, process: ProcessId) -> Option<u64>;
+    fn get_upload_throttle(&self, subject: &Subject) -> Option<u64>;
     /// What the limit did so far, counted where it is enforced.
     ///
     /// # Errors
     /// When the host refuses.
-    fn upload_stats(&self, process: ProcessId) -> Result<ThrottleStats, BackendError>;
+    fn upload_stats(&self, subject: &Subject) -> Result<ThrottleStats, BackendError>;
     /// Looks after limits in force, such as forgetting processes that have ended; called every
     /// [`manager::MAINTENANCE_INTERVAL`].
     ///
@@ -139,14 +120,14 @@ pub trait DownloadThrottleBackend: Send {
     ///
     /// # Errors
     /// When the host refuses.
-    fn remove_download_throttle(&mut self, process: ProcessId) -> Result<(), BackendError>;
+    fn remove_download_throttle(&mut self, subject: &Subject) -> Result<(), BackendError>;
     /// The limit in force, in IP bytes a second.
-    fn get_download_throttle(&self, process: ProcessId) -> Option<u64>;
+    fn get_download_throttle(&self, subject: &Subject) -> Option<u64>;
     /// What the limit did so far, counted where it is enforced.
     ///
     /// # Errors
     /// When the host refuses.
-    fn download_stats(&self, process: ProcessId) -> Result<ThrottleStats, BackendError>;
+    fn download_stats(&self, subject: &Subject) -> Result<ThrottleStats, BackendError>;
     /// Looks after limits in force, such as forgetting processes that have ended; called every
     /// [`manager::MAINTENANCE_INTERVAL`].
     ///

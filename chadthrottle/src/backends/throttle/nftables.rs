@@ -13,16 +13,14 @@ use chadthrottle_common::ThrottleStats;
 use nix::errno::Errno;
 
 use super::{
-    Target, UploadThrottleBackend,
+    Subject, Target, UploadThrottleBackend,
     flow::{self, Direction, SharedFlow},
-    tagger::{SocketTagger, Tag, TagError, Tagger},
+    tagger::{SocketTagger, Tag, Tagger, can_be_held, untaggable},
 };
 use crate::{
     backends::{Availability, BackendCapabilities, BackendError, BackendOptions, BackendPriority, Obstacle},
-    process::{ProcessError, ProcessId},
     sys::{
         capability::{self, NET_ADMIN, SYS_PTRACE},
-        namespace,
         netlink::Refusal,
         nft::{Chain, Expression, NewRule, Rule, Table, Verdict},
     },
@@ -62,7 +60,7 @@ pub struct NftablesUpload {
     tagger: SocketTagger,
     /// As long as there are limits.
     table: Option<Table>,
-    targets: BTreeMap<ProcessId, Limited>,
+    targets: BTreeMap<Subject, Limited>,
     next: u32,
 }
 
@@ -89,12 +87,12 @@ impl NftablesUpload {
     }
 
     fn set(&mut self, target: &Target, limit: u64) -> Result<(), BackendError> {
-        let known = self.targets.get(&target.id).cloned();
+        let known = self.targets.get(&target.subject).cloned();
         let limited = Limited {
             limit,
             ..known.clone().unwrap_or_else(|| {
                 let priority = self.free_priority();
-                let comment = format!("{:x}: {} ({})", priority, target.name, target.id);
+                let comment = format!("{priority:x}: {target}");
                 Limited { priority, limit, comment }
             })
         };
@@ -111,24 +109,20 @@ impl NftablesUpload {
             table.set_rule(rule, handle).map_err(refused)?;
         }
         let priority = limited.priority;
-        self.targets.insert(target.id, limited);
+        self.targets.insert(target.subject.clone(), limited);
         if known.is_some() {
             return Ok(());
         }
         let tagged = self.tagger.tag(target, Tag { priority: Some(priority), mark: None });
         if tagged.is_err() {
-            self.remove(target.id)?;
+            self.remove(&target.subject)?;
         }
-        tagged.map_err(|error| match error {
-            TagError::Ended => ProcessError::Absent(target.id.pid).into(),
-            TagError::Denied(reason) => BackendError::Denied { backend: NAME, process: target.id, reason },
-            TagError::Kernel(error) => kernel("take hold of sockets", error),
-        })
+        tagged.map_err(|error| untaggable(NAME, &target.subject, error))
     }
 
-    fn remove(&mut self, process: ProcessId) -> Result<(), BackendError> {
-        let Some(limited) = self.targets.remove(&process) else { return Ok(()) };
-        self.tagger.untag(process);
+    fn remove(&mut self, subject: &Subject) -> Result<(), BackendError> {
+        let Some(limited) = self.targets.remove(subject) else { return Ok(()) };
+        self.tagger.untag(subject);
         if self.targets.is_empty() {
             // With all that is in it.
             self.table = None;
@@ -221,21 +215,10 @@ impl UploadThrottleBackend for NftablesUpload {
     }
 
     fn throttle_upload(&mut self, target: &Target, limit: u64) -> Result<(), BackendError> {
-        let process = target.id;
-        if !process.is_alive() {
-            return Err(ProcessError::Absent(process.pid).into());
-        }
-        let is_here =
-            namespace::shares_network(process.pid).map_err(|_| ProcessError::Absent(process.pid))?;
-        if !is_here {
-            let reason =
-                "it is in another network namespace, which has tables of its own; run chadthrottle there \
-                          (`nsenter --net=/proc/PID/ns/net`), or use ebpf_cgroup"
-                    .to_owned();
-            return Err(BackendError::Unenforceable { backend: NAME, process, reason });
-        }
+        let subject = &target.subject;
+        can_be_held(NAME, target)?;
         // Pacing is the lower one at any moment: TCP that is dropped waits for long.
-        let before = self.get_upload_throttle(process);
+        let before = self.get_upload_throttle(subject);
         let is_lower = before.is_none_or(|before| limit <= before);
         if is_lower {
             self.slow_down(target, limit);
@@ -243,7 +226,7 @@ impl UploadThrottleBackend for NftablesUpload {
         if let Err(error) = self.set(target, limit) {
             match before {
                 Some(before) => self.slow_down(target, before),
-                None => self.flow.release(process, Direction::Upload),
+                None => self.flow.release(subject, Direction::Upload),
             }
             if self.targets.is_empty() {
                 self.table = None;
@@ -256,18 +239,18 @@ impl UploadThrottleBackend for NftablesUpload {
         Ok(())
     }
 
-    fn remove_upload_throttle(&mut self, process: ProcessId) -> Result<(), BackendError> {
-        let removed = self.remove(process);
-        self.flow.release(process, Direction::Upload);
+    fn remove_upload_throttle(&mut self, subject: &Subject) -> Result<(), BackendError> {
+        let removed = self.remove(subject);
+        self.flow.release(subject, Direction::Upload);
         removed
     }
 
-    fn get_upload_throttle(&self, process: ProcessId) -> Option<u64> {
-        self.targets.get(&process).map(|limited| limited.limit)
+    fn get_upload_throttle(&self, subject: &Subject) -> Option<u64> {
+        self.targets.get(subject).map(|limited| limited.limit)
     }
 
-    fn upload_stats(&self, process: ProcessId) -> Result<ThrottleStats, BackendError> {
-        let (Some(limited), Some(table)) = (self.targets.get(&process), &self.table) else {
+    fn upload_stats(&self, subject: &Subject) -> Result<ThrottleStats, BackendError> {
+        let (Some(limited), Some(table)) = (self.targets.get(subject), &self.table) else {
             return Ok(ThrottleStats::default());
         };
         let rules = table.rules(LIMITS.name).map_err(|error| kernel("list the rules", error))?;
@@ -280,10 +263,10 @@ impl UploadThrottleBackend for NftablesUpload {
     }
 
     fn cleanup(&mut self) -> Result<(), BackendError> {
-        let all: Vec<ProcessId> = self.targets.keys().copied().collect();
+        let all: Vec<Subject> = self.targets.keys().cloned().collect();
         let mut removed = Ok(());
-        for process in all {
-            removed = removed.and(self.remove(process));
+        for subject in all {
+            removed = removed.and(self.remove(&subject));
         }
         self.flow.release_all(Direction::Upload);
         removed

@@ -7,12 +7,12 @@
 use chadthrottle_common::ThrottleStats;
 
 use super::{
-    DownloadThrottleBackend, Target, UploadThrottleBackend,
-    flow::{Achievable, Direction, FlowError, SharedFlow, too_low},
+    DownloadThrottleBackend, Subject, Target, UploadThrottleBackend,
+    flow::{Achievable, Counted, Direction, FlowError, SharedFlow, too_low},
 };
 use crate::{
     backends::{Availability, BackendCapabilities, BackendError, BackendOptions, BackendPriority, Obstacle},
-    process::{ProcessError, ProcessId},
+    process::ProcessError,
     sys::pidfd::PidFd,
 };
 
@@ -34,38 +34,42 @@ pub const CAPABILITIES: BackendCapabilities = BackendCapabilities {
 /// One direction of it.
 struct Limiter {
     flow: SharedFlow,
-    include_loopback: bool,
+    options: BackendOptions,
     direction: Direction,
 }
 
 impl Limiter {
     fn new(options: &BackendOptions, flow: &SharedFlow, direction: Direction) -> Self {
-        Self { flow: flow.clone(), include_loopback: options.include_loopback, direction }
+        Self { flow: flow.clone(), options: options.clone(), direction }
     }
 
     fn set(&self, target: &Target, limit: u64) -> Result<(), BackendError> {
-        let process = target.id;
+        let subject = &target.subject;
         if limit == 0 {
             let reason =
                 "flow control slows connections down and cannot block them; a backend that drops packets \
                           can (sudo)"
                     .to_owned();
-            return Err(BackendError::Unenforceable { backend: NAME, process, reason });
+            return Err(unenforceable(subject, reason));
         }
-        let before = self.flow.limit(process, self.direction);
-        let loopback = self.include_loopback;
-        match self.flow.hold(target, self.direction, limit, loopback) {
+        let before = self.flow.limit(subject, self.direction);
+        let counted = Counted::new(&self.options, target.traffic);
+        match self.flow.hold(target, self.direction, limit, &counted) {
             Ok(Achievable::Yes) => Ok(()),
             Ok(Achievable::AtLeast(floor)) => {
                 // Back to what it was. If that fails the process has ended.
-                let restored = before.map(|before| self.flow.hold(target, self.direction, before, loopback));
+                let restored = before.map(|before| self.flow.hold(target, self.direction, before, &counted));
                 if !matches!(restored, Some(Ok(_))) {
-                    self.flow.release(process, self.direction);
+                    self.flow.release(subject, self.direction);
                 }
-                Err(BackendError::Unenforceable { backend: NAME, process, reason: too_low(floor) })
+                Err(unenforceable(subject, too_low(floor)))
             }
-            Err(FlowError::Ended) => Err(ProcessError::Absent(process.pid).into()),
-            Err(FlowError::Denied(reason)) => Err(BackendError::Denied { backend: NAME, process, reason }),
+            Err(FlowError::Ended) => {
+                Err(ProcessError::Absent(subject.process().map_or(0, |process| process.pid)).into())
+            }
+            Err(FlowError::Denied(reason)) => {
+                Err(BackendError::Denied { backend: NAME, subject: subject.clone(), reason })
+            }
             Err(FlowError::Kernel(error)) => {
                 let step = "start its thread".to_owned();
                 Err(BackendError::Kernel { backend: NAME, step, cause: error.into() })
@@ -73,10 +77,14 @@ impl Limiter {
         }
     }
 
-    fn stats(&self, process: ProcessId) -> ThrottleStats {
-        let passed = self.flow.passed(process, self.direction);
+    fn stats(&self, subject: &Subject) -> ThrottleStats {
+        let passed = self.flow.passed(subject, self.direction);
         ThrottleStats { bytes_total: passed.bytes, ..ThrottleStats::default() }
     }
+}
+
+fn unenforceable(subject: &Subject, reason: String) -> BackendError {
+    BackendError::Unenforceable { backend: NAME, subject: subject.clone(), reason }
 }
 
 impl Drop for Limiter {
@@ -142,17 +150,17 @@ impl UploadThrottleBackend for SockoptUpload {
         self.0.set(target, limit)
     }
 
-    fn remove_upload_throttle(&mut self, process: ProcessId) -> Result<(), BackendError> {
-        self.0.flow.release(process, Direction::Upload);
+    fn remove_upload_throttle(&mut self, subject: &Subject) -> Result<(), BackendError> {
+        self.0.flow.release(subject, Direction::Upload);
         Ok(())
     }
 
-    fn get_upload_throttle(&self, process: ProcessId) -> Option<u64> {
-        self.0.flow.limit(process, Direction::Upload)
+    fn get_upload_throttle(&self, subject: &Subject) -> Option<u64> {
+        self.0.flow.limit(subject, Direction::Upload)
     }
 
-    fn upload_stats(&self, process: ProcessId) -> Result<ThrottleStats, BackendError> {
-        Ok(self.0.stats(process))
+    fn upload_stats(&self, subject: &Subject) -> Result<ThrottleStats, BackendError> {
+        Ok(self.0.stats(subject))
     }
 
     fn cleanup(&mut self) -> Result<(), BackendError> {
@@ -197,17 +205,17 @@ impl DownloadThrottleBackend for SockoptDownload {
         self.0.set(target, limit)
     }
 
-    fn remove_download_throttle(&mut self, process: ProcessId) -> Result<(), BackendError> {
-        self.0.flow.release(process, Direction::Download);
+    fn remove_download_throttle(&mut self, subject: &Subject) -> Result<(), BackendError> {
+        self.0.flow.release(subject, Direction::Download);
         Ok(())
     }
 
-    fn get_download_throttle(&self, process: ProcessId) -> Option<u64> {
-        self.0.flow.limit(process, Direction::Download)
+    fn get_download_throttle(&self, subject: &Subject) -> Option<u64> {
+        self.0.flow.limit(subject, Direction::Download)
     }
 
-    fn download_stats(&self, process: ProcessId) -> Result<ThrottleStats, BackendError> {
-        Ok(self.0.stats(process))
+    fn download_stats(&self, subject: &Subject) -> Result<ThrottleStats, BackendError> {
+        Ok(self.0.stats(subject))
     }
 
     fn cleanup(&mut self) -> Result<(), BackendError> {

@@ -10,7 +10,7 @@ use testbed::{
     iperf3::{Iperf3, Iperf3Server},
 };
 
-use super::{NamedPath, recording::Recording, udp::Datagrams};
+use super::{NamedPath, promise::Promise, recording::Recording, udp::Datagrams};
 
 const PORT: u16 = 5201;
 /// Of an open connection before the limit comes, and after it has gone, in seconds.
@@ -67,6 +67,21 @@ pub(super) struct Outcome {
     pub(super) free: Option<f64>,
     /// What the program took of one CPU, in percent.
     pub(super) cpu: f64,
+    /// Downloads that were open before: what there is once nothing that was promised is left.
+    pub(super) after: Option<After>,
+}
+
+/// The same figures from the moment on when all that had been promised to senders when the limit came was used up.
+#[derive(Debug)]
+pub(super) struct After {
+    /// Megabytes.
+    pub(super) promised: f64,
+    /// Milliseconds from the limit to that moment.
+    pub(super) used_up: f64,
+    pub(super) achieved: f64,
+    pub(super) worst_second: f64,
+    pub(super) takes_hold: f64,
+    pub(super) fairness: Option<f64>,
 }
 
 /// Moments of a run, in seconds of the recording: when the limit came, and when it went.
@@ -75,6 +90,7 @@ struct Moments {
     began: f64,
     limited: f64,
     freed: f64,
+    promise: Option<Promise>,
 }
 
 impl Cell<'_> {
@@ -177,7 +193,7 @@ impl Cell<'_> {
         let began = recording.now();
         thread::sleep(Duration::from_secs_f64(f64::from(self.seconds) - 0.3));
         let cpu = cpu_seconds(run.pid())?;
-        let moments = Moments { began, limited: began, freed: recording.now() };
+        let moments = Moments { began, limited: began, freed: recording.now(), promise: None };
         let status = run.wait_timeout(self.patience())?;
         let report = parse(&run.stdout()).with_context(|| format!("{status}: {}", run.stderr()))?;
         Ok(self.outcome(recording, moments, &report, cpu))
@@ -201,14 +217,19 @@ impl Cell<'_> {
         let mut limiter = Process::spawn(&mut command)?;
         limiter.wait_for_line(|line| line.contains("is held to"), self.patience())?;
         let came = recording.now();
-        thread::sleep(Duration::from_secs(self.seconds.into()));
+        let end = came + f64::from(self.seconds);
+        // Windows are told to the sender half a round trip after they were set.
+        let late = self.path.round_trip / 2 + Duration::from_millis(5);
+        let promise =
+            if self.is_upload { None } else { Promise::watch(bed.server(), recording, late, end - 1.5) };
+        thread::sleep(Duration::from_secs_f64((end - recording.now()).max(0.0)));
         let cpu = cpu_seconds(limiter.pid())?;
         // Before it is, lest the first bytes after it count.
         let freed = recording.now() - 0.05;
         limiter.signal(Signal::SIGTERM)?;
         iperf3.wait_timeout(self.patience())?;
         let report = parse(&iperf3.stdout())?;
-        Ok(self.outcome(recording, Moments { began, limited: came, freed }, &report, cpu))
+        Ok(self.outcome(recording, Moments { began, limited: came, freed, promise }, &report, cpu))
     }
 
     /// Datagrams instead of connections, in either order.
@@ -238,7 +259,9 @@ impl Cell<'_> {
         };
         thread::sleep(Duration::from_secs_f64(f64::from(self.seconds) - if is_open { 0.0 } else { 0.5 }));
         let cpu = cpu_seconds(limiter.pid())?;
-        let moments = Moments { began: moments.0, limited: moments.1, freed: recording.now() - 0.05 };
+        let (began, came) = moments;
+        let freed = recording.now() - 0.05;
+        let moments = Moments { began, limited: came, freed, promise: None };
         if is_open {
             limiter.signal(Signal::SIGTERM)?;
             thread::sleep(Duration::from_secs(1));
@@ -253,21 +276,27 @@ impl Cell<'_> {
 
     fn outcome(&self, recording: &Recording, moments: Moments, report: &Value, cpu: f64) -> Outcome {
         let limit = f64::from(self.limit);
-        let Moments { began, limited, freed } = moments;
-        let most = |windows: Vec<(f64, f64)>| windows.into_iter().map(|(_, rate)| rate).fold(0.0, f64::max);
+        let Moments { began, limited, freed, promise } = moments;
+        let worst_second = |from: f64| most(recording.windows(from, freed, 1.0)) / limit;
         let least = |windows: Vec<(f64, f64)>| {
             windows.into_iter().map(|(_, rate)| rate).fold(f64::INFINITY, f64::min)
         };
         let is_open = self.order == Order::ConnectionFirst;
         let short = SHORT.max(2.0 * self.path.round_trip.as_secs_f64());
         let settled = limited + self.path.round_trip.as_secs_f64() + 0.2;
+        let takes_hold = |from: f64| {
+            let windows = recording.windows(from, freed, short);
+            let early = windows.iter().take_while(|(start, _)| start - from < 3.0);
+            let over = early.filter(|(_, rate)| *rate > 1.5 * limit).last();
+            over.map_or(0.0, |(start, _)| (start + short - from) * 1e3)
+        };
         let sender = Side::new(report, self.is_upload);
         let receiver = Side::new(report, !self.is_upload);
         let (from, to) = (limited - began + 0.5, freed - began);
         let base = self.path.round_trip.as_secs_f64() * 1e3;
         Outcome {
             achieved: recording.rate(limited + 1.0, freed) / limit,
-            worst_second: most(recording.windows(limited + 0.5, freed, 1.0)) / limit,
+            worst_second: worst_second(limited + 0.5),
             undershoot: least(recording.windows(settled, limited + 2.0, 0.5)) / limit,
             retransmits: sender.retransmits(from, to).map(|count| {
                 // Of what was sent meanwhile, in full segments.
@@ -275,12 +304,7 @@ impl Cell<'_> {
                     / (recording.rate(limited + 0.5, freed) * (freed - limited - 0.5) / 1500.0).max(1.0)
             }),
             added_round_trip: sender.round_trip(from, to).map(|milliseconds| milliseconds - base),
-            takes_hold: is_open.then(|| {
-                let windows = recording.windows(limited, freed, short);
-                let early = windows.iter().take_while(|(start, _)| start - limited < 3.0);
-                let over = early.filter(|(_, rate)| *rate > 1.5 * limit).last();
-                over.map_or(0.0, |(start, _)| (start + short - limited) * 1e3)
-            }),
+            takes_hold: is_open.then(|| takes_hold(limited)),
             lets_go: is_open.then(|| {
                 let windows = recording.windows(freed, recording.now(), short);
                 let first = windows.iter().find(|(_, rate)| *rate > 2.0 * limit);
@@ -289,8 +313,22 @@ impl Cell<'_> {
             fairness: (self.flows > 1).then(|| receiver.fairness(from, to)).flatten(),
             free: is_open.then(|| recording.rate(limited - 1.0, limited - 0.1) / 1e6),
             cpu: 100.0 * cpu / (freed - limited),
+            after: promise.map(|Promise { bytes, used_up }| After {
+                promised: bytes / 1e6,
+                used_up: (used_up - limited) * 1e3,
+                achieved: recording.rate(used_up.max(limited + 1.0), freed) / limit,
+                worst_second: worst_second(used_up.max(limited + 0.5)),
+                takes_hold: takes_hold(used_up),
+                fairness: (self.flows > 1)
+                    .then(|| receiver.fairness(used_up.max(limited + 0.5) - began, to))
+                    .flatten(),
+            }),
         }
     }
+}
+
+fn most(windows: Vec<(f64, f64)>) -> f64 {
+    windows.into_iter().map(|(_, rate)| rate).fold(0.0, f64::max)
 }
 
 /// What iperf3 says of its connections at one end.

@@ -1,6 +1,7 @@
 //! What limits do to connections on paths with a round trip.
 
 mod cell;
+mod promise;
 mod recording;
 mod udp;
 
@@ -95,7 +96,7 @@ fn parse_path(typed: &str) -> Result<NamedPath, String> {
 /// A figure of an outcome: its heading, decimals, and how to find it.
 type Figure = (&'static str, usize, fn(&Outcome) -> Option<f64>);
 
-const FIGURES: [Figure; 10] = [
+const FIGURES: [Figure; 16] = [
     ("achieved", 3, |outcome| Some(outcome.achieved)),
     ("worst second", 3, |outcome| Some(outcome.worst_second)),
     ("least half second of the first two", 2, |outcome| Some(outcome.undershoot)),
@@ -106,6 +107,12 @@ const FIGURES: [Figure; 10] = [
     ("fairness", 3, |outcome| outcome.fairness),
     ("free MB/s", 1, |outcome| outcome.free),
     ("CPU %", 2, |outcome| Some(outcome.cpu)),
+    ("promised MB", 2, |outcome| Some(outcome.after.as_ref()?.promised)),
+    ("used up ms", 0, |outcome| Some(outcome.after.as_ref()?.used_up)),
+    ("achieved after", 3, |outcome| Some(outcome.after.as_ref()?.achieved)),
+    ("worst second after", 3, |outcome| Some(outcome.after.as_ref()?.worst_second)),
+    ("takes hold after ms", 0, |outcome| Some(outcome.after.as_ref()?.takes_hold)),
+    ("fairness after", 3, |outcome| outcome.after.as_ref()?.fairness),
 ];
 
 /// Measures every combination and prints a line for each.

@@ -3,15 +3,22 @@
 use std::collections::BTreeMap;
 
 use super::{
+    Behind,
     ledger::Ledger,
-    share::{Appetite, Wish, divide},
-    smooth::{real, whole},
+    share::{Appetite, Done, Wish, divide},
+    smooth::{Smooth, real, whole},
     window::Window,
 };
 use crate::sys::tcp_socket::UNPACED;
 
 /// Sockets are paced in bursts of two segments (`net.ipv4.tcp_min_tso_segs`): this many IP bytes at once.
 const BURST: f64 = 3000.0;
+/// Bursts that are further apart than this, in seconds, are kept from coming together; the first wait is at least this
+/// part of the others.
+const LONG_LUMP: f64 = 0.05;
+const LEAST_WAIT: f64 = 0.25;
+/// How long what passes beside connections is remembered, in seconds.
+const OTHERS: f64 = 0.3;
 /// What is left at least for those that can be held, of the whole.
 const LEAST_PART: f64 = 0.1;
 /// The golden ratio, for values that are spread evenly however few are taken.
@@ -28,9 +35,16 @@ pub(super) struct Seen {
     pub(super) bytes: u64,
     /// What the kernel measures as its round trip, in seconds.
     pub(super) round_trip: f64,
+    /// The least of those that it measures: without the queue that the traffic itself has filled.
+    pub(super) least_trip: f64,
     /// The receive window that was in force, in bytes, and the unit in which the peer is told it.
     pub(super) window: u32,
+    /// What the sender was promised beyond that window before it was set and has not used up, in bytes, where the kernel
+    /// tells.
+    pub(super) ahead: Option<u32>,
     pub(super) unit: u32,
+    /// Whether the program has given it more than it has sent.
+    pub(super) is_waiting: bool,
     /// Payload in a full segment, and IP bytes in it.
     pub(super) segment: (f64, f64),
 }
@@ -42,6 +56,8 @@ pub(super) struct Control<A> {
     sockets: BTreeMap<u64, Controlled<A>>,
     /// How many sockets there have been.
     count: u32,
+    /// What passes beside them, in bytes a second.
+    others: Smooth,
 }
 
 /// One socket.
@@ -74,7 +90,12 @@ pub(super) trait Actuator {
 impl<A: Actuator> Control<A> {
     /// A limit in IP bytes a second.
     pub(super) fn new(limit: u64) -> Self {
-        Self { ledger: Ledger::new(real(limit.max(1))), sockets: BTreeMap::new(), count: 0 }
+        Self {
+            ledger: Ledger::new(real(limit.max(1))),
+            sockets: BTreeMap::new(),
+            count: 0,
+            others: Smooth::default(),
+        }
     }
 
     /// Never aims above the limit, not even to make up for what was missed.
@@ -119,31 +140,46 @@ impl<A: Actuator> Control<A> {
         self.sockets.remove(&socket);
     }
 
-    /// Takes in what sockets did, `dt` seconds after the last time, and divides anew. Sockets that were not looked at
-    /// stay as they were.
-    pub(super) fn tick(&mut self, dt: f64, seen: &[Seen]) {
-        let mut bytes = 0;
+    /// Takes in what sockets did, `dt` seconds after the last time, and what was seen `behind`, and divides anew. Sockets
+    /// that were not looked at stay as they were.
+    pub(super) fn tick(&mut self, dt: f64, seen: &[Seen], behind: Behind) {
+        self.others.add(real(behind.datagrams) / dt, dt, OTHERS);
+        // What was dropped has to come again: to the limit it is as good as passed.
+        let arrived: u64 = seen.iter().map(|seen| seen.bytes).sum();
+        let bytes = arrived + behind.datagrams + behind.dropped;
+        // And windows have let it come, whose it was is not known: they are not as small as it seems.
+        let came = 1.0 + real(behind.dropped) / real(arrived.max(1));
         for seen in seen {
-            bytes += seen.bytes;
+            let seen = &Seen { bytes: whole(real(seen.bytes) * came), ..*seen };
             let Some(socket) = self.sockets.get_mut(&seen.socket) else { continue };
             // One that is idle tells nothing about its window.
             if socket.appetite.has_begun() && socket.wish != Wish::Nothing {
                 socket.actuator.add(seen, socket.cap);
             }
             socket.round_trip = seen.round_trip;
-            let (cap, lump) = (socket.cap, A::lump(socket.cap));
-            socket.wish = socket.appetite.add(real(seen.bytes), seen.dt, cap, seen.round_trip, lump);
+            // What it does shows what it was given some time ago.
+            let cap = socket.cap;
+            let lump = A::lump(socket.appetite.could(cap));
+            let done = Done { bytes: real(seen.bytes), dt: seen.dt, is_waiting: seen.is_waiting };
+            socket.wish = socket.appetite.add(done, cap, seen.round_trip, lump);
         }
         let is_wanted = self.sockets.values().any(|socket| socket.wish == Wish::More);
-        self.ledger.add(real(bytes), dt, is_wanted);
+        self.ledger.add(real(bytes), dt, is_wanted, self.round_trip());
         self.divide();
+    }
+
+    /// The longest of those that move something, in seconds.
+    fn round_trip(&self) -> f64 {
+        let active = self.sockets.values().filter(|socket| !matches!(socket.wish, Wish::Nothing | Wish::New));
+        active.map(|socket| socket.round_trip).fold(0.0, f64::max)
     }
 
     fn divide(&mut self) {
         let wishes: Vec<Wish> = self.sockets.values().map(|socket| socket.wish).collect();
-        let active = self.sockets.values().filter(|socket| !matches!(socket.wish, Wish::Nothing | Wish::New));
-        let round_trip = active.map(|socket| socket.round_trip).fold(0.0, f64::max);
-        let rate = self.ledger.rate(round_trip);
+        let limit = self.ledger.limit();
+        let rate = self.ledger.rate(self.round_trip());
+        // What is beside them takes its part first: nobody can ask that to go slower.
+        let rate = (rate - self.others.get().min(limit)).max(limit * LEAST_PART);
         let mut caps = divide(rate, &wishes);
         // Whoever cannot be held to its part takes more, at the cost of the others.
         let floors = self.sockets.values().map(|socket| socket.actuator.floor());
@@ -197,19 +233,38 @@ pub(super) struct Pace {
     /// Of the IP bytes, those that are paced.
     payload: f64,
     value: u64,
+    /// Since it began, in seconds, and what it was given last.
+    age: f64,
+    cap: f64,
+    /// 0 to 1, each socket's own.
+    phase: f64,
+}
+
+impl Pace {
+    /// Connections that begin together would send their bursts together for ever, a target with many of them six
+    /// bursts in one second and five in the next. So each waits for another part of the time after its first one: the
+    /// kernel reckons the wait when a burst leaves.
+    fn stagger(&self) -> f64 {
+        let lump = Self::lump(self.cap);
+        let part = self.phase.max(LEAST_WAIT);
+        if lump < LONG_LUMP || self.age >= part * lump { 1.0 } else { part }
+    }
 }
 
 impl Actuator for Pace {
-    fn new(seen: &Seen, _: f64) -> Self {
-        Self { payload: seen.segment.0 / seen.segment.1, value: UNPACED }
+    fn new(seen: &Seen, number: f64) -> Self {
+        let payload = seen.segment.0 / seen.segment.1;
+        Self { payload, value: UNPACED, age: 0.0, cap: 0.0, phase: number }
     }
 
     fn add(&mut self, seen: &Seen, _: f64) {
         self.payload = seen.segment.0 / seen.segment.1;
+        self.age += seen.dt;
     }
 
     fn set(&mut self, cap: f64) {
-        self.value = whole(cap * self.payload).max(1);
+        self.cap = cap;
+        self.value = whole(cap * self.payload / self.stagger()).max(1);
     }
 
     fn lump(cap: f64) -> f64 {
@@ -233,15 +288,22 @@ pub(super) struct Open {
     value: u32,
 }
 
+/// Windows count payload: seconds in which one comes, in IP bytes.
+fn payload_trip(seen: &Seen, trip: f64) -> f64 {
+    trip * seen.segment.0 / seen.segment.1
+}
+
 impl Actuator for Open {
     fn new(seen: &Seen, number: f64) -> Self {
-        let window = Window::new(seen.round_trip * seen.segment.0 / seen.segment.1, number);
+        let window = Window::new(payload_trip(seen, seen.least_trip), number);
         Self { window, unit: seen.unit, value: u32::MAX }
     }
 
     fn add(&mut self, seen: &Seen, cap: f64) {
         self.unit = seen.unit;
-        self.window.add(real(seen.bytes), seen.dt, f64::from(seen.window), cap, seen.round_trip);
+        let trips = [seen.round_trip, seen.least_trip].map(|trip| payload_trip(seen, trip));
+        let ahead = seen.ahead.map(f64::from);
+        self.window.add(real(seen.bytes), seen.dt, f64::from(seen.window), cap, trips, ahead);
     }
 
     fn set(&mut self, cap: f64) {

@@ -1,7 +1,8 @@
 //! The thread that holds all limits, and the handle that others have of it.
 
 use std::{
-    collections::BTreeMap,
+    cmp::Reverse,
+    collections::{BTreeMap, HashSet},
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -9,52 +10,61 @@ use std::{
     time::Instant,
 };
 
-use super::{Achievable, Direction, FlowError, Passed, guard::Guard, members::why_denied, target::Limited};
+use super::{
+    Achievable, AskBehind, Counted, Direction, FlowError, Passed,
+    guard::Guard,
+    members::why_denied,
+    target::{Limited, Place},
+};
 use crate::{
-    backends::throttle::{Scope, Target},
-    process::ProcessId,
-    sys::proc_children::adopt_orphans,
+    backends::throttle::{Subject, Target},
+    sys::{
+        capability::{SYS_PTRACE, first_missing},
+        cpu_time::prefer_this_thread,
+        proc_children::{adopt_orphans, ptrace_scope},
+    },
 };
 
 /// More targets than this take more of the CPU together, instead of being looked at ever more rarely.
 const MOST_SHARING: u32 = 10_000;
 
 /// Flow control, shared by whichever backends use it. Its thread runs while there are limits.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SharedFlow(Arc<Engine>);
 
 impl Default for SharedFlow {
-    /// Flow control that stands alone: options outlive a SIGKILL.
+    /// Flow control that stands alone. Options are put back after a SIGKILL where a second process of ours may take hold
+    /// of the same sockets.
     fn default() -> Self {
-        Self::new(false)
+        Self::new(Place::Alone, Arc::new(|_, _| None))
     }
 }
 
-#[derive(Debug)]
 struct Engine {
-    is_guarded: bool,
+    place: Place,
+    behind: AskBehind,
     state: Mutex<State>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    targets: BTreeMap<ProcessId, Limited>,
+    targets: BTreeMap<Subject, Limited>,
     runs: bool,
     guard: Option<Arc<Guard>>,
 }
 
 impl SharedFlow {
-    /// Flow control in front of something that drops or queues. Options are put back after a SIGKILL as well, and where
-    /// a limit turns out to be out of reach it is left to what is behind.
+    /// Flow control in front of something that drops or queues, and that knows what else passes, and what it drops. Options are put
+    /// back after a SIGKILL as well, and where a limit turns out to be out of reach, that is no news.
     #[must_use]
-    pub fn guarded() -> Self {
-        Self::new(true)
+    pub fn in_front(behind: AskBehind) -> Self {
+        Self::new(Place::InFront, behind)
     }
 
-    fn new(is_guarded: bool) -> Self {
+    fn new(place: Place, behind: AskBehind) -> Self {
         let (state, changed) = (Mutex::default(), Condvar::default());
-        Self(Arc::new(Engine { is_guarded, state, changed }))
+        Self(Arc::new(Engine { place, behind, state, changed }))
     }
 
     /// Sets or changes a limit, in IP bytes a second. When this returns it is in force for all sockets that are open.
@@ -68,19 +78,33 @@ impl SharedFlow {
         target: &Target,
         direction: Direction,
         limit: u64,
-        include_loopback: bool,
+        counted: &Counted,
     ) -> Result<Achievable, FlowError> {
-        if target.scope == Scope::Descendants {
+        if matches!(target.subject, Subject::Descendants(_)) {
             adopt_orphans()?;
         }
         let mut state = self.0.lock();
-        let achievable = if let Some(limited) = state.targets.get_mut(&target.id) {
+        let achievable = if let Some(limited) = state.targets.get_mut(&target.subject) {
+            limited.count(counted);
             limited.set(direction, limit)
         } else {
-            let guard = if self.0.is_guarded { Some(state.guard()?) } else { None };
+            let place = self.0.place;
+            let guard = match place {
+                Place::InFront => Some(state.guard()?),
+                Place::Alone if may_guard() => {
+                    let failed = |error: &io::Error| log::debug!("sockets are not guarded: {error}");
+                    state.guard().inspect_err(failed).ok()
+                }
+                Place::Alone => None,
+            };
             let limited =
-                Limited::new(target, include_loopback, guard).map_err(|error| refused(target, &error))?;
-            state.targets.entry(target.id).or_insert(limited).set(direction, limit)
+                Limited::new(target, counted, place, guard).map_err(|error| refused(target, &error))?;
+            state.targets.insert(target.subject.clone(), limited);
+            state.share_out();
+            state
+                .targets
+                .get_mut(&target.subject)
+                .map_or(Achievable::Yes, |limited| limited.set(direction, limit))
         };
         if !state.runs {
             let engine = Arc::clone(&self.0);
@@ -92,17 +116,18 @@ impl SharedFlow {
     }
 
     /// Changes a limit, in IP bytes a second, where there is one; in force with the next tick.
-    pub fn adjust(&self, process: ProcessId, direction: Direction, limit: u64) {
-        if let Some(limited) = self.0.lock().targets.get_mut(&process) {
+    #[cfg(feature = "throttle-tc-htb")]
+    pub(in crate::backends::throttle) fn adjust(&self, subject: &Subject, direction: Direction, limit: u64) {
+        if let Some(limited) = self.0.lock().targets.get_mut(subject) {
             limited.adjust(direction, limit);
         }
     }
 
     /// Takes a limit away, and puts the options of all sockets back. No limit is no error.
-    pub fn release(&self, process: ProcessId, direction: Direction) {
+    pub fn release(&self, subject: &Subject, direction: Direction) {
         let mut state = self.0.lock();
-        if state.targets.get_mut(&process).is_some_and(|limited| limited.remove(direction)) {
-            state.targets.remove(&process);
+        if state.targets.get_mut(subject).is_some_and(|limited| limited.remove(direction)) {
+            state.targets.remove(subject);
             self.0.changed.notify_all();
         }
     }
@@ -116,15 +141,26 @@ impl SharedFlow {
 
     /// The limit in force, in IP bytes a second.
     #[must_use]
-    pub fn limit(&self, process: ProcessId, direction: Direction) -> Option<u64> {
-        self.0.lock().targets.get(&process)?.limit(direction)
+    pub fn limit(&self, subject: &Subject, direction: Direction) -> Option<u64> {
+        self.0.lock().targets.get(subject)?.limit(direction)
+    }
+
+    /// Whether there are connections that it holds.
+    #[must_use]
+    pub fn has_connections(&self, subject: &Subject) -> bool {
+        self.0.lock().targets.get(subject).is_some_and(Limited::has_connections)
     }
 
     /// What has passed under a limit.
     #[must_use]
-    pub fn passed(&self, process: ProcessId, direction: Direction) -> Passed {
-        self.0.lock().targets.get(&process).map(|limited| limited.passed(direction)).unwrap_or_default()
+    pub fn passed(&self, subject: &Subject, direction: Direction) -> Passed {
+        self.0.lock().targets.get(subject).map(|limited| limited.passed(direction)).unwrap_or_default()
     }
+}
+
+/// Whether a child of ours may take hold of the sockets that we may. Where yama asks for an ancestor it is none.
+fn may_guard() -> bool {
+    matches!(ptrace_scope(), None | Some(0)) || first_missing(&[SYS_PTRACE]).is_none()
 }
 
 /// Why a target cannot be taken hold of.
@@ -132,11 +168,35 @@ pub(in crate::backends::throttle) fn refused(target: &Target, error: &io::Error)
     match error.raw_os_error() {
         Some(nix::libc::ESRCH) => FlowError::Ended,
         None if error.kind() == io::ErrorKind::NotFound => FlowError::Ended,
-        _ => FlowError::Denied(why_denied(target.id.pid, error)),
+        _ => FlowError::Denied(why_denied(target.subject.process().map_or(0, |id| id.pid), error)),
+    }
+}
+
+/// In which order targets have their choice of processes.
+pub(in crate::backends::throttle) fn rank(subject: &Subject) -> (u8, Reverse<u64>) {
+    match subject {
+        Subject::Process(_) => (0, Reverse(0)),
+        // A process starts later than its ancestors.
+        Subject::Descendants(id) => (1, Reverse(id.start_time)),
+        Subject::Program(_) => (2, Reverse(0)),
+        // A path is longer than that of a cgroup around it.
+        Subject::Cgroup(path) => (3, Reverse(path.len() as u64)),
+        Subject::User(_) => (4, Reverse(0)),
     }
 }
 
 impl State {
+    /// Leaves each process to the most specific of the targets that cover it.
+    fn share_out(&mut self) {
+        let mut order: Vec<_> = self.targets.iter_mut().collect();
+        order.sort_by_key(|(subject, _)| rank(subject));
+        let mut taken = HashSet::new();
+        for (_, limited) in order {
+            limited.leave_out(&taken);
+            taken.extend(limited.processes());
+        }
+    }
+
     /// The guard, which is started with the first limit.
     fn guard(&mut self) -> io::Result<Arc<Guard>> {
         let guard = match self.guard.take().filter(|guard| guard.is_there()) {
@@ -155,10 +215,16 @@ impl Engine {
 
     /// Until no limit is left.
     fn run(&self) {
+        // Where the CPUs are busy with the traffic that is to be limited, what comes late lets through too much. It
+        // takes little of them. Without the privilege it is as any other.
+        if let Err(error) = prefer_this_thread() {
+            log::debug!("flow control has to wait for the CPU as others do: {error}");
+        }
         let mut state = self.lock();
         while !state.targets.is_empty() {
+            state.share_out();
             let count = u32::try_from(state.targets.len()).unwrap_or(u32::MAX).min(MOST_SHARING);
-            let steps = || state.targets.values_mut().map(|limited| limited.step(count)).min();
+            let steps = || state.targets.values_mut().map(|limited| limited.step(count, &*self.behind)).min();
             let next = match catch_unwind(AssertUnwindSafe(steps)) {
                 Ok(next) => next.unwrap_or_else(Instant::now),
                 // The panic has been told. Without a controller no socket may stay as it was last set.
@@ -166,8 +232,13 @@ impl Engine {
             };
             state.targets.retain(|_, limited| !limited.is_free());
             if state.guard.as_ref().is_some_and(|guard| !guard.is_there()) {
-                log::debug!("the guard of sockets has ended; no socket is held without it");
-                break;
+                if self.place == Place::InFront {
+                    log::debug!("the guard of sockets has ended; no socket is held without it");
+                    break;
+                }
+                log::debug!("the guard of sockets has ended");
+                state.guard = None;
+                state.targets.values_mut().for_each(Limited::lose_guard);
             }
             let wait = next.saturating_duration_since(Instant::now());
             state = self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;

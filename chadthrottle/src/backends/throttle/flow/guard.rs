@@ -104,7 +104,10 @@ impl Note {
 
 /// Our end of it.
 #[derive(Debug)]
-pub(super) struct Guard(File);
+pub(super) struct Guard {
+    notes: File,
+    pid: i32,
+}
 
 impl Guard {
     /// Starts it. When this returns it listens.
@@ -129,7 +132,7 @@ impl Guard {
         if ready != READY {
             return Err(io::Error::other("the program does not know how to guard sockets"));
         }
-        Ok(Self(OwnedFd::from(notes).into()))
+        Ok(Self { notes: OwnedFd::from(notes).into(), pid: child.id().cast_signed() })
     }
 
     /// Tells it of a socket. What it is told before an option is set will be put back.
@@ -138,12 +141,17 @@ impl Guard {
     /// When it has ended: then nothing may be set any more.
     pub(super) fn note(&self, note: &Note) -> io::Result<()> {
         // Shorter than PIPE_BUF: a note is written whole or not at all (pipe(7)).
-        (&self.0).write_all(&note.bytes())
+        (&self.notes).write_all(&note.bytes())
+    }
+
+    /// Its process.
+    pub(super) const fn pid(&self) -> i32 {
+        self.pid
     }
 
     /// Whether it is still there.
     pub(super) fn is_there(&self) -> bool {
-        has_reader(&self.0)
+        has_reader(&self.notes)
     }
 }
 

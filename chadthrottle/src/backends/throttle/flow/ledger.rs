@@ -3,11 +3,19 @@
 //! Everything else here works with estimates: of round trips, of headers, of what sockets want. They may be wrong by
 //! some percent, and a second of it is no harm; the sum is.
 
-/// After a limit was set, what was on its way already does not count: it would have to be paid for by what comes. That
-/// is until the rate has been below this much of the limit for so many seconds, at the latest after the last of these.
+use super::smooth::Smooth;
+
+/// After a limit was set, what was on its way or promised already does not count: it would have to be paid for by what
+/// comes. From the first traffic on, that is until the rate has been below this much of the limit for so many seconds,
+/// at the latest after the last of these.
 const GRACE: f64 = 0.3;
 const HELD: f64 = 1.3;
-const LONGEST_GRACE: f64 = 2.0;
+/// Less than this share of the limit is no traffic.
+const SILENT: f64 = 0.1;
+/// The rate from which on too little is the fault of windows and paces, as a share of the limit: below it senders are
+/// slow, or have only begun.
+const NEARLY: f64 = 0.6;
+const LONGEST_GRACE: f64 = 4.0;
 /// What is out of balance is made up for in about this many seconds, and at least in so many round trips.
 const MEMORY: f64 = 1.0;
 const ROUND_TRIPS: f64 = 6.0;
@@ -24,6 +32,10 @@ pub(super) struct Ledger {
     limit: f64,
     /// Bytes too many.
     owed: f64,
+    /// The same without the bursts in which a round trip's window comes.
+    felt: Smooth,
+    /// What passes, in bytes a second.
+    passes: Smooth,
     /// Whether what was missed is never made up for.
     is_capped: bool,
     grace: f64,
@@ -31,8 +43,9 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    pub(super) const fn new(limit: f64) -> Self {
-        Self { limit, owed: 0.0, is_capped: false, grace: GRACE, age: 0.0 }
+    pub(super) fn new(limit: f64) -> Self {
+        let (felt, passes) = (Smooth::default(), Smooth::default());
+        Self { limit, owed: 0.0, felt, passes, is_capped: false, grace: GRACE, age: 0.0 }
     }
 
     /// For who has something behind that drops what is over its own limit: what was lost there looks as if windows were
@@ -50,27 +63,34 @@ impl Ledger {
         self.limit
     }
 
-    /// Takes in what has passed within `dt` seconds, and whether anybody wanted more.
-    pub(super) fn add(&mut self, bytes: f64, dt: f64, is_wanted: bool) {
-        let most = match is_wanted {
-            _ if self.is_capped => 0.0,
-            true => MOST_MISSED,
-            false => MOST_SAVED,
-        };
-        self.age += dt;
+    /// Takes in what has passed within `dt` seconds, and whether anybody wanted more; what comes in bursts comes once a
+    /// `round_trip`.
+    pub(super) fn add(&mut self, bytes: f64, dt: f64, is_wanted: bool, round_trip: f64) {
+        let passes = self.passes.add(bytes / dt, dt, (2.0 * round_trip).max(0.1));
         if self.grace > 0.0 && self.age < LONGEST_GRACE {
-            if bytes < self.limit * dt * HELD {
-                self.grace -= dt;
+            if passes > self.limit * SILENT {
+                self.age += dt;
+                if bytes < self.limit * dt * HELD {
+                    self.grace -= dt;
+                }
             }
             return;
         }
+        let most = if self.is_capped {
+            0.0
+        } else if is_wanted && passes > self.limit * NEARLY {
+            MOST_MISSED
+        } else {
+            MOST_SAVED
+        };
         let owed = self.owed + bytes - self.limit * dt;
         self.owed = owed.clamp(-most * self.limit, MOST_OWED * self.limit);
+        self.felt.add(self.owed, dt, round_trip);
     }
 
     /// What may pass now, where a change takes a `round_trip` in seconds to be felt.
     pub(super) fn rate(&self, round_trip: f64) -> f64 {
-        self.limit - self.owed / MEMORY.max(ROUND_TRIPS * round_trip)
+        self.limit - self.felt.get() / MEMORY.max(ROUND_TRIPS * round_trip)
     }
 }
 
@@ -83,11 +103,11 @@ mod tests {
         for (is_capped, is_more) in [(false, true), (true, false)] {
             let mut ledger = Ledger::new(1000.0).capped(is_capped);
             for _ in 0..40 {
-                ledger.add(40.0, 0.05, true);
+                ledger.add(40.0, 0.05, true, 0.0);
             }
             assert_eq!(ledger.rate(0.0) > 1000.0, is_more);
             for _ in 0..40 {
-                ledger.add(60.0, 0.05, true);
+                ledger.add(60.0, 0.05, true, 0.0);
             }
             assert!(ledger.rate(0.0) < 1000.0);
         }

@@ -1,37 +1,48 @@
 //! Which processes a target is.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
-    os::fd::{OwnedFd, RawFd},
+    os::fd::RawFd,
+    time::{Duration, Instant},
 };
 
 use crate::{
-    backends::throttle::{Scope, Target},
+    backends::throttle::{Subject, Target, processes::belongs},
     process::ProcessId,
     sys::{
         pidfd::PidFd,
         proc_children::{children, is_own, ptrace_scope},
-        proc_fd,
+        proc_fd::{self, Descriptors},
         tcp_socket::TcpSocket,
     },
 };
 
 /// A descriptor that nobody has.
 const NO_DESCRIPTOR: RawFd = RawFd::MAX;
+/// How often processes are asked again what they are: they may execute another program, or become another user's.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// One process of a target.
 #[derive(Debug)]
 pub(in crate::backends::throttle) struct Member {
     pub(in crate::backends::throttle) id: ProcessId,
     handle: PidFd,
+    descriptors: Descriptors,
 }
 
 /// The processes of a target.
 #[derive(Debug)]
 pub(in crate::backends::throttle) struct Members {
-    scope: Scope,
-    members: Vec<Member>,
+    subject: Subject,
+    known: Vec<Member>,
+    /// Those that are not, as far as they have been asked.
+    others: HashSet<i32>,
+    asked_since: Instant,
+    /// A child of ours that is none of the target's.
+    guard: Option<i32>,
+    /// Those that another target holds, whose subject is more specific.
+    taken: HashSet<i32>,
 }
 
 impl Member {
@@ -39,7 +50,8 @@ impl Member {
     fn open(id: ProcessId) -> io::Result<Self> {
         let handle = PidFd::open(id.pid)?;
         // It may have ended, and its pid may have been given to another, before we had it.
-        if id.is_alive() { Ok(Self { id, handle }) } else { Err(io::ErrorKind::NotFound.into()) }
+        let descriptors = Descriptors::default();
+        if id.is_alive() { Ok(Self { id, handle, descriptors }) } else { Err(io::ErrorKind::NotFound.into()) }
     }
 
     /// Duplicates one of its descriptors, if that is a TCP socket. To be dropped at once.
@@ -48,7 +60,8 @@ impl Member {
     }
 
     /// Duplicates one of its descriptors, whatever it is. To be dropped at once.
-    pub(in crate::backends::throttle) fn duplicate_any(&self, fd: RawFd) -> io::Result<OwnedFd> {
+    #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
+    pub(in crate::backends::throttle) fn duplicate_any(&self, fd: RawFd) -> io::Result<std::os::fd::OwnedFd> {
         self.handle.duplicate(fd)
     }
 
@@ -73,57 +86,122 @@ impl Members {
     ///
     /// # Errors
     /// When it has ended, or is not ours to take hold of (`EPERM`).
-    pub(in crate::backends::throttle) fn new(target: &Target) -> io::Result<Self> {
-        let member = Member::open(target.id)?;
-        member.check_access()?;
-        let mut members = Self { scope: target.scope, members: vec![member] };
+    pub(in crate::backends::throttle) fn new(target: &Target, guard: Option<i32>) -> io::Result<Self> {
+        let mut members = Self {
+            subject: target.subject.clone(),
+            known: Vec::new(),
+            others: HashSet::new(),
+            asked_since: Instant::now(),
+            guard,
+            taken: HashSet::new(),
+        };
+        if let Some(id) = target.subject.process() {
+            let member = Member::open(id)?;
+            member.check_access()?;
+            members.known.push(member);
+        }
         members.refresh();
         Ok(members)
     }
 
-    /// The process with this pid, if it is one.
-    pub(in crate::backends::throttle) fn get(&self, pid: i32) -> Option<&Member> {
-        self.members.iter().find(|member| member.id.pid == pid)
-    }
-
-    /// The sockets of any family that they have open, by inode: which processes have each, and as what descriptor.
-    pub(in crate::backends::throttle) fn open_sockets(&self) -> HashMap<u32, Vec<(i32, RawFd)>> {
+    /// The sockets that they have open, by inode, with who has each as what. Unless they are looked at `afresh`, a
+    /// descriptor that was there the last time is taken for what it was.
+    pub(in crate::backends::throttle) fn sockets(&mut self, afresh: bool) -> HashMap<u32, Vec<(i32, RawFd)>> {
         let mut open: HashMap<u32, Vec<_>> = HashMap::new();
-        for member in &self.members {
+        for member in &mut self.known {
             let pid = member.id.pid;
-            for (fd, inode) in proc_fd::sockets(pid).unwrap_or_default() {
+            for (fd, inode) in member.descriptors.sockets(pid, afresh).unwrap_or_default() {
                 open.entry(inode).or_default().push((pid, fd));
             }
         }
         open
     }
 
-    /// Forgets those that have ended, and takes hold of those that have been started since.
-    pub(in crate::backends::throttle) fn refresh(&mut self) {
-        self.members.retain(|member| member.id.is_alive());
-        if self.scope == Scope::Process {
-            return;
+    /// The processes.
+    pub(in crate::backends::throttle) fn iter(&self) -> impl Iterator<Item = &Member> {
+        self.known.iter()
+    }
+
+    /// The process with this pid, if it is one.
+    pub(in crate::backends::throttle) fn get(&self, pid: i32) -> Option<&Member> {
+        self.known.iter().find(|member| member.id.pid == pid)
+    }
+
+    /// Leaves these processes to other targets, and takes those back that no other one has any more.
+    pub(in crate::backends::throttle) fn leave_out(&mut self, taken: &HashSet<i32>) {
+        if self.taken != *taken {
+            self.taken.clone_from(taken);
+            self.known.retain(|member| !taken.contains(&member.id.pid));
+            self.others.clear();
+            self.refresh();
         }
+    }
+
+    /// Forgets those that have ended, and takes hold of those that have come since.
+    pub(in crate::backends::throttle) fn refresh(&mut self) {
+        self.known.retain(|member| !member.handle.has_ended());
+        match self.subject {
+            Subject::Process(_) => {}
+            Subject::Descendants(first) => self.find_descendants(first),
+            Subject::Program(_) | Subject::Cgroup(_) | Subject::User(_) => self.find_others_of_a_kind(),
+        }
+    }
+
+    fn find_descendants(&mut self, first: ProcessId) {
         // What lost its parent is ours (see `adopt_orphans`). Nothing else that we start lives longer than a moment.
         let mut parents: Vec<i32> = vec![std::process::id().cast_signed()];
-        parents.extend(self.members.iter().map(|member| member.id.pid));
-        while let Some(parent) = parents.pop() {
-            for pid in children(parent) {
-                if self.get(pid).is_some() {
-                    continue;
-                }
-                let member = ProcessId::running(pid).ok().and_then(|id| Member::open(id).ok());
-                let Some(member) = member else { continue };
-                if let Err(error) = member.check_access() {
-                    log::warn!(
-                        "what process {pid} sends and receives is not limited: {}",
-                        why_denied(pid, &error)
-                    );
-                }
-                self.members.push(member);
-                parents.push(pid);
+        if self.get(first.pid).is_none() && first.is_alive() {
+            if self.taken.contains(&first.pid) {
+                parents.push(first.pid);
+            } else {
+                self.add(first.pid);
             }
         }
+        parents.extend(self.known.iter().map(|member| member.id.pid));
+        while let Some(parent) = parents.pop() {
+            for pid in children(parent) {
+                if self.guard == Some(pid) {
+                    continue;
+                }
+                // What the children of another target's process are is not said by that.
+                if self.taken.contains(&pid) || self.get(pid).is_none() && self.add(pid) {
+                    parents.push(pid);
+                }
+            }
+        }
+    }
+
+    fn find_others_of_a_kind(&mut self) {
+        if self.asked_since.elapsed() > ASK_AGAIN {
+            self.asked_since = Instant::now();
+            self.others.clear();
+            let subject = &self.subject;
+            self.known.retain(|member| belongs(member.id.pid, subject));
+        }
+        // Who cannot be listed cannot be found; the next time will tell.
+        let Ok(pids) = proc_fd::pids() else { return };
+        for pid in pids {
+            let is_others =
+                self.others.contains(&pid) || self.taken.contains(&pid) || self.guard == Some(pid);
+            if is_others || self.get(pid).is_some() {
+                continue;
+            }
+            if !belongs(pid, &self.subject) || !self.add(pid) {
+                self.others.insert(pid);
+            }
+        }
+    }
+
+    /// Takes hold of a process, if it is still there.
+    fn add(&mut self, pid: i32) -> bool {
+        let Some(member) = ProcessId::running(pid).ok().and_then(|id| Member::open(id).ok()) else {
+            return false;
+        };
+        if let Err(error) = member.check_access() {
+            log::warn!("what process {pid} sends and receives is not limited: {}", why_denied(pid, &error));
+        }
+        self.known.push(member);
+        true
     }
 }
 

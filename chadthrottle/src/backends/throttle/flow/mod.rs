@@ -25,6 +25,7 @@
 //! SIGKILL, except where there is a `guard`.
 
 mod control;
+mod counted;
 mod engine;
 mod guard;
 mod held;
@@ -39,15 +40,16 @@ mod socket;
 mod target;
 mod window;
 
+pub use counted::Counted;
 pub use engine::SharedFlow;
 #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
-pub(super) use engine::refused;
+pub(super) use engine::{rank, refused};
 pub use guard::run_if_asked;
 
 use std::io;
 
-use super::Target;
-use crate::{backends::BackendOptions, rate::scaled};
+use super::Subject;
+use crate::rate::scaled;
 
 /// Which way the traffic goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +59,18 @@ pub enum Direction {
     /// What is received.
     Download,
 }
+
+/// What whoever is behind flow control has seen of a subject's traffic under a limit, in IP bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Behind {
+    /// Passed, and was no TCP.
+    pub datagrams: u64,
+    /// Came in and was dropped, so that no socket has counted it.
+    pub dropped: u64,
+}
+
+/// Tells that; `None` where nobody knows.
+pub type AskBehind = std::sync::Arc<dyn Fn(&Subject, Direction) -> Option<Behind> + Send + Sync>;
 
 /// Whether a limit can be held by flow control alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,26 +103,26 @@ pub enum FlowError {
     Kernel(#[from] io::Error),
 }
 
-/// Asks the sockets of a target to keep to `aim`, which may be a little less than its limit, by themselves. What cannot
-/// be held so is left to whatever is behind.
+/// Asks the sockets of a target to keep to a limit by themselves. What cannot be held so is left to whatever is behind.
+#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
 pub(super) fn slow_down(
     flow: &SharedFlow,
-    target: &Target,
+    target: &super::Target,
     direction: Direction,
-    aim: u64,
-    options: &BackendOptions,
+    limit: u64,
+    options: &crate::backends::BackendOptions,
 ) {
     // Flow control can neither block nor tell interfaces apart.
     let is_for_all = options.interfaces.is_empty();
-    let held = (aim > 0 && is_for_all).then(|| flow.hold(target, direction, aim, options.include_loopback));
+    let counted = Counted::new(options, target.traffic);
+    let held = (limit > 0 && is_for_all).then(|| flow.hold(target, direction, limit, &counted));
     let why_not = match held {
-        Some(Ok(Achievable::Yes)) => return,
-        Some(Ok(Achievable::AtLeast(floor))) => too_low(floor),
+        Some(Ok(_)) => return,
         Some(Err(error)) => error.to_string(),
         None => "it is a block, or for some interfaces alone".to_owned(),
     };
-    log::debug!("no flow control of {} ({}): {why_not}", target.name, target.id);
-    flow.release(target.id, direction);
+    log::debug!("no flow control of {target}: {why_not}");
+    flow.release(&target.subject, direction);
 }
 
 /// Why a limit is too low, in words.

@@ -8,11 +8,17 @@ use super::smooth::Smooth;
 
 /// A socket that uses this much of what it may would take more.
 const GREEDY: f64 = 0.8;
+/// The same of one that has more to send and sends it in bursts that are further apart than one looks: what it has
+/// taken is known to a burst only.
+const GREEDY_IN_BURSTS: f64 = 0.5;
 /// How far above what it takes a contented socket may go.
 const ROOM: f64 = 1.25;
 /// Rates are means over this many seconds, and over so many round trips.
 const MEMORY: f64 = 0.1;
 const ROUND_TRIPS: f64 = 2.0;
+/// A socket whose rate is this much above its mean over so many times the memory grows.
+const GROWING: f64 = 1.3;
+const BEFORE: f64 = 4.0;
 /// A socket that moves nothing for so many seconds is idle.
 const IDLE: f64 = 1.0;
 
@@ -26,6 +32,8 @@ pub(super) enum Wish {
     More,
     /// What it has: so many bytes a second.
     Enough(f64),
+    /// It takes so many bytes a second, and more from round trip to round trip: TCP begins slowly.
+    Growing(f64),
     /// Nothing for the moment.
     Nothing,
     /// It has not begun yet.
@@ -36,12 +44,24 @@ pub(super) enum Wish {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Appetite {
     rate: Smooth,
+    /// The same, more slowly.
+    before: Smooth,
     /// What it could have used by now: a cap that was raised is not felt at once.
     could: f64,
     /// Since it moved anything, in seconds.
     idle: f64,
     age: f64,
     moved: f64,
+}
+
+/// What a socket did within `dt` seconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Done {
+    /// IP bytes.
+    pub(super) bytes: f64,
+    pub(super) dt: f64,
+    /// Whether it has more than it has sent.
+    pub(super) is_waiting: bool,
 }
 
 impl Appetite {
@@ -55,11 +75,23 @@ impl Appetite {
         self.moved > BEGUN
     }
 
-    /// Takes in what it moved within `dt` seconds under a cap. `lump` is how long its cap takes to let one burst
+    /// What it could have used by now, where it may use a cap in bytes a second from now on.
+    pub(super) fn could(&self, cap: f64) -> f64 {
+        if self.could > 0.0 { self.could.min(cap) } else { cap }
+    }
+
+    /// Takes in what it did under a cap. `lump` is how long its cap takes to let one burst
     /// through, in seconds: no rate can be told from less than some of them.
-    pub(super) fn add(&mut self, bytes: f64, dt: f64, cap: f64, round_trip: f64, lump: f64) -> Wish {
+    pub(super) fn add(&mut self, done: Done, cap: f64, round_trip: f64, lump: f64) -> Wish {
+        let Done { bytes, dt, is_waiting } = done;
         let memory = MEMORY.max(ROUND_TRIPS * round_trip).max(4.0 * lump);
+        let is_bursty = is_waiting && lump > dt;
+        if is_bursty && self.age <= 0.0 {
+            // It may have sent its burst just before.
+            self.rate = Smooth::from(cap);
+        }
         let rate = self.rate.add(bytes / dt, dt, memory);
+        let before = self.before.add(bytes / dt, dt, BEFORE * memory);
         self.age += dt;
         self.moved += bytes;
         self.idle = if bytes > 0.0 { 0.0 } else { self.idle + dt };
@@ -69,8 +101,12 @@ impl Appetite {
             Wish::New
         } else if self.idle > IDLE.max(4.0 * lump) || (bytes <= 0.0 && self.rate.get() <= 0.0) {
             Wish::Nothing
-        } else if rate >= GREEDY * self.could || self.age < memory + round_trip {
+        } else if rate >= self.could * if is_bursty { GREEDY_IN_BURSTS } else { GREEDY }
+            || self.age < memory + round_trip
+        {
             Wish::More
+        } else if rate > GROWING * before {
+            Wish::Growing(rate)
         } else {
             Wish::Enough(rate)
         }
@@ -97,12 +133,18 @@ pub(super) fn divide(rate: f64, wishes: &[Wish]) -> Vec<f64> {
     // Several may begin at the same moment. That all of them do is as unlikely as that none does.
     #[expect(clippy::cast_precision_loss, reason = "fewer than there are descriptors")]
     let waking = level / (modest.max(1) as f64).sqrt();
-    // Connections that are opened together begin together.
-    #[expect(clippy::cast_precision_loss, reason = "fewer than there are descriptors")]
-    let starting = level.min(rate / count(|wish| matches!(wish, Wish::More | Wish::New)).max(1) as f64);
+    // Connections that are opened together begin together, and are as fast as they may be together.
+    let part = |of: usize| {
+        #[expect(clippy::cast_precision_loss, reason = "fewer than there are descriptors")]
+        let part = level.min(rate / of.max(1) as f64);
+        part
+    };
+    let begun = count(|wish| matches!(wish, Wish::More | Wish::Growing(_)));
+    let (growing, starting) = (part(begun), part(begun + count(|wish| matches!(wish, Wish::New))));
     let cap = |wish: &Wish| match *wish {
         Wish::More => level,
-        Wish::Enough(takes) if takes >= level => level,
+        Wish::Enough(takes) | Wish::Growing(takes) if takes >= level => level,
+        Wish::Growing(takes) => (takes * ROOM).min(level).max(growing),
         Wish::Enough(takes) => (takes * ROOM).min(level).max(waking),
         Wish::Nothing => waking,
         Wish::New => starting,
@@ -114,7 +156,10 @@ pub(super) fn divide(rate: f64, wishes: &[Wish]) -> Vec<f64> {
 fn level(rate: f64, wishes: &[Wish]) -> f64 {
     let mut enough: Vec<f64> = wishes
         .iter()
-        .filter_map(|wish| if let Wish::Enough(takes) = wish { Some(*takes) } else { None })
+        .filter_map(|wish| match wish {
+            Wish::Enough(takes) | Wish::Growing(takes) => Some(*takes),
+            _ => None,
+        })
         .collect();
     enough.sort_by(f64::total_cmp);
     let more = wishes.iter().filter(|wish| matches!(wish, Wish::More)).count();
@@ -158,7 +203,7 @@ mod tests {
 
     #[test]
     fn what_one_leaves_the_others_get() {
-        use Wish::{Enough, More, New, Nothing};
+        use Wish::{Enough, Growing, More, New, Nothing};
         assert_eq!(divide(900.0, &[More, More, More]), [300.0, 300.0, 300.0]);
         let caps = divide(900.0, &[More, Enough(100.0), More]);
         assert_eq!((caps[0], caps[2]), (400.0, 400.0));
@@ -168,6 +213,8 @@ mod tests {
         // Nobody wants more: any may.
         assert!(close(divide(900.0, &[Enough(100.0), Enough(200.0)])[1], 800.0 / 2_f64.sqrt()));
         assert_eq!(divide(900.0, &[New, New, More]), [300.0, 300.0, 900.0]);
+        // Those that grow together may all come to want their part.
+        assert_eq!(divide(900.0, &[Growing(10.0), Growing(20.0), Growing(30.0)]), [300.0; 3]);
         assert_eq!(divide(900.0, &[Nothing]), [900.0]);
         assert_eq!(divide(900.0, &[More, Nothing]), [900.0, 900.0]);
         assert!(divide(900.0, &[]).is_empty());
@@ -197,7 +244,7 @@ mod tests {
                         prop_assert!(*cap >= takes.min(fair) * (1.0 - 1e-9));
                         used += takes.min(*cap);
                     }
-                    Wish::Nothing | Wish::New => {}
+                    Wish::Nothing | Wish::New | Wish::Growing(_) => {}
                 }
             }
             prop_assert!(used <= rate * (1.0 + 1e-9), "{used} of {rate}");

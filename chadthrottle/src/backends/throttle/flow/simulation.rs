@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::{
+    Behind,
     control::{Control, Open, Seen},
     smooth::{real, whole},
 };
@@ -45,6 +46,13 @@ impl Sender {
         now.checked_sub(self.round_trip / 2).map_or(0.0, |then| self.sent[then])
     }
 
+    /// Promised beyond the window and not used up.
+    fn ahead(&self) -> f64 {
+        let edge = self.edge.last().copied().unwrap_or_default();
+        let received = self.sent.len().checked_sub(1).map_or(0.0, |now| self.received(now));
+        (edge - received - f64::from(self.window)).max(0.0)
+    }
+
     /// One millisecond passes.
     fn step(&mut self, now: usize) {
         let may = now.checked_sub(self.round_trip - self.round_trip / 2).map_or(0.0, |then| self.edge[then]);
@@ -65,12 +73,15 @@ struct Target {
     senders: Vec<Sender>,
     last: Vec<f64>,
     received: Vec<f64>,
+    /// The part of what comes that something behind drops, and whether that is told.
+    dropped: f64,
+    tells: bool,
 }
 
 impl Target {
     fn new(limit: u64, senders: Vec<Sender>) -> Self {
         let last = vec![0.0; senders.len()];
-        Self { control: Control::new(limit), senders, last, received: Vec::new() }
+        Self { control: Control::new(limit), senders, last, received: Vec::new(), dropped: 0.0, tells: false }
     }
 
     fn seen(&self, number: usize, bytes: f64, dt: f64) -> Seen {
@@ -80,7 +91,10 @@ impl Target {
             dt,
             bytes: whole(bytes),
             round_trip: real(sender.round_trip as u64) / 1e3,
+            least_trip: real(sender.round_trip as u64) / 1e3,
             window: sender.window,
+            ahead: u32::try_from(whole(sender.ahead())).ok(),
+            is_waiting: false,
             unit: sender.unit,
             segment: (1.0, 1.0),
         }
@@ -95,14 +109,17 @@ impl Target {
                 }
                 self.set();
             } else if now.is_multiple_of(TICK) {
+                let mut lost = 0.0;
                 let seen: Vec<_> = (0..self.senders.len())
                     .map(|number| {
                         let received = self.senders[number].received(now - 1);
                         let bytes = received - std::mem::replace(&mut self.last[number], received);
-                        self.seen(number, bytes, 0.05)
+                        lost += bytes * self.dropped;
+                        self.seen(number, bytes * (1.0 - self.dropped), 0.05)
                     })
                     .collect();
-                self.control.tick(0.05, &seen);
+                let dropped = if self.tells { whole(lost) } else { 0 };
+                self.control.tick(0.05, &seen, Behind { dropped, ..Behind::default() });
                 self.set();
             }
             for sender in &mut self.senders {
@@ -169,6 +186,39 @@ fn coarse_windows_are_right_in_the_mean() {
     let mut target = Target::new(130_000, vec![Sender::new(20, 1024)]);
     target.run(15_000);
     assert_holds(&target, 130_000.0, 2000);
+}
+
+#[test]
+fn what_was_promised_before_is_neither_paid_for_nor_taken_for_a_round_trip() {
+    // Ten connections with 10 MB each, and a line that takes 50 MB/s: two seconds.
+    let senders = (0..10).map(|_| Sender { line: 5000.0, edge: vec![1e7; 40], ..Sender::new(20, 1024) });
+    let mut target = Target::new(10_000_000, senders.collect());
+    target.senders.iter_mut().for_each(|sender| sender.sent = vec![0.0; 40]);
+    target.received = vec![0.0; 40];
+    for number in 0..target.senders.len() {
+        target.control.admit(&target.seen(number, 1e5, 0.0));
+    }
+    target.last = vec![0.0; 10];
+    target.set();
+    target.run(5000);
+    assert!(target.rate(500, 1500) > 4e7, "it is not taken back");
+    for start in (2100..4000).step_by(50) {
+        let rate = target.rate(start, start + 500) / 1e7;
+        assert!((0.9..1.1).contains(&rate), "{rate} from {start} ms on");
+    }
+}
+
+#[test]
+fn what_is_dropped_behind_opens_no_window_when_it_is_told() {
+    let comes = |tells| {
+        let mut target = Target::new(1_000_000, vec![Sender::new(20, 128), Sender::new(20, 128)]);
+        target.control = Control::new(1_000_000).capped(true);
+        (target.dropped, target.tells) = (0.3, tells);
+        target.run(10_000);
+        target.rate(4000, 9999) / 1e6
+    };
+    assert!((comes(true) - 1.0).abs() < 0.03, "{}", comes(true));
+    assert!(comes(false) > 1.15, "{}", comes(false));
 }
 
 #[test]

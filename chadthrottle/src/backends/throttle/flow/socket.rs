@@ -3,6 +3,7 @@
 use std::{io, net::IpAddr, os::fd::RawFd, time::Duration};
 
 use super::{
+    Counted,
     control::Seen,
     guard::{Guard, Note, Originals},
     held::{Clamp, Pacing},
@@ -19,6 +20,8 @@ const LISTEN: u8 = 10;
 const UNKNOWN_TRIP: Duration = Duration::from_millis(20);
 /// A connection that has received less is new, in bytes.
 const FRESH: u64 = 100_000;
+/// One that has moved nothing for so long is quiet.
+const QUIET: Duration = Duration::from_secs(1);
 /// What a segment carries, where that is not known.
 const USUAL_MSS: u32 = 1448;
 
@@ -29,7 +32,8 @@ pub(super) struct Socket {
     pub(super) inode: u32,
     /// Which processes have it open, and as what.
     pub(super) holders: Vec<(i32, RawFd)>,
-    remote: IpAddr,
+    /// Its own address, and its peer's.
+    ends: (IpAddr, IpAddr),
     info: TcpInfo,
     /// When it was last read, in seconds.
     pub(super) read_at: f64,
@@ -58,7 +62,7 @@ impl Kind {
         members: &Members,
         (pid, fd): (i32, RawFd),
         inode: u32,
-        include_loopback: bool,
+        counted: &Counted,
         now: f64,
     ) -> io::Result<Self> {
         let Some(member) = members.get(pid) else { return Ok(Self::NotYet) };
@@ -70,14 +74,14 @@ impl Kind {
         let Ok((local, remote)) = socket.ends() else { return Ok(Self::NotYet) };
         // A socket of family AF_INET6 may speak IPv4: its addresses are mapped then.
         let (local, remote) = (local.ip().to_canonical(), remote.ip().to_canonical());
-        if !include_loopback && is_loopback(local, remote) {
+        if !counted.contains(local, remote) {
             return Ok(Self::Other);
         }
         Ok(Self::Connection(Box::new(Socket {
             cookie: socket.cookie()?,
             inode,
             holders: vec![(pid, fd)],
-            remote,
+            ends: (local, remote),
             info,
             read_at: now,
             pacing: None,
@@ -86,10 +90,6 @@ impl Kind {
             told: Originals::default(),
         })))
     }
-}
-
-fn is_loopback(local: IpAddr, remote: IpAddr) -> bool {
-    local == remote || (local.is_loopback() && remote.is_loopback())
 }
 
 impl Socket {
@@ -133,6 +133,11 @@ impl Socket {
         self.info.received < FRESH && self.clamp.is_some()
     }
 
+    /// Whether it has not sent or received anything for a while, when it was last read.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.info.quiet > QUIET
+    }
+
     /// The state of the connection, as last read.
     pub(super) const fn info(&self) -> &TcpInfo {
         &self.info
@@ -143,7 +148,7 @@ impl Socket {
         let before = std::mem::replace(&mut self.info, socket.info()?);
         let dt = (now - std::mem::replace(&mut self.read_at, now)).max(1e-3);
         let info = &self.info;
-        let header = info.header(self.remote);
+        let header = info.header(self.ends.1);
         let since = |now: u64, before: u64| now.checked_sub(before).unwrap_or(now);
         let segments = |now: u32, before: u32| u64::from(now.wrapping_sub(before).min(1 << 31));
         let sent = since(info.sent, before.sent) + header * segments(info.segments_out, before.segments_out);
@@ -154,27 +159,46 @@ impl Socket {
 
     /// What a controller is told of what it sends.
     pub(super) fn outgoing(&self, dt: f64, bytes: u64) -> Seen {
-        self.seen(dt, bytes, self.info.rtt, self.info.send_mss)
+        let seen = self.seen(dt, bytes, [self.info.rtt, self.info.rtt], self.info.send_mss);
+        Seen { is_waiting: self.info.unsent > 0, ..seen }
     }
 
     /// What a controller is told of what it receives.
     pub(super) fn incoming(&self, dt: f64, bytes: u64) -> Seen {
-        let info = &self.info;
-        let trip = if info.receive_rtt.is_zero() { info.rtt } else { info.receive_rtt };
-        self.seen(dt, bytes, trip, info.receive_mss)
+        let trip = self.round_trip();
+        // What it has measured of its own segments, the first of which met no queue that its sender had filled.
+        let own = self.info.rtt;
+        let least = if own.is_zero() { trip } else { trip.min(own) };
+        self.seen(dt, bytes, [trip, least], self.info.receive_mss)
     }
 
-    fn seen(&self, dt: f64, bytes: u64, trip: Duration, mss: u32) -> Seen {
+    /// The round trip as the receiver sees it, where it does.
+    pub(super) const fn round_trip(&self) -> Duration {
+        if self.info.receive_rtt.is_zero() { self.info.rtt } else { self.info.receive_rtt }
+    }
+
+    fn seen(&self, dt: f64, bytes: u64, trips: [Duration; 2], mss: u32) -> Seen {
+        let window = self.clamp.as_ref().map_or(u32::MAX, Clamp::in_force);
+        let seconds = |trip: Duration| if trip.is_zero() { UNKNOWN_TRIP } else { trip }.as_secs_f64();
+        let [round_trip, least_trip] = trips.map(seconds);
         let mss = f64::from(if mss < 64 { USUAL_MSS } else { mss });
         Seen {
             socket: self.cookie,
             dt,
             bytes,
-            round_trip: if trip.is_zero() { UNKNOWN_TRIP } else { trip }.as_secs_f64(),
-            window: self.clamp.as_ref().map_or(u32::MAX, Clamp::in_force),
+            round_trip,
+            least_trip,
+            window,
+            is_waiting: false,
+            ahead: self.info.receive_window.map(|promised| promised.saturating_sub(window)),
             unit: 1 << self.info.window_scale,
-            segment: (mss, mss + real(self.info.header(self.remote))),
+            segment: (mss, mss + real(self.info.header(self.ends.1))),
         }
+    }
+
+    /// Whether it is among those that count.
+    pub(super) fn counts(&self, counted: &Counted) -> bool {
+        counted.contains(self.ends.0, self.ends.1)
     }
 
     /// What tells it from all others.

@@ -1,5 +1,7 @@
 //! One target: its processes, their sockets, and the controllers of its limits.
 
+mod search;
+
 use std::{
     collections::{HashMap, HashSet},
     io,
@@ -8,23 +10,21 @@ use std::{
 };
 
 use super::{
-    Achievable, Direction, Passed,
+    Achievable, Behind, Counted, Direction, Passed,
     control::{Actuator, Control, Open, Pace, Seen},
     guard::Guard,
     members::Members,
     setting::{apply, restore_pacing, restore_window},
-    socket::{ESTABLISHED, Kind, Socket},
+    socket::{ESTABLISHED, Socket},
 };
-use crate::{backends::throttle::Target, sys::cpu_time};
+use crate::{
+    backends::throttle::{Subject, Target},
+    sys::cpu_time,
+};
 
-/// How often new sockets are looked for, and how often all are looked at, where that costs little.
-const SCAN: Duration = Duration::from_millis(10);
+/// How often all sockets are looked at, where that costs little: it takes no more than a thirtieth of one CPU.
 const TICK: Duration = Duration::from_millis(50);
-/// Of one CPU, looking for new sockets takes no more than a hundredth, and looking at those there are no more than a
-/// thirtieth.
-const LONGEST_SCAN: Duration = Duration::from_millis(200);
 const LONGEST_TICK: Duration = Duration::from_millis(500);
-const SCAN_SHARE: u32 = 100;
 const TICK_SHARE: u32 = 30;
 /// Idle sockets are looked at in every so-manieth tick; where there are more than this, more rarely.
 const IDLE_TICKS: u64 = 4;
@@ -32,13 +32,26 @@ const IDLE_AT_ONCE: u64 = 64;
 /// How soon a limit is called out of reach: not by one round trip that was short.
 const HOPELESS_TICKS: u32 = 20;
 
+/// What flow control is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// It holds limits by itself.
+    Alone,
+    /// Something behind it holds what it cannot, and drops what is over.
+    InFront,
+}
+
+/// What whoever is behind has seen of a target, where there is somebody.
+pub(super) type Meter<'a> = dyn Fn(&Subject, Direction) -> Option<Behind> + 'a;
+
 /// A target with its limits.
 #[derive(Debug)]
 pub(super) struct Limited {
     target: Target,
     members: Members,
-    include_loopback: bool,
-    /// Puts options back when we are killed. Where there is one, something else holds what flow control cannot.
+    counted: Counted,
+    place: Place,
+    /// Puts options back when we are killed.
     guard: Option<Arc<Guard>>,
     start: Instant,
     /// By inode.
@@ -47,6 +60,10 @@ pub(super) struct Limited {
     others: HashSet<u32>,
     upload: Option<Limit<Pace>>,
     download: Option<Limit<Open>>,
+    /// When a socket was last seen that was not there before, or had just begun.
+    last_new: Instant,
+    /// When all descriptors were last asked what they are, in seconds.
+    looked_afresh: f64,
     ticks: u64,
     last_tick: Instant,
     next_tick: Instant,
@@ -59,11 +76,18 @@ pub(super) struct Limit<A> {
     pub(super) control: Control<A>,
     passed: Passed,
     hopeless: u32,
+    /// What had been seen behind it when that was last asked.
+    behind: Option<Behind>,
 }
 
 impl<A: Actuator> Limit<A> {
     fn new(limit: u64, is_capped: bool) -> Self {
-        Self { control: Control::new(limit).capped(is_capped), passed: Passed::default(), hopeless: 0 }
+        Self {
+            control: Control::new(limit).capped(is_capped),
+            passed: Passed::default(),
+            hopeless: 0,
+            behind: None,
+        }
     }
 
     fn achievable(&self) -> Achievable {
@@ -79,20 +103,24 @@ impl Limited {
     /// When it has ended, or is not ours to take hold of (`EPERM`).
     pub(super) fn new(
         target: &Target,
-        include_loopback: bool,
+        counted: &Counted,
+        place: Place,
         guard: Option<Arc<Guard>>,
     ) -> io::Result<Self> {
         let now = Instant::now();
         Ok(Self {
             target: target.clone(),
-            members: Members::new(target)?,
-            include_loopback,
+            members: Members::new(target, guard.as_ref().map(|guard| guard.pid()))?,
+            counted: counted.clone(),
+            place,
             guard,
             start: now,
             sockets: HashMap::new(),
             others: HashSet::new(),
             upload: None,
             download: None,
+            last_new: now,
+            looked_afresh: 0.0,
             ticks: 0,
             last_tick: now,
             next_tick: now,
@@ -100,10 +128,49 @@ impl Limited {
         })
     }
 
+    /// Changes which connections count.
+    pub(super) fn count(&mut self, counted: &Counted) {
+        if self.counted == *counted {
+            return;
+        }
+        self.counted = counted.clone();
+        let Self { sockets, others, members, guard, upload, download, .. } = self;
+        others.clear();
+        sockets.retain(|_, socket| {
+            let counts = socket.counts(counted);
+            if !counts {
+                restore_pacing(socket, members, guard.as_deref());
+                restore_window(socket, members, guard.as_deref());
+                forget(socket, upload, download);
+            }
+            counts
+        });
+    }
+
+    /// Leaves these processes, and the sockets that nobody else has, to other targets.
+    pub(super) fn leave_out(&mut self, taken: &HashSet<i32>) {
+        let Self { sockets, members, guard, upload, download, .. } = self;
+        sockets.retain(|_, socket| {
+            let stays = socket.holders.iter().any(|(pid, _)| !taken.contains(pid));
+            if !stays {
+                restore_pacing(socket, members, guard.as_deref());
+                restore_window(socket, members, guard.as_deref());
+                forget(socket, upload, download);
+            }
+            stays
+        });
+        self.members.leave_out(taken);
+    }
+
+    /// The processes that it holds.
+    pub(super) fn processes(&self) -> impl Iterator<Item = i32> {
+        self.members.iter().map(|member| member.id.pid)
+    }
+
     /// Sets or changes a limit; it is in force when this returns. A socket that is open and busy tells whether it can
     /// be held.
     pub(super) fn set(&mut self, direction: Direction, limit: u64) -> Achievable {
-        let is_capped = self.guard.is_some();
+        let is_capped = self.place == Place::InFront;
         match direction {
             Direction::Upload => set(&mut self.upload, limit, is_capped),
             Direction::Download => set(&mut self.download, limit, is_capped),
@@ -121,6 +188,7 @@ impl Limited {
     }
 
     /// Changes a limit, if there is one; in force with the next tick.
+    #[cfg(feature = "throttle-tc-htb")]
     pub(super) fn adjust(&mut self, direction: Direction, limit: u64) {
         match (direction, &mut self.upload, &mut self.download) {
             (Direction::Upload, Some(old), _) => old.control.set_limit(limit),
@@ -157,9 +225,19 @@ impl Limited {
         }
     }
 
+    /// Goes on without the guard: it has ended.
+    pub(super) fn lose_guard(&mut self) {
+        self.guard = None;
+    }
+
     /// Whether no limit is left.
     pub(super) const fn is_free(&self) -> bool {
         self.upload.is_none() && self.download.is_none()
+    }
+
+    /// Whether it has connections that are held.
+    pub(super) fn has_connections(&self) -> bool {
+        !self.sockets.is_empty()
     }
 
     /// What has passed under it.
@@ -172,97 +250,20 @@ impl Limited {
     }
 
     /// Does what is due, and says when something is again. The time that may be spent is shared by so many `targets`.
-    pub(super) fn step(&mut self, targets: u32) -> Instant {
-        let now = Instant::now();
-        if now >= self.next_scan {
-            let before = cpu_time::of_this_thread();
-            self.scan();
-            let took = cpu_time::of_this_thread().saturating_sub(before);
-            self.next_scan = now + SCAN.max(took * SCAN_SHARE * targets).min(LONGEST_SCAN * targets);
-        }
+    pub(super) fn step(&mut self, targets: u32, behind: &Meter<'_>) -> Instant {
+        self.scan_if_due(targets);
         let now = Instant::now();
         if now >= self.next_tick {
             let before = cpu_time::of_this_thread();
-            self.tick(now);
+            self.tick(now, behind);
             let took = cpu_time::of_this_thread().saturating_sub(before);
             self.next_tick = now + TICK.max(took * TICK_SHARE * targets).min(LONGEST_TICK * targets);
         }
         self.next_scan.min(self.next_tick)
     }
 
-    /// Looks for sockets that are new, and forgets those that are gone.
-    fn scan(&mut self) {
-        let now = self.start.elapsed().as_secs_f64();
-        let open = self.members.open_sockets();
-        self.others.retain(|inode| open.contains_key(inode));
-        let Self { sockets, upload, download, guard, .. } = self;
-        sockets.retain(|inode, socket| {
-            let is_open = open.contains_key(inode);
-            if !is_open {
-                socket.leave_to(guard.as_deref());
-                forget(socket, upload, download);
-            }
-            is_open
-        });
-        for (inode, holders) in open {
-            if let Some(socket) = self.sockets.get_mut(&inode) {
-                socket.holders = holders;
-                if socket.is_fresh() {
-                    socket.with(&self.members, |socket, duplicate| {
-                        let window = socket.window;
-                        let info = duplicate.info()?;
-                        match &mut socket.clamp {
-                            Some(clamp) if clamp.may_be_undone(&info) => clamp.apply(duplicate, window)?,
-                            _ => {}
-                        }
-                        socket.tell(self.guard.as_deref())
-                    });
-                }
-                // One that was still connecting.
-                let is_unknown =
-                    self.download.as_ref().is_some_and(|limit| !limit.control.knows(socket.cookie()));
-                if is_unknown {
-                    socket.with(&self.members, |socket, duplicate| socket.read(duplicate, now));
-                    admit(socket, &mut self.upload, &mut self.download);
-                    apply(
-                        socket,
-                        &self.members,
-                        self.guard.as_deref(),
-                        self.upload.as_ref(),
-                        self.download.as_ref(),
-                    );
-                }
-            } else if !self.others.contains(&inode) {
-                self.look_at(inode, holders, now);
-            }
-        }
-    }
-
-    fn look_at(&mut self, inode: u32, holders: Vec<(i32, i32)>, now: f64) {
-        let Some(&(pid, fd)) = holders.first() else { return };
-        match Kind::of(&self.members, (pid, fd), inode, self.include_loopback, now) {
-            Ok(Kind::Connection(mut socket)) => {
-                socket.holders = holders;
-                admit(&socket, &mut self.upload, &mut self.download);
-                apply(
-                    &mut socket,
-                    &self.members,
-                    self.guard.as_deref(),
-                    self.upload.as_ref(),
-                    self.download.as_ref(),
-                );
-                self.sockets.insert(inode, *socket);
-            }
-            Ok(Kind::Other) => {
-                self.others.insert(inode);
-            }
-            // Closed meanwhile, or no descriptor is left for us: the next scan will see.
-            Ok(Kind::NotYet) | Err(_) => {}
-        }
-    }
-
     /// Reads what every socket has done, and sets what it may do.
-    fn tick(&mut self, now: Instant) {
+    fn tick(&mut self, now: Instant, behind: &Meter<'_>) {
         let dt = now.duration_since(self.last_tick).as_secs_f64().max(1e-3);
         self.last_tick = now;
         self.ticks += 1;
@@ -288,8 +289,9 @@ impl Limited {
                 received.push(incoming);
             }
         }
-        account(&mut self.upload, dt, &sent);
-        account(&mut self.download, dt, &received);
+        let subject = &self.target.subject;
+        account(&mut self.upload, dt, &sent, &|| behind(subject, Direction::Upload));
+        account(&mut self.download, dt, &received, &|| behind(subject, Direction::Download));
         self.warn_if_hopeless();
         self.apply();
     }
@@ -316,12 +318,10 @@ impl Limited {
                 if limit.hopeless != HOPELESS_TICKS {
                     return;
                 }
-                let (name, id) = (&self.target.name, self.target.id);
-                if self.guard.is_some() {
-                    log::debug!("flow control leaves what {name} ({id}) receives to others");
-                    self.remove(Direction::Download);
-                } else {
-                    log::warn!("{name} ({id}) is not held to its download limit: {}", super::too_low(floor));
+                let target = &self.target;
+                // What is behind holds it; the less comes, the less has to be dropped there.
+                if self.place == Place::Alone {
+                    log::warn!("{target} is not held to its download limit: {}", super::too_low(floor));
                 }
             }
         }
@@ -369,8 +369,19 @@ fn forget(socket: &Socket, upload: &mut Option<Limit<Pace>>, download: &mut Opti
     }
 }
 
-fn account<A: Actuator>(limit: &mut Option<Limit<A>>, dt: f64, seen: &[Seen]) {
+fn account<A: Actuator>(
+    limit: &mut Option<Limit<A>>,
+    dt: f64,
+    seen: &[Seen],
+    behind: &dyn Fn() -> Option<Behind>,
+) {
     let Some(limit) = limit else { return };
     limit.passed.bytes += seen.iter().map(|seen| seen.bytes).sum::<u64>();
-    limit.control.tick(dt, seen);
+    let mut since = Behind::default();
+    if let Some(now) = behind() {
+        let before = limit.behind.replace(now).unwrap_or(now);
+        since.datagrams = now.datagrams.saturating_sub(before.datagrams);
+        since.dropped = now.dropped.saturating_sub(before.dropped);
+    }
+    limit.control.tick(dt, seen, since);
 }

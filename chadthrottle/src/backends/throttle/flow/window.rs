@@ -14,11 +14,16 @@ use super::smooth::Smooth;
 use crate::sys::tcp_socket::LEAST_WINDOW;
 
 /// How far above the kernel's figure a round trip is believed without proof: a part, and some seconds.
-const BELIEVED: f64 = 1.3;
+const BELIEVED: f64 = 1.4;
 const BELIEVED_SECONDS: f64 = 0.000_5;
+/// The same for a socket that has not been held by its window yet, because TCP begins slowly; for so many round
+/// trips and seconds.
+const BELIEVED_FIRST: f64 = 1.02;
+const FIRST_TRIPS: f64 = 15.0;
+const FIRST_SECONDS: f64 = 0.2;
 /// How much longer a round trip is tried at a time, and how much more a socket has to receive by it.
-const TRIAL: f64 = 1.2;
-const PROOF: f64 = 1.08;
+const TRIAL: f64 = 1.1;
+const PROOF: f64 = 1.05;
 /// Between two trials that proved nothing, in seconds; doubled each time.
 const FIRST_PAUSE: f64 = 0.5;
 const LONGEST_PAUSE: f64 = 8.0;
@@ -27,9 +32,12 @@ const HELD: f64 = 0.93;
 /// A window of so many of the units that the peer is told it in needs no alternation between two of them.
 const FINE: f64 = 64.0;
 /// What was promised to the sender before the first window was set comes first, however small that window is (up to 32 MB,
-/// as fast as the line goes). It is over when the rate is down to this much of the cap, and so many seconds and round
-/// trips have passed since; at the latest after the last of these.
+/// as fast as the line goes). It is over when that has been used up, as far as the kernel tells, else when the rate is
+/// down to this much of the cap, and so many seconds and round trips have passed since; where the kernel does not tell,
+/// at the latest after the last of these.
 const SETTLED: f64 = 1.5;
+/// Of a window, what may be ahead of it and counts for nothing.
+const SPARE: f64 = 0.1;
 const SETTLING: f64 = 0.05;
 const SETTLING_TRIPS: f64 = 1.5;
 const LONGEST_SETTLING: f64 = 0.8;
@@ -53,6 +61,8 @@ pub(super) struct Window {
     /// Seconds until what arrives tells something about the window.
     settling: f64,
     age: f64,
+    /// Whether it was ever held by its window.
+    has_held: bool,
     offered: Smooth,
     received: Smooth,
     trial: Option<Trial>,
@@ -82,6 +92,7 @@ impl Window {
             history: VecDeque::new(),
             settling: SETTLING + SETTLING_TRIPS * trip,
             age: 0.0,
+            has_held: false,
             offered: Smooth::default(),
             received: Smooth::default(),
             trial: None,
@@ -95,37 +106,53 @@ impl Window {
     }
 
     /// Takes in what was received within `dt` seconds, in IP bytes, under `window` bytes and a cap in IP bytes a
-    /// second; `kernel` is what the kernel measures as round trip now.
-    pub(super) fn add(&mut self, bytes: f64, dt: f64, window: f64, cap: f64, kernel: f64) {
-        let past = self.past(window, dt);
+    /// second; the kernel measures these round trips now, the second one without the queue that the traffic makes.
+    /// `ahead` is what the sender may still send beyond the window, in bytes, where that is known.
+    pub(super) fn add(
+        &mut self,
+        bytes: f64,
+        dt: f64,
+        window: f64,
+        cap: f64,
+        [kernel, least]: [f64; 2],
+        ahead: Option<f64>,
+    ) {
+        let then = self.past(window, dt);
         self.age += dt;
         self.since_phase += dt;
         self.since_change += dt;
-        if self.settling > 0.0 && self.age < LONGEST_SETTLING {
-            if bytes / dt < cap * SETTLED {
+        if self.settling > 0.0 && (ahead.is_some() || self.age < LONGEST_SETTLING) {
+            let is_used_up = match ahead {
+                Some(ahead) => ahead <= (window * SPARE).max(2.0 * f64::from(self.unit)),
+                None => bytes / dt < cap * SETTLED,
+            };
+            if is_used_up {
                 self.settling -= dt;
             }
-            self.offered = Smooth::from(past);
-            self.received = Smooth::from(past / self.trip);
+            self.trip = self.trip.min(least.max(1e-5));
+            self.offered = Smooth::from(then);
+            self.received = Smooth::from(then / self.trip);
             return;
         }
         let memory = (2.0 * self.trip).max(0.1);
-        let window = self.offered.add(past, dt, memory);
+        let window = self.offered.add(then, dt, memory);
         let rate = self.received.add(bytes / dt, dt, memory);
         self.rest -= dt;
         if rate <= 0.0 || cap <= 0.0 {
             return;
         }
         let measured = window / rate;
+        self.has_held |= rate >= cap * HELD || self.age > FIRST_TRIPS * kernel + FIRST_SECONDS;
+        let part = if self.has_held { BELIEVED } else { BELIEVED_FIRST };
         // Of a coarse window one unit may be in vain.
-        let believed = kernel * BELIEVED + BELIEVED_SECONDS + f64::from(self.unit) / cap;
+        let believed = kernel * part + BELIEVED_SECONDS + f64::from(self.unit) / cap;
         let gain = (dt / memory).min(0.5);
         if rate >= cap * HELD || measured < self.trip {
             self.trial = None;
             self.trip += gain * (measured.min(self.trip.max(believed)) - self.trip);
         } else if self.trip < believed {
             self.trip += gain * (measured.min(believed) - self.trip);
-        } else {
+        } else if self.has_held {
             self.try_longer(rate, dt);
         }
         self.trip = self.trip.clamp(1e-5, 10.0);

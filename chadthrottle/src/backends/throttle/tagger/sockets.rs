@@ -16,10 +16,9 @@ use std::{
 use super::{Tag, TagError, Tagger};
 use crate::{
     backends::throttle::{
-        Scope, Target,
-        flow::{members::Members, refused},
+        Subject, Target,
+        flow::{members::Members, rank, refused},
     },
-    process::ProcessId,
     sys::{
         cpu_time,
         proc_children::adopt_orphans,
@@ -47,7 +46,7 @@ struct Engine {
 
 #[derive(Debug, Default)]
 struct State {
-    targets: BTreeMap<ProcessId, Tagged>,
+    targets: BTreeMap<Subject, Tagged>,
     runs: bool,
 }
 
@@ -87,17 +86,18 @@ impl Tagger for SocketTagger {
     }
 
     fn tag(&mut self, target: &Target, tag: Tag) -> Result<(), TagError> {
-        if target.scope == Scope::Descendants {
+        if matches!(target.subject, Subject::Descendants(_)) {
             adopt_orphans()?;
         }
         let mut state = self.0.lock();
-        let tagged = match state.targets.entry(target.id) {
-            std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
-            std::collections::btree_map::Entry::Vacant(place) => {
-                place.insert(Tagged::new(target).map_err(|error| refused(target, &error))?)
-            }
-        };
-        tagged.set(tag);
+        if !state.targets.contains_key(&target.subject) {
+            let tagged = Tagged::new(target).map_err(|error| refused(target, &error))?;
+            state.targets.insert(target.subject.clone(), tagged);
+            state.share_out();
+        }
+        if let Some(tagged) = state.targets.get_mut(&target.subject) {
+            tagged.set(tag);
+        }
         if !state.runs {
             let engine = Arc::clone(&self.0);
             thread::Builder::new().name("tagger".into()).spawn(move || engine.run())?;
@@ -107,10 +107,10 @@ impl Tagger for SocketTagger {
         Ok(())
     }
 
-    fn untag(&mut self, process: ProcessId) {
+    fn untag(&mut self, subject: &Subject) {
         let mut state = self.0.lock();
         // What is dropped puts its options back.
-        state.targets.remove(&process);
+        state.targets.remove(subject);
         self.0.changed.notify_all();
     }
 }
@@ -119,6 +119,19 @@ impl Drop for SocketTagger {
     fn drop(&mut self) {
         self.0.lock().targets.clear();
         self.0.changed.notify_all();
+    }
+}
+
+impl State {
+    /// Leaves each process to the most specific of the targets that cover it, as flow control does.
+    fn share_out(&mut self) {
+        let mut order: Vec<_> = self.targets.iter_mut().collect();
+        order.sort_by_key(|(subject, _)| rank(subject));
+        let mut taken = HashSet::new();
+        for (_, tagged) in order {
+            tagged.leave_out(&taken);
+            taken.extend(tagged.members.iter().map(|member| member.id.pid));
+        }
     }
 }
 
@@ -131,6 +144,7 @@ impl Engine {
     fn run(&self) {
         let mut state = self.lock();
         while !state.targets.is_empty() {
+            state.share_out();
             let count = u32::try_from(state.targets.len()).unwrap_or(u32::MAX);
             let next = state.targets.values_mut().map(|tagged| tagged.step(count)).min();
             let wait = next.map_or(SCAN, |next| next.saturating_duration_since(Instant::now()));
@@ -144,7 +158,7 @@ impl Tagged {
     fn new(target: &Target) -> io::Result<Self> {
         let now = Instant::now();
         Ok(Self {
-            members: Members::new(target)?,
+            members: Members::new(target, None)?,
             tag: Tag::default(),
             sockets: HashMap::new(),
             others: HashSet::new(),
@@ -159,7 +173,7 @@ impl Tagged {
             self.restore();
         }
         self.tag = tag;
-        self.scan();
+        self.scan(true);
     }
 
     /// Does what is due, and says when to come again. With more targets each comes more rarely.
@@ -173,20 +187,33 @@ impl Tagged {
         if now >= self.next_scan {
             let pause = timed(&mut || {
                 self.members.refresh();
-                self.scan();
+                self.scan(false);
             });
             self.next_scan = now + pause.clamp(SCAN, LONGEST_SCAN.saturating_mul(targets));
         }
         if now >= self.next_check {
-            let pause = timed(&mut || self.check());
+            let pause = timed(&mut || {
+                self.scan(true);
+                self.check();
+            });
             self.next_check = now + pause.clamp(CHECK, LONGEST_CHECK.saturating_mul(targets));
         }
         self.next_scan.min(self.next_check)
     }
 
-    /// Looks for sockets that are new, and forgets those that are gone.
-    fn scan(&mut self) {
-        let open = self.members.open_sockets();
+    /// Leaves these processes, and the sockets that nobody else has, to other targets.
+    fn leave_out(&mut self, taken: &HashSet<i32>) {
+        let is_left = |socket: &Socket| socket.holders.iter().all(|(pid, _)| taken.contains(pid));
+        for (_, socket) in self.sockets.extract_if(|_, socket| is_left(socket)) {
+            socket.restore(&self.members);
+        }
+        self.members.leave_out(taken);
+    }
+
+    /// Looks for sockets that are new, and forgets those that are gone. Unless they are looked at `afresh`, a descriptor
+    /// that was there the last time is taken for what it was.
+    fn scan(&mut self, afresh: bool) {
+        let open = self.members.sockets(afresh);
         self.others.retain(|inode| open.contains_key(inode));
         self.sockets.retain(|inode, _| open.contains_key(inode));
         for (inode, holders) in open {
@@ -236,14 +263,7 @@ impl Tagged {
     /// Puts everything back, but for what the application has set itself meanwhile.
     fn restore(&mut self) {
         for (_, socket) in self.sockets.drain() {
-            let Some(duplicate) = socket.duplicate(&self.members) else { continue };
-            for option in &socket.options {
-                if duplicate.field(option.field).is_ok_and(|value| value == option.value)
-                    && let Err(error) = duplicate.set_field(option.field, option.original)
-                {
-                    log::debug!("a socket keeps its tag: {error}");
-                }
-            }
+            socket.restore(&self.members);
         }
     }
 }
@@ -262,5 +282,17 @@ impl Socket {
             let duplicate = TaggedSocket::new(members.get(pid)?.duplicate_any(fd).ok()?)?;
             (duplicate.cookie().ok()? == self.cookie).then_some(duplicate)
         })
+    }
+
+    /// Puts back what was there, but for what the application has set itself meanwhile.
+    fn restore(&self, members: &Members) {
+        let Some(duplicate) = self.duplicate(members) else { return };
+        for option in &self.options {
+            if duplicate.field(option.field).is_ok_and(|value| value == option.value)
+                && let Err(error) = duplicate.set_field(option.field, option.original)
+            {
+                log::debug!("a socket keeps its tag: {error}");
+            }
+        }
     }
 }

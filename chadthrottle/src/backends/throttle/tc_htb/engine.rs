@@ -26,12 +26,11 @@ use crate::{
     backends::{
         BackendOptions,
         throttle::{
-            Target,
+            Subject, Target,
             flow::SharedFlow,
             tagger::{SocketTagger, Tag, Tagger},
         },
     },
-    process::ProcessId,
     sys::{
         links::{self, Link},
         netlink::{Channel, Netlink},
@@ -47,13 +46,11 @@ const NOTICES: libc::c_int = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_ROUTE | libc:
 const MINORS: std::ops::Range<u16> = 1..u16::MAX;
 
 /// The thread's side and ours.
-#[derive(Debug)]
 pub(super) struct Engine {
     state: Mutex<State>,
     changed: Condvar,
 }
 
-#[derive(Debug)]
 struct State {
     options: BackendOptions,
     flow: SharedFlow,
@@ -65,7 +62,7 @@ struct State {
     devices: BTreeMap<u32, Device>,
     /// Interfaces that were told of as not to be had.
     told: Vec<u32>,
-    targets: BTreeMap<ProcessId, Limited>,
+    targets: BTreeMap<Subject, Limited>,
     next_minor: u16,
     is_watched: bool,
     /// When limits were last shared.
@@ -108,33 +105,33 @@ impl Engine {
         Ok(state.devices.values().map(|device| device.link.name.clone()).collect())
     }
 
-    pub(super) fn remove(&self, process: ProcessId) -> Result<(), HtbError> {
-        let result = self.lock().remove(process);
+    pub(super) fn remove(&self, subject: &Subject) -> Result<(), HtbError> {
+        let result = self.lock().remove(subject);
         self.changed.notify_all();
         result
     }
 
     pub(super) fn remove_all(&self) -> Result<(), HtbError> {
         let mut state = self.lock();
-        let all: Vec<ProcessId> = state.targets.keys().copied().collect();
+        let all: Vec<Subject> = state.targets.keys().cloned().collect();
         let mut result = Ok(());
-        for process in all {
-            result = result.and(state.remove(process));
+        for subject in all {
+            result = result.and(state.remove(&subject));
         }
         self.changed.notify_all();
         result
     }
 
-    pub(super) fn limit(&self, process: ProcessId) -> Option<u64> {
-        self.lock().targets.get(&process).map(|limited| limited.limit)
+    pub(super) fn limit(&self, subject: &Subject) -> Option<u64> {
+        self.lock().targets.get(subject).map(|limited| limited.limit)
     }
 
-    pub(super) fn stats(&self, process: ProcessId) -> Result<ThrottleStats, HtbError> {
+    pub(super) fn stats(&self, subject: &Subject) -> Result<ThrottleStats, HtbError> {
         let mut state = self.lock();
-        if state.targets.contains_key(&process) {
+        if state.targets.contains_key(subject) {
             state.count()?;
         }
-        Ok(state.stats(process))
+        Ok(state.stats(subject))
     }
 }
 
@@ -156,7 +153,7 @@ fn watch(engine: &Weak<Engine>) {
 
 impl State {
     fn set(&mut self, target: &Target, limit: u64) -> Result<(), HtbError> {
-        if let Some(limited) = self.targets.get_mut(&target.id) {
+        if let Some(limited) = self.targets.get_mut(&target.subject) {
             (limited.limit, limited.aim) = (limit, shape::AIM);
             for (index, place) in &mut limited.places {
                 let Some(device) = self.devices.get_mut(index) else { continue };
@@ -191,7 +188,7 @@ impl State {
             limited.leave(&self.devices, &mut self.netlink)?;
             return Err(error);
         }
-        self.targets.insert(target.id, limited);
+        self.targets.insert(target.subject.clone(), limited);
         Ok(())
     }
 
@@ -208,9 +205,9 @@ impl State {
         Err(HtbError::Obstacle("an HTB queue has no more than 65,534 classes".into()))
     }
 
-    fn remove(&mut self, process: ProcessId) -> Result<(), HtbError> {
-        let Some(mut limited) = self.targets.remove(&process) else { return Ok(()) };
-        self.tagger.untag(process);
+    fn remove(&mut self, subject: &Subject) -> Result<(), HtbError> {
+        let Some(mut limited) = self.targets.remove(subject) else { return Ok(()) };
+        self.tagger.untag(subject);
         let left = limited.leave(&self.devices, &mut self.netlink);
         left.and(self.release_if_unused())
     }
@@ -373,17 +370,17 @@ impl State {
         Ok(())
     }
 
-    fn stats(&self, process: ProcessId) -> ThrottleStats {
-        self.targets.get(&process).map(|limited| limited.stats(&self.devices)).unwrap_or_default()
+    fn stats(&self, subject: &Subject) -> ThrottleStats {
+        self.targets.get(subject).map(|limited| limited.stats(&self.devices)).unwrap_or_default()
     }
 }
 
 impl Drop for State {
     /// Whatever ends us, short of SIGKILL, every interface is as it was.
     fn drop(&mut self) {
-        let all: Vec<ProcessId> = self.targets.keys().copied().collect();
-        for process in all {
-            if let Err(error) = self.remove(process) {
+        let all: Vec<Subject> = self.targets.keys().cloned().collect();
+        for subject in all {
+            if let Err(error) = self.remove(&subject) {
                 log::error!("tc_htb: {error}");
             }
         }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     backends::throttle::{
-        Target,
+        Subject, Target,
         flow::{Direction, SharedFlow},
         tagger::TagError,
     },
@@ -42,7 +42,7 @@ pub(super) enum HtbError {
 /// A target with its limit.
 #[derive(Debug)]
 pub(super) struct Limited {
-    pub(super) target: Target,
+    pub(super) subject: Subject,
     pub(super) class: Handle,
     pub(super) limit: u64,
     /// What flow control aims at, in parts of a thousand of the limit.
@@ -55,8 +55,8 @@ pub(super) struct Limited {
 
 impl Limited {
     pub(super) fn new(target: &Target, class: Handle, limit: u64) -> Self {
-        let (target, aim) = (target.clone(), shape::AIM);
-        Self { target, class, limit, aim, places: BTreeMap::new(), gone: ThrottleStats::default() }
+        let (subject, aim) = (target.subject.clone(), shape::AIM);
+        Self { subject, class, limit, aim, places: BTreeMap::new(), gone: ThrottleStats::default() }
     }
 
     /// What the limit did, by what was counted last.
@@ -119,10 +119,10 @@ impl Limited {
         let sent = used.iter().map(|(sent, _)| sent).sum();
         let queued = self.places.values().map(|place| u64::from(place.stats.backlog)).sum();
         let aim = shape::aim(self.aim, self.limit, sent, queued);
-        if aim != self.aim && flow.limit(self.target.id, Direction::Upload).is_some() {
+        if aim != self.aim && flow.limit(&self.subject, Direction::Upload).is_some() {
             self.aim = aim;
             // It has ended, or flow control has given up meanwhile; the queue holds all the same.
-            flow.adjust(self.target.id, Direction::Upload, self.aimed_at());
+            flow.adjust(&self.subject, Direction::Upload, self.aimed_at());
         }
         if self.limit == 0 || used.len() < 2 {
             return Ok(());

@@ -30,16 +30,14 @@ use nix::sys::socket::SockProtocol;
 
 use self::{engine::Engine, limited::HtbError};
 use super::{
-    Target, UploadThrottleBackend,
+    Subject, Target, UploadThrottleBackend,
     flow::{self, Direction, SharedFlow},
-    tagger::TagError,
+    tagger::{can_be_held, untaggable},
 };
 use crate::{
     backends::{Availability, BackendCapabilities, BackendError, BackendOptions, BackendPriority, Obstacle},
-    process::{ProcessError, ProcessId},
     sys::{
         capability::{self, NET_ADMIN, SYS_PTRACE},
-        namespace,
         netlink::Netlink,
     },
 };
@@ -119,21 +117,10 @@ impl UploadThrottleBackend for TcHtbUpload {
     }
 
     fn throttle_upload(&mut self, target: &Target, limit: u64) -> Result<(), BackendError> {
-        let process = target.id;
-        if !process.is_alive() {
-            return Err(ProcessError::Absent(process.pid).into());
-        }
-        let is_here =
-            namespace::shares_network(process.pid).map_err(|_| ProcessError::Absent(process.pid))?;
-        if !is_here {
-            let reason =
-                "it is in another network namespace, where other interfaces are; run chadthrottle there \
-                          (`nsenter --net=/proc/PID/ns/net`), or use ebpf_cgroup"
-                    .to_owned();
-            return Err(BackendError::Unenforceable { backend: NAME, process, reason });
-        }
+        let subject = &target.subject;
+        can_be_held(NAME, target)?;
         let engine = self.engine()?;
-        let before = engine.limit(process);
+        let before = engine.limit(subject);
         // Pacing is the lower one at any moment: what comes unpaced overflows the queue, and makes TCP slow for long.
         let is_lower = before.is_none_or(|before| limit <= before);
         if is_lower {
@@ -142,15 +129,15 @@ impl UploadThrottleBackend for TcHtbUpload {
         match engine.set(target, limit) {
             Ok(interfaces) if before.is_none() && interfaces.len() > 1 => {
                 let names = interfaces.join(", ");
-                log::info!("{} ({process}): {names} share the limit, by what each uses", target.name);
+                log::info!("{target}: {names} share the limit, by what each uses");
             }
             Ok(_) => {}
             Err(error) => {
                 match before {
                     Some(before) => self.slow_down(target, before),
-                    None => self.flow.release(process, Direction::Upload),
+                    None => self.flow.release(subject, Direction::Upload),
                 }
-                return Err(translated(error, process));
+                return Err(translated(error, subject));
             }
         }
         if !is_lower {
@@ -159,20 +146,20 @@ impl UploadThrottleBackend for TcHtbUpload {
         Ok(())
     }
 
-    fn remove_upload_throttle(&mut self, process: ProcessId) -> Result<(), BackendError> {
-        let removed = self.engine.as_ref().map_or(Ok(()), |engine| engine.remove(process));
+    fn remove_upload_throttle(&mut self, subject: &Subject) -> Result<(), BackendError> {
+        let removed = self.engine.as_ref().map_or(Ok(()), |engine| engine.remove(subject));
         // After the queue, as above.
-        self.flow.release(process, Direction::Upload);
+        self.flow.release(subject, Direction::Upload);
         removed.map_err(|error| kernel("remove a limit", error))
     }
 
-    fn get_upload_throttle(&self, process: ProcessId) -> Option<u64> {
-        self.engine.as_ref()?.limit(process)
+    fn get_upload_throttle(&self, subject: &Subject) -> Option<u64> {
+        self.engine.as_ref()?.limit(subject)
     }
 
-    fn upload_stats(&self, process: ProcessId) -> Result<ThrottleStats, BackendError> {
+    fn upload_stats(&self, subject: &Subject) -> Result<ThrottleStats, BackendError> {
         let Some(engine) = &self.engine else { return Ok(ThrottleStats::default()) };
-        engine.stats(process).map_err(|error| kernel("read what passed", error))
+        engine.stats(subject).map_err(|error| kernel("read what passed", error))
     }
 
     fn cleanup(&mut self) -> Result<(), BackendError> {
@@ -217,11 +204,11 @@ fn obstacle(options: &BackendOptions) -> Option<Obstacle> {
     Some(Obstacle::Host { cause, remedy })
 }
 
-fn translated(error: HtbError, process: ProcessId) -> BackendError {
+fn translated(error: HtbError, subject: &Subject) -> BackendError {
+    let subject = subject.clone();
     match error {
-        HtbError::Obstacle(reason) => BackendError::Unenforceable { backend: NAME, process, reason },
-        HtbError::Target(TagError::Ended) => ProcessError::Absent(process.pid).into(),
-        HtbError::Target(TagError::Denied(reason)) => BackendError::Denied { backend: NAME, process, reason },
+        HtbError::Obstacle(reason) => BackendError::Unenforceable { backend: NAME, subject, reason },
+        HtbError::Target(error) => untaggable(NAME, &subject, error),
         error => kernel("set a limit", error),
     }
 }

@@ -33,6 +33,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 
 use args::Args;
+use nix::unistd::Uid;
 
 fn main() -> ExitCode {
     match run(std::env::args().skip(1)) {
@@ -60,9 +61,9 @@ fn run(mut words: impl Iterator<Item = String>) -> anyhow::Result<()> {
         }
         "tcp-source" => {
             let (listen, connections) = (args.required("listen")?, args.optional("connections")?);
-            let sending = tcp::Sending::from_args(&mut args)?;
+            let (sending, user) = (tcp::Sending::from_args(&mut args)?, args.optional("become")?);
             args.finish()?;
-            tcp::source(listen, connections.unwrap_or(1), sending)?
+            tcp::source(listen, connections.unwrap_or(1), sending, user.map(Uid::from_raw))?
         }
         "tcp-receive" => {
             let from = args.required("from")?;

@@ -9,11 +9,11 @@ use anyhow::{Context, ensure};
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg, setsockopt, sockopt,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::announce;
 use crate::args::Args;
 use crate::family::{Tally, Until, fork_off, unacknowledged};
+use crate::{announce, wait_for_stdin};
 
 /// Room for everything that is written before the connection is handed over, and after.
 const SEND_BUFFER: usize = 16 << 20;
@@ -21,11 +21,13 @@ const SEND_BUFFER: usize = 16 << 20;
 /// Connects and hands the connection to a process that was there before, which sends and then receives to the end.
 ///
 /// With `--first` some bytes are sent before, and are still waiting to leave when the connection changes hands; who
-/// gets it says so once it has written its own.
+/// gets it says so once it has written its own. With `--wait-stdin` it says who is to get it, and waits for a line before
+/// it hands it over.
 pub(crate) fn run(mut args: Args) -> anyhow::Result<Value> {
     let to: SocketAddr = args.required("to")?;
     let bytes: u64 = args.required("bytes")?;
     let first = args.optional("first")?.unwrap_or(0);
+    let waits = args.flag("wait-stdin");
     args.finish()?;
     let (here, there) = UnixStream::pair()?;
     let receiver = fork_off(Until::ParentEnds, || {
@@ -38,8 +40,14 @@ pub(crate) fn run(mut args: Args) -> anyhow::Result<Value> {
         tally.use_up(&stream, 0)?;
         Ok(tally)
     })?;
+    if waits {
+        println!("{}", json!({ "taker": receiver.pid().as_raw() }));
+    }
     let stream = TcpStream::connect(to).with_context(|| format!("cannot connect to {to}"))?;
     announce(stream.local_addr()?);
+    if waits {
+        wait_for_stdin()?;
+    }
     let mut tally = Tally::default();
     if first > 0 {
         setsockopt(&stream, sockopt::SndBufForce, &SEND_BUFFER)?;

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::Context;
+use nix::unistd::{Uid, setuid};
 use serde_json::Value;
 
 use crate::args::Args;
@@ -64,15 +65,20 @@ pub(crate) fn receive_from(from: SocketAddr) -> anyhow::Result<Value> {
 /// Receives from who connects.
 pub(crate) fn sink(listen: SocketAddr, connections: usize) -> anyhow::Result<Value> {
     let meter = Mutex::default();
-    accept(listen, connections, |stream| receive(stream, &meter))?;
+    accept(listen, connections, None, |stream| receive(stream, &meter))?;
     let meter = meter.into_inner()?;
     Ok(meter.report(meter.elapsed()))
 }
 
-/// Sends to who connects.
-pub(crate) fn source(listen: SocketAddr, connections: usize, sending: Sending) -> anyhow::Result<Value> {
+/// Sends to who connects, where it is asked to as another user than the one that listens.
+pub(crate) fn source(
+    listen: SocketAddr,
+    connections: usize,
+    sending: Sending,
+    user: Option<Uid>,
+) -> anyhow::Result<Value> {
     let total = Mutex::new((0, 0, Duration::ZERO));
-    accept(listen, connections, |stream| {
+    accept(listen, connections, user, |stream| {
         if sending.wait_stdin {
             wait_for_stdin()?;
         }
@@ -89,9 +95,13 @@ pub(crate) fn source(listen: SocketAddr, connections: usize, sending: Sending) -
 fn accept(
     listen: SocketAddr,
     connections: usize,
+    user: Option<Uid>,
     serve: impl Fn(&TcpStream) -> anyhow::Result<()> + Sync,
 ) -> anyhow::Result<()> {
     let listener = TcpListener::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
+    if let Some(user) = user {
+        setuid(user).with_context(|| format!("cannot become user {user}"))?;
+    }
     announce(listener.local_addr()?);
     std::thread::scope(|scope| {
         let serve = &serve;

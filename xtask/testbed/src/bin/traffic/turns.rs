@@ -4,11 +4,11 @@ use std::io::{Read, Write, pipe};
 use std::net::{SocketAddr, TcpStream};
 
 use anyhow::Context;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::announce;
 use crate::args::Args;
 use crate::family::{Tally, Until, fork_off, wait_until_acknowledged};
+use crate::{announce, wait_for_stdin};
 
 /// Parent and child take turns on one connection. A turn sends so many bytes and receives as many; the child's are
 /// three times the parent's.
@@ -16,6 +16,7 @@ pub(crate) fn by_turns(mut args: Args) -> anyhow::Result<Value> {
     let stream = connect(args.required("to")?)?;
     let bytes: u64 = args.required("bytes")?;
     let rounds: u32 = args.required("rounds")?;
+    let waits = args.flag("wait-stdin");
     args.finish()?;
     let (mut to_child, mut to_parent) = (pipe()?, pipe()?);
     let child = fork_off(Until::ParentEnds, || {
@@ -28,6 +29,10 @@ pub(crate) fn by_turns(mut args: Args) -> anyhow::Result<Value> {
         Ok(tally)
     })?;
     announce(stream.local_addr()?);
+    if waits {
+        println!("{}", json!({ "child": child.pid().as_raw() }));
+        wait_for_stdin()?;
+    }
     let mut tally = Tally::default();
     for _ in 0..rounds {
         turn(&mut tally, &stream, bytes)?;

@@ -23,6 +23,8 @@ pub(crate) fn sink(listen: SocketAddr, first: Duration, idle: Duration) -> anyho
     let socket = UdpSocket::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
     // By force: the ordinary option is bounded by net.core.rmem_max.
     setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)
+        // In a container nobody may do that.
+        .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER))
         .context("cannot get a large receive buffer")?;
     socket.set_read_timeout(Some(first))?;
     announce(socket.local_addr()?);
@@ -51,6 +53,7 @@ pub(crate) struct Sending {
     size: usize,
     time: Option<Duration>,
     datagrams: Option<u64>,
+    from: Option<SocketAddr>,
     unconnected: bool,
     wait_stdin: bool,
 }
@@ -65,6 +68,7 @@ impl Sending {
             size: args.required("size")?,
             time: seconds.map(Duration::try_from_secs_f64).transpose()?,
             datagrams,
+            from: args.optional("from")?,
             unconnected: args.flag("unconnected"),
             wait_stdin: args.flag("wait-stdin"),
         })
@@ -74,7 +78,10 @@ impl Sending {
     /// goes on offering as much as before.
     pub(crate) fn run(&self) -> anyhow::Result<Value> {
         let any = if self.to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-        let socket = UdpSocket::bind(any)?;
+        let socket = match self.from {
+            Some(from) => UdpSocket::bind(from)?,
+            None => UdpSocket::bind(any)?,
+        };
         if !self.unconnected {
             socket.connect(self.to).with_context(|| format!("cannot connect to {}", self.to))?;
         }

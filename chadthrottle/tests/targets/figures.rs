@@ -1,0 +1,63 @@
+//! What is told of a limit: offered, dropped, marked.
+
+use std::time::Duration;
+
+use chadthrottle::backends::throttle::Subject;
+use testbed::{
+    Family, Path, Process, Testbed,
+    iperf3::{Iperf3, Iperf3Report, Iperf3Server},
+    traffic,
+};
+
+use crate::{
+    inside::Inside,
+    rig::{Copies, DATAGRAM, Sink, send_for},
+    support::PATIENCE,
+};
+
+#[test]
+fn what_was_offered_is_what_passed_and_what_was_dropped() -> anyhow::Result<()> {
+    let (bed, copies) = (Testbed::new("figures")?, Copies::new()?);
+    let program = copies.traffic("sender")?;
+    let mut limits = Inside::alone(&bed)?;
+    limits.set(&Subject::Program(program.clone()), Some(1_000_000), None)?;
+    let sink = Sink::start(bed.server(), Family::V4)?;
+    let send = send_for(sink.address, 3_000_000, "1");
+    let sent = Process::spawn(bed.client().command(&program).args(send))?.success(PATIENCE)?;
+    let sent = traffic::Report::parse(&sent)?;
+    let received = sink.report()?;
+    let figures = limits.figures()?.upload_stats;
+    assert_eq!((figures.packets_total, figures.bytes_total), (sent.datagrams, sent.datagrams * DATAGRAM));
+    assert_eq!(figures.packets_dropped, sent.datagrams - received.datagrams, "{figures:?}");
+    assert_eq!(figures.bytes_dropped, figures.packets_dropped * DATAGRAM, "{figures:?}");
+    assert_eq!(figures.packets_marked, 0);
+    assert!(figures.packets_dropped > sent.datagrams / 2, "{figures:?}");
+    Ok(())
+}
+
+#[test]
+fn where_both_sides_know_ecn_a_download_is_marked_and_nothing_dropped() -> anyhow::Result<()> {
+    const LIMIT: u64 = 4_000_000;
+    let bed = Testbed::with_path("ecn", &Path::round_trip(Duration::from_millis(20)))?;
+    for host in [bed.client(), bed.server()] {
+        host.set_sysctl("net.ipv4.tcp_ecn", "1")?;
+    }
+    let mut limits = Inside::alone(&bed)?;
+    let name = bed.cgroup_root().file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    limits.set(&Subject::Cgroup(format!("/{name}")), None, Some(LIMIT))?;
+    let _server = Iperf3Server::start(bed.server(), 5201)?;
+    let client = Iperf3::client(bed.server(), Family::V4, 5201).seconds(6).congestion("cubic").reverse();
+    let transfer = Process::spawn(&mut client.command(bed.client())?)?;
+    // How it begins is too fast for anybody to be told in time: a round trip is longer than it takes.
+    std::thread::sleep(Duration::from_secs(2));
+    let begun = limits.figures()?.download_stats;
+    let report = Iperf3Report::parse(&transfer.success(PATIENCE)?)?;
+    let ended = limits.figures()?.download_stats;
+    #[expect(clippy::cast_precision_loss, reason = "a small number")]
+    let achieved = report.intervals.rate_after(2.0) / LIMIT as f64;
+    println!("{achieved:.3} of the limit as payload, {begun:?}, {ended:?}");
+    assert!(ended.packets_marked > begun.packets_marked, "{ended:?}");
+    assert_eq!(ended.packets_dropped, begun.packets_dropped, "{ended:?}");
+    assert!((0.85..1.05).contains(&achieved), "{achieved}");
+    Ok(())
+}

@@ -1,0 +1,17 @@
+//! Whom a limit covers, and which of its traffic: through the binary, and where two limits meet, through the library.
+//!
+//! What must not pass at all is tested with a limit of nothing: then the first packet that arrives is one too many.
+
+mod cgroups;
+mod changes;
+mod figures;
+mod inside;
+mod precedence;
+mod processes;
+mod programs;
+mod rig;
+mod shared;
+#[path = "../support/mod.rs"]
+mod support;
+mod traffic_types;
+mod users;
