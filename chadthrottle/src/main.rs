@@ -68,7 +68,10 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         None if cli.limit.option().is_some() => {
             headless::limit::run(&backends, &wanted, &cli.limit).map(|()| 0)
         }
-        None => headless::screen::run(&backends, &wanted),
+        None => match cli.demo.options() {
+            Some(demo) => headless::demo::run(&demo, cli.screen.options(), &mut io::stdout().lock()),
+            None => headless::screen::run(&backends, &wanted, cli.screen.options()),
+        },
     }
 }
 

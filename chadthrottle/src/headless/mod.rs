@@ -3,6 +3,7 @@
 pub mod cleanup;
 pub mod command;
 mod connections;
+pub mod demo;
 pub mod limit;
 mod line;
 pub mod list;

@@ -6,12 +6,6 @@ pub mod bpf_map;
 pub mod btf;
 pub mod capability;
 pub mod cgroup;
-#[cfg(any(
-    feature = "throttle-ebpf-cgroup",
-    feature = "throttle-sockopt",
-    feature = "throttle-tc-htb",
-    feature = "throttle-nftables"
-))]
 pub mod cpu_time;
 #[cfg(feature = "ebpf")]
 pub mod file_id;

@@ -36,8 +36,8 @@ pub(in crate::backends::throttle) struct Member {
 pub(in crate::backends::throttle) struct Members {
     subject: Subject,
     known: Vec<Member>,
-    /// Those that are not, as far as they have been asked.
-    others: HashSet<i32>,
+    /// Those that were not when they were last asked, and since when they have been there.
+    others: HashMap<i32, Instant>,
     asked_since: Instant,
     /// A child of ours that is none of the target's.
     guard: Option<i32>,
@@ -90,7 +90,7 @@ impl Members {
         let mut members = Self {
             subject: target.subject.clone(),
             known: Vec::new(),
-            others: HashSet::new(),
+            others: HashMap::new(),
             asked_since: Instant::now(),
             guard,
             taken: HashSet::new(),
@@ -172,22 +172,26 @@ impl Members {
     }
 
     fn find_others_of_a_kind(&mut self) {
-        if self.asked_since.elapsed() > ASK_AGAIN {
-            self.asked_since = Instant::now();
-            self.others.clear();
+        let now = Instant::now();
+        let asks_all = now - self.asked_since > ASK_AGAIN;
+        if asks_all {
+            self.asked_since = now;
             let subject = &self.subject;
             self.known.retain(|member| belongs(member.id.pid, subject));
         }
         // Who cannot be listed cannot be found; the next time will tell.
         let Ok(pids) = proc_fd::pids() else { return };
+        let pids: HashSet<i32> = pids.collect();
+        self.others.retain(|pid, _| pids.contains(pid));
         for pid in pids {
-            let is_others =
-                self.others.contains(&pid) || self.taken.contains(&pid) || self.guard == Some(pid);
-            if is_others || self.get(pid).is_some() {
+            if self.taken.contains(&pid) || self.guard == Some(pid) || self.get(pid).is_some() {
                 continue;
             }
-            if !belongs(pid, &self.subject) || !self.add(pid) {
-                self.others.insert(pid);
+            // A new one each time: it moves to its cgroup, becomes its user and executes its program some moments after
+            // it was forked.
+            let is_settled = *self.others.entry(pid).or_insert(now) + ASK_AGAIN < now;
+            if (asks_all || !is_settled) && belongs(pid, &self.subject) && self.add(pid) {
+                self.others.remove(&pid);
             }
         }
     }

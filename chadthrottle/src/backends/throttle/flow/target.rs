@@ -267,7 +267,6 @@ impl Limited {
         let dt = now.duration_since(self.last_tick).as_secs_f64().max(1e-3);
         self.last_tick = now;
         self.ticks += 1;
-        self.members.refresh();
         let at = self.start.elapsed().as_secs_f64();
         let idle = self.sockets.values().filter(|socket| self.is_idle(socket)).count() as u64;
         let every = IDLE_TICKS.max(idle / IDLE_AT_ONCE);
