@@ -22,10 +22,11 @@ use super::{
 pub(super) type Check = fn(&Testbed, Subject) -> anyhow::Result<()>;
 
 /// All of them, by name.
-pub(super) const ALL: [(&str, Check); 6] = [
+pub(super) const ALL: [(&str, Check); 7] = [
     ("an_open_connection_is_held_and_freed", an_open_connection_is_held_and_freed),
     ("a_limit_is_changed", a_limit_is_changed),
     ("two_targets_are_held_and_freed_in_any_order", two_targets_are_held_and_freed_in_any_order),
+    ("datagrams_are_held_where_it_says_so", datagrams_are_held_where_it_says_so),
     ("children_are_held_together", children_are_held_together),
     ("cleanup_takes_everything_back", cleanup_takes_everything_back),
     ("a_kill_leaves_nothing_after_the_next_start", a_kill_leaves_nothing_after_the_next_start),
@@ -92,6 +93,26 @@ fn two_targets_are_held_and_freed_in_any_order(bed: &Testbed, subject: Subject) 
         ends[second].1.is_held(limits[second].1, "the one that is left")?;
         manager.remove_throttle(&target(ends[second].0.pid())?.subject)?;
         ends[second].1.is_free(FREE)?;
+    }
+    Ok(())
+}
+
+/// Only what is sent: what is received is counted at the wrong side of whoever drops it.
+fn datagrams_are_held_where_it_says_so(bed: &Testbed, subject: Subject) -> anyhow::Result<()> {
+    if !subject.is_upload || !subject.covers_udp {
+        return Ok(());
+    }
+    for family in Family::ALL {
+        let peer = Peer::datagrams(bed, family)?;
+        let mut command = traffic::command(bed.client())?;
+        let process = Process::spawn(command.args(peer.datagram_arguments(HIGH * 2)))?;
+        peer.is_free(HIGH_RATE * 1.5)?;
+        let mut manager = subject.manager(bed.cgroup_root())?;
+        let limited = target(process.pid())?;
+        manager.throttle_process(&limited, subject.limits(LOW))?;
+        peer.is_held(LOW_RATE, "datagrams")?;
+        manager.remove_throttle(&limited.subject)?;
+        peer.is_free(HIGH_RATE * 1.5)?;
     }
     Ok(())
 }

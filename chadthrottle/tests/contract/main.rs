@@ -35,6 +35,7 @@ const HOLD: &str = "hold-until-killed";
 struct Subject {
     name: &'static str,
     is_upload: bool,
+    covers_udp: bool,
 }
 
 fn main() -> ExitCode {
@@ -104,7 +105,7 @@ fn subjects() -> anyhow::Result<Vec<Subject>> {
         if let Some(reason) = row.reason {
             bail!("{} does not work here: {reason}", row.name);
         }
-        Ok(Subject { name: row.name, is_upload })
+        Ok(Subject { name: row.name, is_upload, covers_udp: row.capabilities.udp })
     })
     .collect()
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -40,6 +40,28 @@ impl Peer {
             }
         });
         Ok(peer)
+    }
+
+    /// The same for datagrams, which it receives.
+    pub(super) fn datagrams(bed: &Testbed, family: Family) -> anyhow::Result<Self> {
+        let any = bed.server().socket_address(family, 0);
+        let socket = bed.server().run(move || Ok(UdpSocket::bind(any)?))?;
+        let peer = Self { address: socket.local_addr()?, bytes: Arc::default() };
+        let bytes = Arc::clone(&peer.bytes);
+        thread::spawn(move || {
+            let mut buffer = [0; 2048];
+            while let Ok(length) = socket.recv(&mut buffer) {
+                bytes.fetch_add(length as u64, Ordering::Relaxed);
+            }
+        });
+        Ok(peer)
+    }
+
+    /// The arguments of `traffic` for that, which is to offer so many bytes a second.
+    pub(super) fn datagram_arguments(&self, rate: u64) -> Vec<String> {
+        let (to, rate) = (self.address.to_string(), rate.to_string());
+        let words = ["udp-send", "--to", &to, "--rate", &rate, "--size", "1200", "--seconds", SECONDS];
+        words.iter().map(ToString::to_string).collect()
     }
 
     /// The arguments of `traffic` for this peer.
