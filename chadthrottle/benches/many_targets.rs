@@ -106,7 +106,7 @@ fn cost(bed: &Testbed, sink: &str, send: &str) -> anyhow::Result<f64> {
     Process::spawn(&mut command)?.success(Duration::from_secs(20))?;
     let runs = packets()?.since(&before);
     drop(sink);
-    ensure!(runs.count > 10_000, "{runs:?}");
+    ensure!(runs.count > 1000, "{runs:?}");
     #[expect(clippy::cast_precision_loss, reason = "exact up to a hundred days")]
     Ok(runs.nanoseconds as f64 / runs.count as f64)
 }
