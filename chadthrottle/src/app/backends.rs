@@ -101,7 +101,7 @@ fn described(row: &Listed, is_chosen: bool, is_used: bool, room: usize) -> Vec<F
         ("IPv6", row.capabilities.ipv6),
         ("TCP", row.capabilities.tcp),
         ("UDP", row.capabilities.udp),
-        ("open connections", row.capabilities.open_connections),
+        ("open sockets", row.capabilities.open_connections),
         ("delays", row.capabilities.shapes),
         ("moves processes", row.capabilities.moves_process),
     ];

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     backends::throttle::{Subject, TrafficType},
-    stats::Snapshot,
+    stats::{Snapshot, Traffic},
 };
 
 impl App {
@@ -57,6 +57,18 @@ impl App {
         match &self.snapshot {
             Some(snapshot) if !snapshot.interval.is_zero() => self.setup.units.rate(bytes),
             _ => "-".into(),
+        }
+    }
+
+    /// All that is shown together, bytes a second: with what belongs to no process, where all traffic is shown.
+    #[must_use]
+    pub fn rate_of_all(&self) -> Traffic {
+        match (self.traffic, &self.snapshot) {
+            (_, None) => Traffic::default(),
+            (TrafficType::All, Some(snapshot)) => snapshot.rate,
+            (_, Some(_)) => {
+                self.table.rows().iter().map(|row| row.rate).fold(Traffic::default(), Traffic::plus)
+            }
         }
     }
 

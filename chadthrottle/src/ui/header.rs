@@ -27,7 +27,7 @@ fn pieces(app: &App) -> Vec<(usize, Style, String)> {
         add(0, theme.selected, " DEMO ".into());
     }
     let per = app.units().per_second();
-    let rate = app.snapshot().map(|snapshot| snapshot.rate).unwrap_or_default();
+    let rate = app.rate_of_all();
     add(0, theme.strong, format!("up {}{per}", app.rate(rate.upload)));
     add(0, theme.strong, format!("down {}{per}", app.rate(rate.download)));
     if app.paused() {
