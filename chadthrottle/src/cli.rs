@@ -125,6 +125,12 @@ pub enum Command {
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<OsString>,
     },
+    /// Remove whatever a killed instance left in the kernel, in this network namespace; nothing else.
+    Cleanup {
+        /// Only print what would be removed.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Print what every process sends and receives.
     Monitor {
         /// One JSON object a line, one line an interval.

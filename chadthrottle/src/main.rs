@@ -18,7 +18,12 @@ use env_logger::Target;
 use log::LevelFilter;
 
 fn main() -> ExitCode {
-    #[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-sockopt"))]
+    #[cfg(any(
+        feature = "throttle-ebpf-cgroup",
+        feature = "throttle-sockopt",
+        feature = "throttle-tc-htb",
+        feature = "throttle-nftables"
+    ))]
     if let Some(status) = chadthrottle::backends::throttle::flow::run_if_asked() {
         return status;
     }
@@ -49,6 +54,9 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Some(Command::Run { upload_limit, download_limit, traffic, command }) => {
             let limits = chadthrottle::cli::limits(upload_limit, download_limit);
             headless::command::run(&backends, &wanted, limits, traffic, &command)
+        }
+        Some(Command::Cleanup { dry_run }) => {
+            headless::cleanup::run(dry_run, &mut io::stdout().lock()).map(|()| 0)
         }
         Some(Command::Monitor { json, interval, count, pids, connections }) => {
             let options = headless::monitor::Options { json, interval, count, pids, connections };

@@ -1,5 +1,6 @@
 //! The forms of the program without a screen.
 
+pub mod cleanup;
 pub mod command;
 mod connections;
 pub mod demo;

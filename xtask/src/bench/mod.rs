@@ -21,7 +21,7 @@ pub(crate) enum Bench {
     /// installed.
     Monitor(monitor::Options),
     /// What limits do to connections on paths with a round trip: accuracy, retransmits, delay, fairness, cost.
-    Throttle(throttle::Options),
+    Throttle(Box<throttle::Options>),
     /// What the screen takes with thousands of processes: pictures, keys, CPU, the first picture.
     Tui(tui::Options),
 }
