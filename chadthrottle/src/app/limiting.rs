@@ -1,7 +1,8 @@
 //! Limits asked for by keys: what is asked first, what is done, and what came of it.
 
 use super::{
-    App, Effect, LimitOutcome, Message, Overlay, dialog::LimitDialog, keys::Directions, table::Entry,
+    App, Effect, LimitOutcome, Message, Overlay, dialog::LimitDialog, keys::Directions, row::Row,
+    table::Entry,
 };
 use crate::{
     backends::throttle::{Subject, Target, manager::Limits},
@@ -142,7 +143,7 @@ impl App {
             Some(Entry::Process(row)) => vec![row.target()],
             Some(Entry::Group(group, _)) => {
                 let rows = group.members.iter().filter_map(|&place| self.table.rows().get(place));
-                let own = rows.filter(|row| !row.limits.is_empty() && !row.is_shared).map(|row| row.target());
+                let own = rows.filter(|row| !row.limits.is_empty() && !row.is_shared).map(Row::target);
                 group.limit.iter().map(|limit| limit.target.clone()).chain(own).collect()
             }
         };
