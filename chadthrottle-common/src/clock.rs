@@ -66,12 +66,12 @@ pub const fn admit(settings: &LimitSettings, debt_ns: u64, clock_ns: u64, now_ns
 /// The clock of a limit whose rate has just changed: what had passed and was not paid for yet is paid at the new rate.
 /// Where that is slower it is left as it is, since under the limit that it passed it was nothing wrong.
 #[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "it is less than the debt was in u64")]
 pub const fn debt_at_rate(clock_ns: u64, now_ns: u64, before_bps: u64, rate_bps: u64) -> u64 {
     if clock_ns <= now_ns || rate_bps <= before_bps {
         return clock_ns;
     }
     let debt_ns = (clock_ns - now_ns) as u128 * before_bps as u128;
-    // Less than it was, and so no more than fits.
     now_ns + debt_ns.div_ceil(rate_bps as u128) as u64
 }
 

@@ -2,7 +2,7 @@
 
 use chadthrottle_common::{
     CgroupThrottleConfig, LimitSettings, LimitState, TRAFFIC_TYPE_ALL, TokenBucket,
-    clock::{Admission, MAX_COST_NS, NS_PER_SEC, admit, cost_ns},
+    clock::{Admission, MAX_COST_NS, NS_PER_SEC, admit, cost_ns, debt_at_rate},
 };
 use proptest::prelude::*;
 
@@ -46,6 +46,20 @@ fn packets() -> impl Strategy<Value = Vec<(u64, u64)>> {
 const RATES: std::ops::Range<u64> = 1_000..2_000_000_000;
 
 proptest! {
+    #[test]
+    fn a_debt_is_the_same_in_bytes_at_a_faster_rate_and_in_time_at_a_slower_one(
+        before in RATES, rate in RATES, now in NS_PER_SEC..1000 * NS_PER_SEC, debt in 0..MAX_COST_NS,
+    ) {
+        let paid = debt_at_rate(now + debt, now, before, rate);
+        if rate <= before {
+            prop_assert_eq!(paid, now + debt);
+        } else {
+            let (owed, left) = (allowance(before, debt), allowance(rate, paid - now));
+            prop_assert!(left + 1 >= owed && left <= owed + u128::from(rate / NS_PER_SEC) + 2, "{} {}", owed, left);
+        }
+        prop_assert_eq!(debt_at_rate(now.saturating_sub(debt), now, before, rate), now.saturating_sub(debt));
+    }
+
     #[test]
     fn no_window_gets_more_than_the_rate_the_burst_and_one_packet(
         rate in RATES, burst_ns in 0..1_000_000_000_u64, packets in packets(),

@@ -176,7 +176,7 @@ fn http_3_over_quic() -> anyhow::Result<()> {
     transfer.check("--download-limit", QUIC, |name| {
         let url = format!("https://{address}:{PORT}/{name}");
         [&client, "--quiet", "--exit-on-all-streams-close", &download, &address, &port, &url]
-            .map(|word| word.to_owned())
+            .map(ToOwned::to_owned)
             .into()
     })
 }

@@ -15,14 +15,25 @@ use clap::Args;
 use crate::process;
 
 /// What the tests run beside the kernel, and the Debian packages that have it.
-const PROGRAMS: [(&str, &str); 6] = [
+const PROGRAMS: [(&str, &str); 14] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("nft", "nftables"),
     ("iperf3", "iperf3"),
     ("curl", "curl"),
     ("tmux", "tmux"),
+    ("nginx", "nginx-light"),
+    ("rsync", "rsync"),
+    ("ssh", "openssh-client"),
+    ("ssh-keygen", "openssh-client"),
+    ("sshd", "openssh-server"),
+    ("openssl", "openssl"),
+    ("gtlsclient", "ngtcp2-client"),
+    ("gtlsserver", "ngtcp2-server"),
 ];
+
+/// Packages that Debian starts as services when they are installed, which nobody wants of a test on their machine.
+const SERVICES: [&str; 2] = ["nginx-light", "openssh-server"];
 
 /// Where Debian has programs for root, which `su` without `-` leaves out of `PATH`.
 const ROOT_DIRECTORIES: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
@@ -41,6 +52,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let root = process::is_root()?;
     let missing = packages_without(|program| process::find_in(&path, program).is_some());
     if !missing.is_empty() {
+        let services: Vec<_> = missing.iter().copied().filter(|package| SERVICES.contains(package)).collect();
+        ensure!(
+            services.is_empty(),
+            "programs that the tests use are missing, and Debian starts them as services when they are installed, which \
+             is yours to decide: apt-get install {}",
+            services.join(" ")
+        );
         install(&missing, root && process::find_in(&path, "apt-get").is_some())?;
         let still = packages_without(|program| process::find_in(&path, program).is_some());
         ensure!(

@@ -182,7 +182,7 @@ fn a_thousand_targets_at_random_leave_nothing() -> anyhow::Result<()> {
             70..90 => remove(&mut engine, &mut model, subject, Direction::Download)?,
             90..99 => execute(&bed, &subjects.programs[number(random, PROGRAMS)])?,
             _ => {
-                check(&engine, &model, &subjects, &maps).with_context(|| format!("operation {operation}"))?
+                check(&engine, &model, &subjects, &maps).with_context(|| format!("operation {operation}"))?;
             }
         }
     }

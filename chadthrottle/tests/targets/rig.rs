@@ -137,7 +137,8 @@ impl<'a> Meter<'a> {
         Self::new(bed.server(), "rx")
     }
 
-    fn new(host: &'a Host, direction: &'static str) -> anyhow::Result<Self> {
+    /// What leaves the client, or comes to it: what is dropped there has come.
+    pub(crate) fn new(host: &'a Host, direction: &'static str) -> anyhow::Result<Self> {
         let bytes = interface_bytes(host, host.interfaces()[0], direction)?;
         Ok(Self { host, direction, start: (Instant::now(), bytes) })
     }

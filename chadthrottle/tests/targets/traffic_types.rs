@@ -65,8 +65,9 @@ fn streams_take(bed: &Testbed, far: SocketAddr) -> anyhow::Result<[f64; 2]> {
     let to = far.to_string();
     let sink = Process::spawn(traffic::command(bed.server())?.args(["tcp-sink", "--listen", &to]))?;
     traffic::ready(&sink)?;
-    let send = ["tcp-send", "--to", &to, "--bytes", "200000"];
-    let sent = Process::spawn(traffic::command(bed.client())?.args(send))?.success(PATIENCE)?;
+    let mut sender = traffic::command(bed.client())?;
+    let sent =
+        Process::spawn(sender.args(["tcp-send", "--to", &to, "--bytes", "200000"]))?.success(PATIENCE)?;
     let source = ["tcp-source", "--listen", &to, "--bytes", "200000"];
     let source = Process::spawn(traffic::command(bed.server())?.args(source))?;
     traffic::ready(&source)?;

@@ -135,15 +135,15 @@ impl Tables {
         self.pay_at_rate(index, before, settings.config.rate_bps)
     }
 
-    /// Turns the debt of a clock into what it comes to at another rate, while the programs move it on.
+    /// Turns the debt of the clocks into what it comes to at another rate, while the programs move them on.
     fn pay_at_rate(&self, index: u32, before_bps: u64, rate_bps: u64) -> anyhow::Result<()> {
         let now = now_ns()?;
-        let Some(clock) = self.clocks.word(index as usize, offset_of!(LimitState, clock_ns)) else {
-            return Ok(());
-        };
-        let paid = |clock_ns| Some(debt_at_rate(clock_ns, now, before_bps, rate_bps));
-        // It never fails: there is always a value.
-        let _ = clock.fetch_update(Ordering::Relaxed, Ordering::Relaxed, paid);
+        let clocks = [offset_of!(LimitState, clock_ns), offset_of!(LimitState, datagram_clock_ns)];
+        for clock in clocks.into_iter().filter_map(|clock| self.clocks.word(index as usize, clock)) {
+            let paid = |clock_ns| Some(debt_at_rate(clock_ns, now, before_bps, rate_bps));
+            // It never fails: there is always a value.
+            let _ = clock.fetch_update(Ordering::Relaxed, Ordering::Relaxed, paid);
+        }
         Ok(())
     }
 

@@ -239,7 +239,7 @@ impl Targets {
     /// Has the kernel know a place by the targets that there are now.
     fn settle(&self, engine: &mut Engine, place: &Place) -> anyhow::Result<()> {
         let places = self.by_subject.values().map(|entry| (&entry.place, entry.number));
-        engine.limits.places.settle(place, places)
+        engine.limits.places.settle(place, &places)
     }
 
     /// Looks after limits: follows programs and cgroups that were replaced by others of the same name, and forgets members

@@ -43,6 +43,7 @@ impl Limited {
         if afresh {
             self.looked_afresh = now;
         }
+        self.members.refresh();
         let open = self.members.sockets(afresh);
         self.others.retain(|inode| open.contains_key(inode));
         let Self { sockets, upload, download, guard, .. } = self;
