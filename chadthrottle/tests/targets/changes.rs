@@ -62,9 +62,12 @@ fn a_change_lets_no_burst_through() -> anyhow::Result<()> {
             let rate = to as u64;
             let tenths = tenths(&Meter::uploads(bed)?, 3, 5, || limits.set(subject, Some(rate), None))?;
             println!("{from} to {to}: {tenths:?}");
-            let most = tenths[3..].iter().copied().fold(0.0, f64::max);
-            // A timer that is late moves some bytes from one tenth into the next.
-            assert!(most < 0.1 * f64::max(from, to) * 1.5, "{from} to {to}: {tenths:?}");
+            // A sender that was late may make up for it within its limit, by less than what a full bucket holds.
+            let mut sum = 0.0;
+            for (bytes, allowed) in tenths[3..].iter().zip([0.2, 0.3, 0.4, 0.5, 0.6]) {
+                sum += bytes;
+                assert!(sum < allowed * f64::max(from, to), "{from} to {to}: {tenths:?}");
+            }
             assert_held(tenths[4..].iter().sum::<f64>() * 2.5, to, &format!("{from} to {to}"));
         }
         Ok(())

@@ -163,6 +163,18 @@ impl<'a> Meter<'a> {
     }
 }
 
+/// Does something again, twice at most, where it fails: a path that is made of threads falters on a machine that does much
+/// else.
+pub(crate) fn in_three_attempts(work: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    for _ in 0..2 {
+        match work() {
+            Ok(()) => return Ok(()),
+            Err(error) => println!("once more: {error:#}"),
+        }
+    }
+    work()
+}
+
 /// That a rate is what a limit allows, nearly.
 pub(crate) fn assert_held(rate: f64, cap: f64, what: &str) {
     println!("{what}: {:.3} of the limit", rate / cap);
