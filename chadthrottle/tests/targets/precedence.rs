@@ -8,7 +8,7 @@ use testbed::{Family, Process, Testbed, traffic};
 
 use crate::{
     inside::Inside,
-    rig::{Copies, Meter, Sink, assert_held, send_for},
+    rig::{Copies, Meter, Sink, holds, send_for},
     support::PATIENCE,
 };
 
@@ -39,10 +39,9 @@ fn start(bed: &Testbed, copies: &Copies, arguments: &[String]) -> anyhow::Result
     Ok(Everything { _parent: parent, subjects })
 }
 
-/// What arrives, once what had been saved up under a limit that was not in use has gone.
-fn rate(bed: &Testbed) -> anyhow::Result<f64> {
+/// Until what had been saved up under a limit that was not in use has gone.
+fn settle() {
     std::thread::sleep(Duration::from_millis(400));
-    Meter::rate(bed, Duration::from_millis(600))
 }
 
 #[test]
@@ -57,15 +56,17 @@ fn the_most_specific_limit_holds_and_the_next_one_when_it_goes() -> anyhow::Resu
     #[expect(clippy::cast_precision_loss, reason = "small numbers")]
     for &(subject, limit) in all.iter().rev() {
         limits.set(subject, Some(limit), None)?;
-        assert_held(rate(&bed)?, limit as f64, &format!("with {subject}"));
+        settle();
+        holds(&bed, limit as f64, &format!("with {subject}"))?;
     }
     #[expect(clippy::cast_precision_loss, reason = "small numbers")]
     for pair in all.windows(2) {
         limits.set(pair[0].0, None, None)?;
-        assert_held(rate(&bed)?, pair[1].1 as f64, &format!("without {}", pair[0].0));
+        settle();
+        holds(&bed, pair[1].1 as f64, &format!("without {}", pair[0].0))?;
     }
     limits.set(all[4].0, None, None)?;
-    let free = rate(&bed)?;
+    let free = Meter::rate(&bed, Duration::from_millis(600))?;
     assert!(free > 2.2e6, "{free} B/s without limits");
     Ok(())
 }
