@@ -106,7 +106,6 @@ unsafe fn offer(
     // SAFETY: as promised by the caller.
     unsafe {
         let stats = &raw mut (*used).stats;
-        add(&raw mut (*stats).program_calls, 1);
         add(&raw mut (*stats).packets_total, 1);
         add(&raw mut (*stats).bytes_total, bytes);
         let (clock, datagram_clock) = (&raw mut (*used).clock_ns, &raw mut (*used).datagram_clock_ns);

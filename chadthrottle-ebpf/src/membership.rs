@@ -9,13 +9,17 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd, cold_path};
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_ANY},
-    helpers::{bpf_ktime_get_ns, generated::bpf_skb_ancestor_cgroup_id},
+    helpers::{
+        bpf_get_current_uid_gid, bpf_ktime_get_ns,
+        generated::{bpf_get_current_ancestor_cgroup_id, bpf_skb_ancestor_cgroup_id},
+    },
 };
 use chadthrottle_common::{Membership, ProcessKey, SocketOwner, clock::NS_PER_SEC};
 
 use crate::{
     maps::{CHANGES, Control, LIMITED_CGROUPS, LIMITED_USERS, MEMBERS, count_lost},
     named, nobody, owner,
+    process::lower_half,
 };
 
 /// How long a socket stays limited with the target of who used it before. Two processes that take turns share it, and
@@ -70,6 +74,46 @@ unsafe fn find_target(
         (*socket).target = target;
         (*socket).target_generation = generation;
         target
+    }
+}
+
+/// Whether a limit covers what the current process does, `process`, and when that was found out: for a socket that it
+/// makes.
+#[inline(always)]
+pub(crate) fn of_current(process: ProcessKey) -> (u32, u64) {
+    let (Some(control), Some(changes)) = (Control::get(), CHANGES.get(0)) else { return (0, 0) };
+    if !control.has_limits() {
+        return (0, 0);
+    }
+    let mut target = target_of_process(process);
+    // SAFETY: the helpers have no pointers; what is found is copied out at once.
+    unsafe {
+        if target == 0 && control.has_limited_cgroups() {
+            for depth in 0..DEPTHS {
+                let id = bpf_get_current_ancestor_cgroup_id(depth);
+                if id == 0 {
+                    break;
+                }
+                target = LIMITED_CGROUPS.get(id).copied().unwrap_or(target);
+            }
+        }
+        if target == 0 && control.has_limited_users() {
+            target = LIMITED_USERS.get(lower_half(bpf_get_current_uid_gid())).copied().unwrap_or(0);
+        }
+    }
+    (target, *changes)
+}
+
+/// The target of a socket, as far as it has been found out.
+///
+/// # Safety
+/// `socket` points to a live socket's storage.
+#[inline(always)]
+pub(crate) unsafe fn known_target(socket: *mut SocketOwner) -> u32 {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        let is_true = CHANGES.get(0).is_some_and(|changes| *changes == (*socket).target_generation);
+        if is_true { (*socket).target } else { target_of_process(owner::process(socket)) }
     }
 }
 

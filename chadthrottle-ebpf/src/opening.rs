@@ -8,8 +8,8 @@ use aya_ebpf::{bindings::BPF_SOCK_OPS_RWND_INIT, programs::SockOpsContext};
 use chadthrottle_common::{DIRECTION_DOWNLOAD, LIMIT_IN_FORCE, limit_index};
 
 use crate::{
-    maps::{Control, LIMITS, MEMBERS},
-    owner,
+    maps::{Control, LIMITS},
+    membership, owner,
 };
 
 /// First windows in a second at the limit: each takes 5 ms.
@@ -33,8 +33,11 @@ pub(crate) fn choose_window(ctx: &SockOpsContext) {
             return;
         }
         let Some(socket) = owner::of_socket(sk.cast()) else { return };
-        let Some(membership) = MEMBERS.get(owner::process(socket)) else { return };
-        let Some(settings) = LIMITS.get(limit_index(membership.target(), DIRECTION_DOWNLOAD)) else { return };
+        let target = membership::known_target(socket);
+        if target == 0 {
+            return;
+        }
+        let Some(settings) = LIMITS.get(limit_index(target, DIRECTION_DOWNLOAD)) else { return };
         if settings.flags & LIMIT_IN_FORCE == 0 {
             return;
         }

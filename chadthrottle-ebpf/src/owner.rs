@@ -49,8 +49,11 @@ pub(crate) fn tag_new_socket(ctx: &SockContext) {
     let is_elsewhere = own_netns != 0 && unsafe { bpf_get_netns_cookie(ctx.as_ptr()) } != own_netns;
     // SAFETY: the hook's own context.
     let is_stream = unsafe { (*ctx.sock).protocol } == u32::from(IPPROTO_TCP);
+    let (target, target_generation) = membership::of_current(process);
     let mut owner = SocketOwner {
         process,
+        target,
+        target_generation,
         is_elsewhere: is_elsewhere.into(),
         is_stream: is_stream.into(),
         ..SocketOwner::default()

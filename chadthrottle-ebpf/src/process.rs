@@ -184,6 +184,6 @@ fn identify(task: u64) -> Option<ProcessKey> {
 
 /// The helper returns two numbers of 32 bits in one: the user id is the lower one.
 #[inline(always)]
-const fn lower_half(both: u64) -> u32 {
+pub(crate) const fn lower_half(both: u64) -> u32 {
     (both & 0xffff_ffff) as u32
 }

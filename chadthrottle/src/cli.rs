@@ -1,9 +1,12 @@
 //! The command line. Its contract is in README.md; scripts rely on it.
 
+mod screen;
+
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, ArgGroup, Args, CommandFactory, Parser, Subcommand};
 
+use self::screen::{DemoOptions, ScreenOptions};
 use crate::{
     backends::{
         BackendOptions,
@@ -35,12 +38,20 @@ pub struct Cli {
     pub limit: LimitSubject,
 
     /// List the backends, whether they work here, and why not.
-    #[arg(long, conflicts_with = "subject")]
+    #[arg(long, conflicts_with_all = ["subject", "demo"])]
     pub list_backends: bool,
 
     /// With --list-backends: as JSON.
     #[arg(long, requires = "list_backends")]
     pub json: bool,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the help shows the flattened options, not this line")]
+    pub screen: ScreenOptions,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "the help shows the flattened options, not this line")]
+    pub demo: DemoOptions,
 
     #[command(flatten)]
     #[expect(missing_docs, reason = "the help shows the flattened options, not this line")]
@@ -113,6 +124,12 @@ pub enum Command {
         /// The command and its arguments, after `--`.
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<OsString>,
+    },
+    /// Remove whatever a killed instance left in the kernel, in this network namespace; nothing else.
+    Cleanup {
+        /// Only print what would be removed.
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Print what every process sends and receives.
     Monitor {
@@ -212,7 +229,8 @@ impl Cli {
         let cli = Self::try_parse_from(arguments)?;
         // clap could refuse these by itself only together with the options for every form.
         let subject = cli.limit.option();
-        if let Some(option) = subject.or(cli.list_backends.then_some("--list-backends"))
+        let form = subject.or(cli.list_backends.then_some("--list-backends"));
+        if let Some(option) = form.or(cli.demo.demo.then_some("--demo"))
             && cli.command.is_some()
         {
             let message = format!("{option} is a form of its own and cannot be used with a command\n");

@@ -156,7 +156,7 @@ impl Connection {
 }
 
 /// The process's sockets, or `None` when it has ended.
-fn read(process: ProcessId) -> Result<Option<Vec<InetSocket>>, ConnectionsError> {
+pub(crate) fn read(process: ProcessId) -> Result<Option<Vec<InetSocket>>, ConnectionsError> {
     let pid = process.pid;
     // Namespaces and descriptors go before the process does.
     let is_over = |error: &io::Error| error.kind() == io::ErrorKind::NotFound || !process.is_alive();

@@ -18,7 +18,12 @@ use env_logger::Target;
 use log::LevelFilter;
 
 fn main() -> ExitCode {
-    #[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-sockopt"))]
+    #[cfg(any(
+        feature = "throttle-ebpf-cgroup",
+        feature = "throttle-sockopt",
+        feature = "throttle-tc-htb",
+        feature = "throttle-nftables"
+    ))]
     if let Some(status) = chadthrottle::backends::throttle::flow::run_if_asked() {
         return status;
     }
@@ -50,6 +55,9 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
             let limits = chadthrottle::cli::limits(upload_limit, download_limit);
             headless::command::run(&backends, &wanted, limits, traffic, &command)
         }
+        Some(Command::Cleanup { dry_run }) => {
+            headless::cleanup::run(dry_run, &mut io::stdout().lock()).map(|()| 0)
+        }
         Some(Command::Monitor { json, interval, count, pids, connections }) => {
             let options = headless::monitor::Options { json, interval, count, pids, connections };
             headless::monitor::run(&backends, &wanted, &options).map(|()| 0)
@@ -60,7 +68,10 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         None if cli.limit.option().is_some() => {
             headless::limit::run(&backends, &wanted, &cli.limit).map(|()| 0)
         }
-        None => headless::screen::run(&backends, &wanted),
+        None => match cli.demo.options() {
+            Some(demo) => headless::demo::run(&demo, cli.screen.options(), &mut io::stdout().lock()),
+            None => headless::screen::run(&backends, &wanted, cli.screen.options()),
+        },
     }
 }
 

@@ -1,13 +1,16 @@
 //! The one place with threads, time and channels.
 //!
-//! The main thread owns the application and the terminal, and waits for messages. Three others send them: the
-//! engine (which owns the backends and carries out what the application wants done), the one that reads keys,
-//! and the one that waits for signals. Whatever takes its time in the kernel does so in the engine, and never
+//! The main thread owns the application and the terminal, and waits for messages. Four others send them: the
+//! engine (which owns the backends and carries out what the application wants done), the looker (which answers what
+//! is asked on demand), the one that reads keys, and the one that waits for signals. Whatever takes its time in the kernel does so in the engine, and never
 //! holds up a key.
 
 mod engine;
+mod looker;
+pub mod measure;
 mod screen;
 mod session;
+pub mod still;
 #[cfg(test)]
 mod tests;
 
@@ -23,14 +26,15 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use crossterm::event::{self, Event as Input};
+use crossterm::event::{self, Event as Input, MouseEventKind};
 use nix::sys::signal::Signal;
 use ratatui::Terminal;
 
-use self::{engine::Engine, screen::Screen, session::Session};
+use self::{engine::Engine, looker::Looker, screen::Screen, session::Session};
 use crate::{
-    app::{App, BackendNames, Event, Palette},
-    backends::{monitor::MonitorBackend, throttle::ThrottleManager},
+    app::{App, BackendNames, Event, Setup, looks::Looks, units::Units},
+    backends::{monitor::MonitorBackend, supply::Supply, throttle::ThrottleManager},
+    lookout::Lookout,
     sys::signals::Signals,
 };
 
@@ -39,16 +43,37 @@ use crate::{
 pub struct RunOptions {
     /// How often figures are read.
     pub interval: Duration,
-    /// Whether there are colours.
-    pub palette: Palette,
+    /// What the terminal can show.
+    pub looks: Looks,
+    /// In which units figures are shown.
+    pub units: Units,
+    /// Whether the host is a simulated one.
+    pub is_demo: bool,
+    /// Whether the mouse is ours.
+    pub mouse: bool,
     /// What is to be known from the start, in a sentence.
     pub notice: Option<&'static str>,
 }
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self { interval: Duration::from_secs(1), palette: Palette::default(), notice: None }
+        Self {
+            interval: Duration::from_secs(1),
+            looks: Looks::default(),
+            units: Units::default(),
+            is_demo: false,
+            mouse: true,
+            notice: None,
+        }
     }
+}
+
+/// What is asked and ordered beside figures and limits.
+pub struct Host {
+    /// Answers questions.
+    pub lookout: Box<dyn Lookout>,
+    /// Makes other backends.
+    pub supply: Box<dyn Supply>,
 }
 
 /// How it ended.
@@ -67,6 +92,8 @@ enum Message {
     Event(Event),
     /// A signal that ends the program.
     Signal(Signal),
+    /// The program is to stop until it is let go on.
+    Suspend,
     /// The window may have another size.
     Resized,
     /// The engine has ended, of itself.
@@ -98,6 +125,7 @@ pub fn require_terminal() -> anyhow::Result<()> {
 pub fn run(
     mut monitor: Box<dyn MonitorBackend>,
     mut manager: ThrottleManager,
+    host: Host,
     options: RunOptions,
     signals: Signals,
 ) -> anyhow::Result<Ended> {
@@ -111,13 +139,14 @@ pub fn run(
         download: manager.download_backend(),
     };
     let (send, messages) = mpsc::channel();
-    let engine = Engine::start(monitor, manager, options.interval, send.clone())?;
+    let engine = Engine::start(monitor, manager, host.supply, options.interval, send.clone())?;
+    let looker = Looker::start(host.lookout, send.clone())?;
     spawn("signals", {
         let send = send.clone();
         move || watch_signals(&signals, &send)
     })?;
 
-    let screen = Screen::enter().context("cannot take over the terminal")?;
+    let screen = Screen::enter(options.mouse).context("cannot take over the terminal")?;
     let wanted = Arc::new(AtomicBool::new(true));
     spawn("input", {
         let wanted = Arc::clone(&wanted);
@@ -125,11 +154,13 @@ pub fn run(
     })?;
     let terminal = Terminal::new(screen::backend()).context("cannot draw on the terminal")?;
     let size = terminal.size().context("cannot tell the size of the terminal")?;
-    let mut app = App::new(backends, options.palette, size);
+    let RunOptions { looks, units, is_demo, mouse, .. } = options;
+    let setup = Setup { backends, looks, units, is_demo, mouse };
+    let mut app = App::new(setup, size);
     if let Some(notice) = options.notice {
         app.update(Event::Notice(notice.to_owned()));
     }
-    let mut session = Session::new(app, terminal, engine, messages);
+    let mut session = Session::new(app, terminal, engine, looker, messages);
     let ended = session.run();
 
     // The terminal first: taking limits back may take its time, and is no reason to leave it unusable.
@@ -152,6 +183,12 @@ fn watch_signals(signals: &Signals, send: &Sender<Message>) {
     loop {
         let message = match signals.wait(None) {
             Ok(None | Some(Signal::SIGCHLD)) => continue,
+            Ok(Some(Signal::SIGTSTP)) => {
+                if send.send(Message::Suspend).is_err() {
+                    return;
+                }
+                continue;
+            }
             Ok(Some(signal)) => Message::Signal(signal),
             Err(error) => Message::Deaf(format!("cannot wait for signals: {error}")),
         };
@@ -160,12 +197,18 @@ fn watch_signals(signals: &Signals, send: &Sender<Message>) {
     }
 }
 
+/// Whether it is anything but moving about, which terminals tell of for each cell.
+const fn matters(kind: MouseEventKind) -> bool {
+    matches!(kind, MouseEventKind::Down(_) | MouseEventKind::ScrollUp | MouseEventKind::ScrollDown)
+}
+
 /// Hands on what is typed, for as long as that is wanted.
 fn read_input(wanted: &AtomicBool, send: &Sender<Message>) {
     while wanted.load(Ordering::Relaxed) {
         let message = match event::poll(PATIENCE).and_then(|ready| ready.then(event::read).transpose()) {
             Ok(Some(Input::Key(key))) => Message::Event(Event::Key(key)),
             Ok(Some(Input::Paste(text))) => Message::Event(Event::Paste(text)),
+            Ok(Some(Input::Mouse(mouse))) if matters(mouse.kind) => Message::Event(Event::Mouse(mouse)),
             Ok(Some(Input::Resize(..))) => Message::Resized,
             Ok(None | Some(_)) => continue,
             Err(error) => {

@@ -43,7 +43,7 @@ impl Traffic {
     }
 
     /// Bytes a second over `interval`.
-    fn per_second(self, interval: Duration) -> Self {
+    pub(crate) fn per_second(self, interval: Duration) -> Self {
         let rate = |bytes: u64| {
             let nanoseconds = interval.as_nanos();
             if nanoseconds == 0 {
@@ -163,6 +163,8 @@ pub struct ProcessRow {
     pub total: Traffic,
     /// Those of them that went to and came from local addresses.
     pub local: Option<Traffic>,
+    /// Bytes a second to and from local addresses, over the interval.
+    pub local_rate: Option<Traffic>,
     /// By interface.
     pub interfaces: Vec<(Arc<str>, Traffic)>,
     /// Whether it still ran at the end of the interval.
@@ -173,7 +175,7 @@ impl ProcessRow {
     /// From a monitor that tells nothing but totals.
     #[must_use]
     pub const fn new(info: Arc<ProcessInfo>, rate: Traffic, total: Traffic, alive: bool) -> Self {
-        Self { info, rate, total, local: None, interfaces: Vec::new(), alive }
+        Self { info, rate, total, local: None, local_rate: None, interfaces: Vec::new(), alive }
     }
 }
 
@@ -203,7 +205,8 @@ pub struct Stats {
 #[derive(Debug)]
 struct Previous {
     at: Duration,
-    totals: HashMap<ProcessId, Traffic>,
+    /// Of each process: all of it, and the local part.
+    totals: HashMap<ProcessId, (Traffic, Option<Traffic>)>,
     unattributed: Traffic,
 }
 
@@ -223,9 +226,10 @@ impl Stats {
             .iter()
             .map(|(id, traffic)| ProcessRow {
                 info: Arc::clone(&traffic.info),
-                rate: rate(traffic.total, earlier(id)),
+                rate: rate(traffic.total, earlier(id).map(|(total, _)| total)),
                 total: traffic.total,
                 local: traffic.local,
+                local_rate: traffic.local.map(|local| rate(local, earlier(id).and_then(|(_, local)| local))),
                 interfaces: traffic.interfaces.clone(),
                 alive: traffic.alive,
             })
@@ -235,7 +239,11 @@ impl Stats {
         let sum = processes.iter().map(|row| row.rate).fold(unattributed, Traffic::plus);
         self.previous = Some(Previous {
             at: now,
-            totals: sample.processes.iter().map(|(id, traffic)| (*id, traffic.total)).collect(),
+            totals: sample
+                .processes
+                .iter()
+                .map(|(id, traffic)| (*id, (traffic.total, traffic.local)))
+                .collect(),
             unattributed: sample.buckets.unattributed(),
         });
         Snapshot {

@@ -5,13 +5,12 @@ mod support;
 use std::{
     net::{TcpListener, TcpStream},
     os::fd::AsFd,
-    process::{Child, Stdio},
     time::Duration,
 };
 
 use chadthrottle::sys::tcp_socket::{TcpSocket, UNPACED};
 use nix::sys::signal::Signal;
-use support::{Monitor, PATIENCE, limit_pid};
+use support::{Holder, Monitor, PATIENCE, limit_pid};
 use testbed::{Family, KernelState, Path, Process, Testbed};
 
 /// A process on the client with nothing to do.
@@ -75,24 +74,6 @@ fn options(stream: &TcpStream) -> anyhow::Result<(u64, u32, bool)> {
     Ok((socket.info()?.max_pacing_rate, socket.window_clamp()?, socket.receive_buffer_locked()?))
 }
 
-/// A process on the client that has a socket open, as a worker has that got it from another.
-struct Holder(Child);
-
-impl Holder {
-    fn start(bed: &Testbed, stream: &TcpStream) -> anyhow::Result<Self> {
-        let socket = stream.as_fd().try_clone_to_owned()?;
-        Ok(Self(bed.client().command("sleep").arg("60").stdin(Stdio::from(socket)).spawn()?))
-    }
-}
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        // It may have ended.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 const SLOW: [&str; 4] = ["--upload-limit", "200K", "--download-limit", "200K"];
 
 #[test]
@@ -102,8 +83,8 @@ fn sockets_are_as_they_were_whatever_ended_the_limit() -> anyhow::Result<()> {
         let (stream, _far) = connection(&bed)?;
         let before = options(&stream)?;
         assert_eq!((before.0, before.2), (UNPACED, false));
-        let holder = Holder::start(&bed, &stream)?;
-        let mut limiter = limit_pid(&bed, holder.0.id(), &SLOW)?;
+        let holder = Holder::start(bed.client().command("sleep").arg("60"), &stream)?;
+        let mut limiter = limit_pid(&bed, holder.pid(), &SLOW)?;
         let (pacing, window, lock) = options(&stream)?;
         assert!(pacing < 250_000 && window < before.1 && lock, "{pacing} {window} {lock}");
         limiter.signal(signal)?;
@@ -120,8 +101,8 @@ fn a_socket_that_outlives_the_limited_process_is_put_back() -> anyhow::Result<()
     let bed = Testbed::with_path("left", &Path::round_trip(Duration::from_millis(20)))?;
     let (stream, _far) = connection(&bed)?;
     let before = options(&stream)?;
-    let holder = Holder::start(&bed, &stream)?;
-    let limiter = limit_pid(&bed, holder.0.id(), &SLOW)?;
+    let holder = Holder::start(bed.client().command("sleep").arg("60"), &stream)?;
+    let limiter = limit_pid(&bed, holder.pid(), &SLOW)?;
     assert_ne!(options(&stream)?, before);
     drop(holder);
     testbed::until("the options are put back", PATIENCE, || Ok((options(&stream)? == before).then_some(())))?;

@@ -116,6 +116,37 @@ fn a_process_is_seen_limited_and_freed_by_keys() -> anyhow::Result<()> {
 }
 
 #[test]
+fn a_tree_and_a_unit_are_limited_and_freed_by_keys() -> anyhow::Result<()> {
+    let bed = Testbed::new("screen")?;
+    let _server = Iperf3Server::start(bed.server(), 5201)?;
+    let client = Iperf3::client(bed.server(), Family::V4, 5201).seconds(60);
+    let _iperf3 = Process::spawn(&mut client.command(bed.client())?)?;
+    let rate =
+        || interface_rate(bed.server(), bed.server().interfaces()[0], "rx", Duration::from_millis(500));
+    testbed::until("iperf3 runs at full speed", PATIENCE, || Ok((rate()? > 100e6).then_some(())))?;
+
+    let terminal = Terminal::open(&bed, 100, 30)?;
+    terminal.start()?;
+    terminal.wait_for("iperf3")?;
+    for (steps, whom) in [(1, "it and all that it starts"), (3, "all of ")] {
+        terminal.keys(&["u"])?;
+        terminal.keys(&["5M", "Tab"])?;
+        terminal.keys(&vec!["Right"; steps])?;
+        terminal.wait_for(&format!("< {whom}"))?;
+        terminal.keys(&["Enter"])?;
+        terminal.wait_for("upload limited to 5M a second")?;
+        testbed::until("iperf3 is held", PATIENCE, || Ok((rate()? < 8e6).then_some(())))?;
+        terminal.keys(&["R"])?;
+        terminal.wait_for("Remove the limits of")?;
+        terminal.keys(&["y"])?;
+        testbed::until("iperf3 is free again", PATIENCE, || Ok((rate()? > 50e6).then_some(())))?;
+    }
+    terminal.keys(&["q"])?;
+    terminal.wait_for("status=0")?;
+    Ok(())
+}
+
+#[test]
 fn the_terminal_is_given_back_on_a_signal() -> anyhow::Result<()> {
     let bed = Testbed::new("screen")?;
     let terminal = Terminal::open(&bed, 100, 30)?;
@@ -136,6 +167,33 @@ fn the_terminal_is_given_back_on_a_signal() -> anyhow::Result<()> {
         terminal.keys(&["clear", "Enter"])?;
         terminal.wait_for("ready>")?;
     }
+    Ok(())
+}
+
+#[test]
+fn stopping_gives_the_terminal_back_and_going_on_takes_it_again() -> anyhow::Result<()> {
+    let bed = Testbed::new("screen")?;
+    let terminal = Terminal::open(&bed, 100, 30)?;
+    terminal.keys(&[&format!("clear; {BINARY} --demo; echo stopped"), "Enter"])?;
+    terminal.wait_for("firefox")?;
+    terminal.keys(&["C-z"])?;
+    terminal.wait_for("stopped")?;
+    terminal.keys(&["echo back-$((40+2))", "Enter"])?;
+    terminal.wait_for("back-42")?;
+    terminal.keys(&["clear; fg; echo status=$?", "Enter"])?;
+    terminal.wait_for("firefox")?;
+    // From outside as well.
+    let pids = std::fs::read_to_string(bed.cgroup_root().join("cgroup.procs"))?;
+    let exe = |pid: &&str| {
+        std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == std::path::Path::new(BINARY))
+    };
+    let ours = pids.lines().find(exe).context("it runs")?;
+    ensure!(Command::new("kill").args(["-TSTP", ours]).status()?.success());
+    terminal.wait_for("status=")?;
+    terminal.keys(&["clear; fg; echo again=$?", "Enter"])?;
+    terminal.wait_for("firefox")?;
+    terminal.keys(&["q"])?;
+    terminal.wait_for("again=0")?;
     Ok(())
 }
 

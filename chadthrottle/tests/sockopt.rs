@@ -10,7 +10,7 @@ use std::{
     net::{TcpListener, TcpStream},
     os::{fd::AsFd, unix::fs::PermissionsExt},
     path::Path as FilePath,
-    process::{Child, Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -19,7 +19,7 @@ use chadthrottle::sys::{
     tcp_socket::{TcpSocket, UNPACED},
 };
 use nix::sys::{signal::Signal, socket::setsockopt, socket::sockopt::RcvBuf};
-use support::{BINARY, PATIENCE};
+use support::{BINARY, Holder, PATIENCE};
 use testbed::{
     Family, Path, Process, Testbed,
     iperf3::{Iperf3, Iperf3Report, Iperf3Server},
@@ -189,23 +189,6 @@ fn every_option_is_put_back_and_the_applications_own_is_kept() -> anyhow::Result
     Ok(())
 }
 
-/// A process that does nothing but hold a connection.
-struct Holder(Child);
-
-impl Holder {
-    fn start(mut command: Command, stream: &TcpStream) -> anyhow::Result<Self> {
-        Ok(Self(command.stdin(Stdio::from(stream.as_fd().try_clone_to_owned()?)).spawn()?))
-    }
-}
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        // It may have ended.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn every_option_is_put_back_after_a_sigkill() -> anyhow::Result<()> {
     let programs = Everybodys::new()?;
@@ -220,11 +203,10 @@ fn every_option_is_put_back_after_a_sigkill() -> anyhow::Result<()> {
         let sleep = FilePath::new("sleep");
         let mut command =
             if is_root { bed.client().command(sleep) } else { Everybodys::command(&bed, sleep) };
-        command.arg("60");
-        let holder = Holder::start(command, &stream)?;
+        let holder = Holder::start(command.arg("60"), &stream)?;
         let mut command = if is_root { chadthrottle(&bed) } else { programs.chadthrottle(&bed) };
         let limits = ["--upload-limit", "200K", "--download-limit", "200K"];
-        command.args(["--pid", &holder.0.id().to_string()]).args(limits);
+        command.args(["--pid", &holder.pid().to_string()]).args(limits);
         let mut limiter = Process::spawn(&mut command)?;
         limiter.wait_for_line(|line| line.contains("is held to"), PATIENCE)?;
         assert_ne!(options(&stream)?, before, "root: {is_root}: {}", limiter.stderr());

@@ -1,14 +1,18 @@
 //! What comes in and what goes out.
 
-use crossterm::event::KeyEvent;
+use std::time::Duration;
+
+use crossterm::event::{KeyEvent, MouseEvent};
 use ratatui::layout::Size;
 
-use super::Message;
+use super::{BackendNames, Message};
 use crate::{
+    backends::registry::Kind,
     backends::throttle::{
         Target,
         manager::{LimitedTarget, Limits},
     },
+    lookout::{Answer, Question},
     rate::scaled,
     stats::Snapshot,
 };
@@ -30,8 +34,18 @@ pub enum Event {
     LimitResult(LimitOutcome),
     /// Something that is to be known about what was said last, or at the start.
     Notice(String),
+    /// What we ourselves have taken so far.
+    Cost(Cost),
+    /// Other backends are at work.
+    Backends(BackendNames),
+    /// A backend could not be changed; in words.
+    NotSwitched(String),
+    /// A button of the mouse, or its wheel.
+    Mouse(MouseEvent),
     /// The engine could not read what it should; in words.
     EngineFailed(String),
+    /// What was asked is answered.
+    Answer(Answer),
     /// The program was told to end.
     Signal,
 }
@@ -45,6 +59,17 @@ pub struct LimitOutcome {
     pub limits: Limits,
     /// Why it was refused, in words.
     pub result: Result<(), String>,
+}
+
+/// What this program has taken of the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// When that was, since any fixed instant.
+    pub at: Duration,
+    /// Time on CPUs since the start, in the kernel and outside.
+    pub cpu: Duration,
+    /// Memory that is resident, in bytes.
+    pub resident: u64,
 }
 
 /// Something to be done.
@@ -62,6 +87,19 @@ pub enum Effect {
         /// Whose.
         target: Target,
     },
+    /// Use another backend from now on.
+    UseBackend {
+        /// For what.
+        kind: Kind,
+        /// Which.
+        name: &'static str,
+    },
+    /// Take the mouse, or leave it to the terminal.
+    Mouse(bool),
+    /// Find out; the answer comes as [`Event::Answer`].
+    Ask(Question),
+    /// Stop until the shell lets the program go on.
+    Suspend,
     /// End.
     Quit,
 }

@@ -5,13 +5,13 @@
 use ratatui::layout::Size;
 
 /// The smallest window that is worth drawing in.
-pub const SMALLEST: Size = Size { width: 24, height: 7 };
+pub const SMALLEST: Size = Size { width: 60, height: 16 };
 
 /// Columns before the text of header, footer, details and help.
 pub const MARGIN: u16 = 1;
 
 /// A window as wide as this has the help in two columns.
-const TWO_COLUMNS: u16 = 76;
+const TWO_COLUMNS: u16 = 100;
 
 /// Lines of column headings.
 pub const HEADINGS: u16 = 2;

@@ -12,6 +12,22 @@ const FIGURE: usize = 13;
 /// Less room than this beside a name is not worth writing in.
 const NARROWEST: usize = 12;
 
+/// How a line stands out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tone {
+    /// Not at all.
+    #[default]
+    Plain,
+    /// It is of less interest.
+    Faint,
+    /// It is chosen.
+    Selected,
+    /// It is wrong.
+    Error,
+    /// It is about a limit.
+    Limit,
+}
+
 /// A line of the details or of the help.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FactLine {
@@ -19,6 +35,25 @@ pub struct FactLine {
     pub strong: String,
     /// What follows it.
     pub text: String,
+    /// How all of it stands out.
+    pub tone: Tone,
+}
+
+impl FactLine {
+    /// A line that is about what follows.
+    pub(super) fn title(words: impl Into<String>) -> Self {
+        Self { strong: words.into(), ..Self::default() }
+    }
+
+    /// A line of text.
+    pub(super) fn text(words: impl Into<String>) -> Self {
+        Self { text: words.into(), ..Self::default() }
+    }
+
+    /// The same, standing out otherwise.
+    pub(super) fn toned(self, tone: Tone) -> Self {
+        Self { tone, ..self }
+    }
 }
 
 /// All facts, in lines of `room` columns.
@@ -45,10 +80,10 @@ fn lines_of(fact: &Fact, beside: usize, room: usize) -> Vec<FactLine> {
         Fact::Pair(name, text) => pair(name, text, beside, room),
         Fact::Directions { name, upload, download } if beside + 2 * FIGURE <= room => {
             let text = format!("{}{}", right(upload, FIGURE), right(download, FIGURE));
-            vec![FactLine { strong: left(name, beside), text }]
+            vec![FactLine { strong: left(name, beside), text, ..FactLine::default() }]
         }
         // The headings of columns that are not there.
-        Fact::Directions { name: "", .. } => Vec::new(),
+        Fact::Directions { name, .. } if name.is_empty() => Vec::new(),
         Fact::Directions { name, upload, download } => {
             let directions = [("up", upload), ("down", download)];
             let told = directions.iter().filter(|(_, figure)| !figure.is_empty());
@@ -67,7 +102,9 @@ fn pair(name: &str, text: &str, beside: usize, room: usize) -> Vec<FactLine> {
     }
     let mut name = name;
     let lines = wrap(text, room - beside).into_iter();
-    lines.map(|text| FactLine { strong: left(std::mem::take(&mut name), beside), text }).collect()
+    lines
+        .map(|text| FactLine { strong: left(std::mem::take(&mut name), beside), text, ..FactLine::default() })
+        .collect()
 }
 
 #[cfg(test)]
@@ -88,8 +125,8 @@ mod tests {
 
     #[test]
     fn directions_stand_in_columns_or_in_words() {
-        let directions = |name, upload: &str, download: &str| Fact::Directions {
-            name,
+        let directions = |name: &str, upload: &str, download: &str| Fact::Directions {
+            name: name.into(),
             upload: upload.into(),
             download: download.into(),
         };

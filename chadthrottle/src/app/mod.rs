@@ -3,32 +3,67 @@
 //! [`App::update`] takes an event and answers with what is to be done about it. It reads no clock and no file,
 //! and waits for nothing: what it does depends on what it was told, and on nothing else.
 
+mod act;
+mod backends;
+mod choices;
+pub mod columns;
 pub mod dialog;
 mod event;
 pub mod facts;
+pub mod filter;
+pub mod footer;
+mod graph;
+pub mod group;
+pub mod history;
+mod host;
 pub mod input;
 pub mod keys;
 pub mod layout;
+mod limiting;
 pub mod lines;
+mod log;
+mod look;
+pub mod looks;
+mod mouse;
+pub mod page;
 mod read;
 pub mod row;
+pub mod sort;
 pub mod table;
 pub(crate) mod text;
+pub mod unit;
+pub mod units;
 
-use crossterm::event::KeyEvent;
+use std::{collections::HashMap, time::Duration};
+
 use ratatui::layout::Size;
 
-pub use self::event::{Effect, Event, LimitOutcome};
+pub use self::event::{Cost, Effect, Event, LimitOutcome};
+pub(crate) use self::graph::sparkline;
+pub use self::limiting::Confirm;
 use self::{
+    backends::BackendList,
     dialog::LimitDialog,
-    facts::Fact,
+    history::Histories,
+    host::{InterfaceRates, OwnCost},
     input::{Edit, TextInput},
-    keys::{Action, Directions, Motion, Place},
-    lines::FactLine,
-    row::{Row, Sort},
-    table::{Table, stepped},
+    keys::Place,
+    limiting::Change,
+    log::Log,
+    look::{Details, Looked},
+    looks::Looks,
+    row::Row,
+    table::Table,
+    units::Units,
 };
-use crate::{backends::throttle::manager::LimitedTarget, process::ProcessId, stats::Snapshot};
+use crate::{
+    backends::throttle::{
+        Subject, Target, TrafficType,
+        manager::{LimitedTarget, Limits},
+    },
+    lookout::{Ancestor, Answer, Question},
+    stats::Snapshot,
+};
 
 /// Which backends are at work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,14 +76,27 @@ pub struct BackendNames {
     pub download: Option<&'static str>,
 }
 
-/// Whether there are colours. Without them everything is still told by words and weight.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Palette {
-    /// The terminal's own sixteen, few of them.
-    #[default]
-    Colour,
-    /// None, as `NO_COLOR` asks.
-    Plain,
+/// What the application is told at its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setup {
+    /// Which backends are at work.
+    pub backends: BackendNames,
+    /// What the terminal can show.
+    pub looks: Looks,
+    /// In which units figures are shown.
+    pub units: Units,
+    /// Whether the host is a simulated one, which has to be said.
+    pub is_demo: bool,
+    /// Whether the mouse is ours.
+    pub mouse: bool,
+}
+
+impl Setup {
+    /// With these backends, and everything else as it usually is.
+    #[must_use]
+    pub fn new(backends: BackendNames) -> Self {
+        Self { backends, looks: Looks::default(), units: Units::default(), is_demo: false, mouse: true }
+    }
 }
 
 /// A sentence below the table.
@@ -60,64 +108,107 @@ pub struct Message {
     pub error: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum View {
     Table,
-    Details { process: ProcessId, scroll: usize },
+    Details(Details),
+    Interfaces { scroll: usize },
+    System { scroll: usize },
+    Backends(BackendList),
+    Log { scroll: usize },
 }
 
 /// What lies over the view.
 #[derive(Clone, Debug)]
 enum Overlay {
     Help { scroll: usize },
-    Limit(LimitDialog),
+    Limit(Box<LimitDialog>),
+    Confirm(Confirm),
     Filter(TextInput),
 }
 
 /// Everything that the screen is drawn from.
 #[derive(Clone, Debug)]
 pub struct App {
-    backends: BackendNames,
-    palette: Palette,
+    setup: Setup,
     size: Size,
     snapshot: Option<Snapshot>,
     paused: bool,
     /// What came last while the display is held.
     held: Option<Snapshot>,
+    histories: Histories,
+    /// What histories were when the display was held.
+    frozen: Option<Histories>,
+    traffic: TrafficType,
     limited: Vec<LimitedTarget>,
+    /// Limits that were refused, and why, until they are asked for again.
+    refused: HashMap<Subject, String>,
     table: Table,
+    /// Whether a question about kin is on its way.
+    asking_kin: bool,
+    looked: Looked,
+    interfaces: InterfaceRates,
+    cost: OwnCost,
+    /// What this terminal hangs on.
+    session: Vec<Ancestor>,
+    changes: Vec<Change>,
+    /// Rates that were set lately, the last one first.
+    recent: Vec<u64>,
     view: View,
     overlay: Option<Overlay>,
     /// Until the next key.
     message: Option<Message>,
     /// Until the engine works again.
     trouble: Option<String>,
+    log: Log,
+    /// How long figures have been coming.
+    elapsed: Duration,
 }
 
 impl App {
     /// A screen without figures yet.
     #[must_use]
-    pub fn new(backends: BackendNames, palette: Palette, size: Size) -> Self {
+    pub fn new(setup: Setup, size: Size) -> Self {
         Self {
-            backends,
-            palette,
+            setup,
             size,
             snapshot: None,
             paused: false,
             held: None,
+            histories: Histories::default(),
+            frozen: None,
+            traffic: TrafficType::default(),
             limited: Vec::new(),
+            refused: HashMap::new(),
             table: Table::default(),
+            asking_kin: false,
+            looked: Looked::default(),
+            interfaces: InterfaceRates::default(),
+            cost: OwnCost::default(),
+            session: Vec::new(),
+            changes: Vec::new(),
+            recent: Vec::new(),
             view: View::Table,
             overlay: None,
             message: None,
             trouble: None,
+            log: Log::default(),
+            elapsed: Duration::ZERO,
         }
+    }
+
+    /// What is to be done before anything has happened.
+    #[must_use]
+    pub fn start(&self) -> Vec<Effect> {
+        vec![Effect::Ask(Question::Session)]
     }
 
     /// Takes in what happened; what is to be done about it comes back.
     pub fn update(&mut self, event: Event) -> Vec<Effect> {
         match event {
-            Event::Key(key) => return self.key(key),
+            Event::Key(key) => {
+                return self.place().action(key).map(|action| self.act(action)).unwrap_or_default();
+            }
             Event::Paste(text) => {
                 if self.place().takes_text() {
                     for character in text.chars() {
@@ -126,23 +217,31 @@ impl App {
                 }
             }
             Event::Resize(size) => self.size = size,
-            Event::Snapshot(snapshot) => {
-                self.trouble = None;
-                if self.paused {
-                    self.held = Some(snapshot);
-                } else {
-                    self.snapshot = Some(snapshot);
+            Event::Snapshot(snapshot) => return self.take_in(snapshot),
+            // Never held: a limit in force that is not shown would be a lie, a moving counter is none.
+            Event::Limits(limited) => {
+                let is_new = !self.limited.iter().map(in_force).eq(limited.iter().map(in_force));
+                self.limited = limited;
+                // What limits did is put together with the figures that follow, unless these are held.
+                if is_new || self.paused {
                     self.refresh();
                 }
             }
-            // Never held: a limit in force that is not shown would be a lie, a moving counter is none.
-            Event::Limits(limited) => {
-                self.limited = limited;
+            Event::LimitResult(outcome) => self.limit_result(outcome),
+            Event::Notice(words) => self.notice(&words),
+            Event::EngineFailed(words) => {
+                self.log.push(self.elapsed, Message { text: words.clone(), error: true });
+                self.trouble = Some(words);
                 self.refresh();
             }
-            Event::LimitResult(outcome) => self.message = Some(outcome.message()),
-            Event::Notice(words) => self.notice(&words),
-            Event::EngineFailed(words) => self.trouble = Some(words),
+            Event::Cost(cost) => self.cost.take_in(cost),
+            Event::Backends(names) => {
+                self.setup.backends = names;
+                self.say("Another backend is at work.");
+            }
+            Event::NotSwitched(words) => self.complain(words),
+            Event::Mouse(mouse) => return self.mouse(mouse),
+            Event::Answer(answer) => self.answered(answer),
             Event::Signal => return vec![Effect::Quit],
         }
         Vec::new()
@@ -151,201 +250,96 @@ impl App {
     /// Where keys are pressed now.
     #[must_use]
     pub const fn place(&self) -> Place {
-        match (&self.overlay, self.view) {
+        match (&self.overlay, &self.view) {
             (Some(Overlay::Help { .. }), _) => Place::Help,
             (Some(Overlay::Limit(_)), _) => Place::Limit,
+            (Some(Overlay::Confirm(_)), _) => Place::Confirm,
             (Some(Overlay::Filter(_)), _) => Place::Filter,
-            (None, View::Details { .. }) => Place::Details,
+            (None, View::Details(_)) => Place::Details,
+            (None, View::Interfaces { .. } | View::System { .. } | View::Log { .. }) => Place::Page,
+            (None, View::Backends(_)) => Place::Backends,
             (None, View::Table) => Place::Table,
+        }
+    }
+
+    fn take_in(&mut self, snapshot: Snapshot) -> Vec<Effect> {
+        self.trouble = None;
+        self.elapsed += snapshot.interval;
+        self.histories.take_in(&snapshot);
+        if self.paused {
+            self.held = Some(snapshot);
+            return Vec::new();
+        }
+        self.interfaces.take_in(&snapshot);
+        self.snapshot = Some(snapshot);
+        self.refresh();
+        self.wonder()
+    }
+
+    /// What is to be found out for what is on the screen. One question at a time: whoever answers may be slow.
+    fn wonder(&mut self) -> Vec<Effect> {
+        let mut questions = Vec::new();
+        if let View::Details(details) = &self.view
+            && !self.paused
+        {
+            questions.extend(self.looked.question(details.process()));
+        }
+        let orphans = self.table.orphans();
+        if !self.asking_kin && !orphans.is_empty() {
+            self.asking_kin = true;
+            questions.push(Question::Kin(orphans));
+        }
+        questions.into_iter().map(Effect::Ask).collect()
+    }
+
+    fn answered(&mut self, answer: Answer) {
+        match answer {
+            Answer::Look(look) => self.looked.take_in(*look),
+            Answer::Kin(kin) => {
+                self.asking_kin = false;
+                self.table.learn(kin.into_iter().collect());
+            }
+            Answer::Reach(processes, reach) => {
+                if let Some(Overlay::Limit(dialog)) = &mut self.overlay {
+                    dialog.reaches(&processes, reach);
+                }
+            }
+            Answer::Session(session) => self.session = session,
+            Answer::Backends(listing) => {
+                if let View::Backends(list) = &mut self.view {
+                    list.take_in(listing);
+                }
+            }
         }
     }
 
     fn refresh(&mut self) {
         let seen = self.snapshot.as_ref().map(|snapshot| snapshot.processes.as_slice()).unwrap_or_default();
-        self.table.replace(Row::merge(seen, &self.limited));
+        let rows = Row::merge(seen, &self.limited, self.traffic);
+        self.table.replace(rows, self.limited.clone());
     }
 
-    fn key(&mut self, key: KeyEvent) -> Vec<Effect> {
-        let Some(action) = self.place().action(key) else { return Vec::new() };
-        self.message = None;
-        if matches!(action, Action::Details | Action::Limit(_) | Action::RemoveLimits) {
-            self.table.choose();
-        }
-        match action {
-            Action::Quit => return vec![Effect::Quit],
-            Action::Move(motion) => self.step(motion),
-            Action::Details => {
-                if let Some(process) = self.table.selected() {
-                    self.view = View::Details { process, scroll: 0 };
-                }
-            }
-            Action::Back => self.back(),
-            Action::Help => self.overlay = Some(Overlay::Help { scroll: 0 }),
-            Action::Limit(directions) => self.ask_for_limits(directions),
-            Action::RemoveLimits => return self.remove_limits(),
-            Action::NextSort => {
-                self.sort(Sort { column: self.table.sort().column.next(), reversed: false });
-            }
-            Action::ReverseSort => {
-                let sort = self.table.sort();
-                self.sort(Sort { reversed: !sort.reversed, ..sort });
-            }
-            Action::Filter => {
-                self.overlay = Some(Overlay::Filter(TextInput::new(self.table.filter().into())));
-            }
-            Action::Pause => self.pause(),
-            Action::Accept => return self.accept(),
-            Action::OtherField => {
-                if let Some(Overlay::Limit(dialog)) = &mut self.overlay {
-                    dialog.next_field();
-                }
-            }
-            Action::Edit(edit) => self.edit(edit),
-        }
-        Vec::new()
-    }
-
-    fn step(&mut self, motion: Motion) {
-        let body = usize::from(layout::body(self.size));
-        let longest = |columns: Vec<Vec<FactLine>>| columns.iter().map(Vec::len).max().unwrap_or_default();
-        let help = self.help(self.size.width).map(|(columns, _)| longest(columns));
-        let details = self.details(self.size.width).map(|(columns, _)| longest(columns));
-        // Down to where the last line is the last on the screen. One line of a page is seen twice.
-        let scrolled = |scroll: usize, lines: Option<usize>| {
-            let places = lines.unwrap_or_default().saturating_sub(body) + 1;
-            stepped(scroll, motion, body.saturating_sub(1), places)
-        };
-        match (&mut self.overlay, &mut self.view) {
-            (Some(Overlay::Help { scroll }), _) => *scroll = scrolled(*scroll, help),
-            (None, View::Details { scroll, .. }) => *scroll = scrolled(*scroll, details),
-            _ => self.table.step(motion, body.saturating_sub(usize::from(layout::HEADINGS))),
-        }
-    }
-
-    fn back(&mut self) {
-        match self.overlay.take() {
-            Some(Overlay::Filter(_)) => self.table.set_filter(String::new()),
-            Some(Overlay::Help { .. } | Overlay::Limit(_)) => {}
-            None => match self.view {
-                View::Details { .. } => self.view = View::Table,
-                View::Table => {
-                    self.table.set_filter(String::new());
-                    self.table.let_go();
-                }
-            },
-        }
-    }
-
-    fn sort(&mut self, sort: Sort) {
-        self.table.set_sort(sort);
-        self.say(sort.describe());
-    }
-
-    fn pause(&mut self) {
-        self.paused = !self.paused;
-        if let Some(snapshot) = self.held.take() {
-            self.snapshot = Some(snapshot);
-            self.refresh();
-        }
-    }
-
-    fn edit(&mut self, edit: Edit) {
-        match &mut self.overlay {
-            Some(Overlay::Limit(dialog)) => dialog.edit(edit),
-            Some(Overlay::Filter(input)) => {
-                input.edit(edit);
-                let text = input.text();
-                self.table.set_filter(text);
-            }
-            _ => {}
-        }
-    }
-
-    /// The process that a key is about.
-    fn subject(&self) -> Option<&Row> {
-        match self.view {
-            View::Details { process, .. } => self.table.find(process),
-            View::Table => self.table.selected().and_then(|id| self.table.find(id)),
-        }
-    }
-
-    fn ask_for_limits(&mut self, directions: Directions) {
-        let Some(row) = self.subject() else { return self.complain("No process is selected.".into()) };
-        if !row.alive {
-            let words =
-                format!("{} ({}) has ended: there is nothing left to limit.", row.info.name, row.id());
-            return self.complain(words);
-        }
-        if self.backends.download.is_none() && directions != Directions::Upload {
-            return self.complain(
-                "No download backend is in use, so downloads cannot be limited. Choose one with \
-                 --download-backend; chadthrottle --list-backends tells which work here."
-                    .into(),
-            );
-        }
-        self.overlay = Some(Overlay::Limit(LimitDialog::new(row.target(), directions, row.limits)));
-    }
-
-    fn accept(&mut self) -> Vec<Effect> {
-        // A filter is in force already: all that is left is to close it.
-        let Some(Overlay::Limit(mut dialog)) = self.overlay.take() else { return Vec::new() };
-        let target = dialog.target().clone();
-        let row = target.subject.process().and_then(|process| self.table.find(process));
-        let before = row.map(|row| row.limits).unwrap_or_default();
-        match dialog.accept(before) {
-            None => {
-                self.overlay = Some(Overlay::Limit(dialog));
-                Vec::new()
-            }
-            Some(limits) if limits.is_empty() && before.is_empty() => {
-                self.say(format!("{target} stays without a limit."));
-                Vec::new()
-            }
-            Some(limits) if limits.is_empty() => {
-                self.say(format!("Removing the limits of {target}…"));
-                vec![Effect::RemoveLimits { target }]
-            }
-            Some(limits) => {
-                self.say(format!("Limiting {target}…"));
-                vec![Effect::SetLimits { target, limits }]
-            }
-        }
-    }
-
-    fn remove_limits(&mut self) -> Vec<Effect> {
-        let Some(row) = self.subject() else {
-            self.complain("No process is selected.".into());
-            return Vec::new();
-        };
-        let target = row.target();
-        if row.limits.is_empty() {
-            self.say(format!("{target} has no limit."));
-            return Vec::new();
-        }
-        self.say(format!("Removing the limits of {target}…"));
-        vec![Effect::RemoveLimits { target }]
-    }
-
-    fn say(&mut self, text: String) {
-        self.message = Some(Message { text, error: false });
+    fn say(&mut self, text: impl Into<String>) {
+        self.message = Some(Message { text: text.into(), error: false });
     }
 
     /// Adds a sentence to what stands there.
     fn notice(&mut self, words: &str) {
+        self.log.push(self.elapsed, Message { text: words.to_owned(), error: false });
         match &mut self.message {
             Some(message) => message.text = format!("{} {words}", message.text),
-            None => self.say(words.to_owned()),
+            None => self.say(words),
         }
     }
 
-    fn complain(&mut self, text: String) {
-        self.message = Some(Message { text, error: true });
+    fn complain(&mut self, text: impl Into<String>) {
+        let message = Message { text: text.into(), error: true };
+        self.log.push(self.elapsed, message.clone());
+        self.message = Some(message);
     }
+}
 
-    fn facts_of(&self, process: ProcessId) -> Vec<Fact> {
-        match self.table.find(process) {
-            Some(row) => facts::of_process(self, row),
-            None => vec![Fact::Note(format!("Process {process} is not in the list any more."))],
-        }
-    }
+/// What of a limit changes only when somebody changes it.
+fn in_force(limited: &LimitedTarget) -> (&Target, Limits, bool) {
+    (&limited.target, limited.limits, limited.alive)
 }

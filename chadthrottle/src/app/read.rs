@@ -1,27 +1,48 @@
 //! What the drawing reads.
 
+use ratatui::layout::Size;
+
 use super::{
-    App, BackendNames, Message, Overlay, Palette, View,
+    App, BackendNames, Message, Overlay,
     dialog::LimitDialog,
-    facts,
+    history::Span,
     input::TextInput,
     layout,
-    lines::{FactLine, lines},
-    table::Table,
+    limiting::Confirm,
+    looks::Looks,
+    row::Row,
+    table::{Entry, Table},
+    text::{clip, wrap},
+    units::Units,
 };
-use crate::{rate::scaled, stats::Snapshot};
+use crate::{
+    backends::throttle::{Subject, TrafficType},
+    stats::{Snapshot, Traffic},
+};
 
 impl App {
     /// Which backends are at work.
     #[must_use]
     pub const fn backends(&self) -> BackendNames {
-        self.backends
+        self.setup.backends
     }
 
-    /// Whether there are colours.
+    /// What the terminal can show.
     #[must_use]
-    pub const fn palette(&self) -> Palette {
-        self.palette
+    pub const fn looks(&self) -> Looks {
+        self.setup.looks
+    }
+
+    /// In which units figures are shown.
+    #[must_use]
+    pub const fn units(&self) -> Units {
+        self.setup.units
+    }
+
+    /// Whether the host is a simulated one.
+    #[must_use]
+    pub const fn is_demo(&self) -> bool {
+        self.setup.is_demo
     }
 
     /// The figures that are shown.
@@ -34,8 +55,20 @@ impl App {
     #[must_use]
     pub fn rate(&self, bytes: u64) -> String {
         match &self.snapshot {
-            Some(snapshot) if !snapshot.interval.is_zero() => scaled(bytes),
+            Some(snapshot) if !snapshot.interval.is_zero() => self.setup.units.rate(bytes),
             _ => "-".into(),
+        }
+    }
+
+    /// All that is shown together, bytes a second: with what belongs to no process, where all traffic is shown.
+    #[must_use]
+    pub fn rate_of_all(&self) -> Traffic {
+        match (self.traffic, &self.snapshot) {
+            (_, None) => Traffic::default(),
+            (TrafficType::All, Some(snapshot)) => snapshot.rate,
+            (_, Some(_)) => {
+                self.table.rows().iter().map(|row| row.rate).fold(Traffic::default(), Traffic::plus)
+            }
         }
     }
 
@@ -59,42 +92,93 @@ impl App {
 
     /// What is said below the table: the answer to the last key, and what is wrong with the engine.
     pub fn messages(&self) -> impl Iterator<Item = Message> {
-        let trouble = self.trouble.clone().map(|text| Message { text, error: true });
-        self.message.clone().into_iter().chain(trouble)
+        let error = |text: String| Message { text, error: true };
+        let filter = self.filter_input().and_then(|_| self.table.filter().error());
+        let filter = filter.map(|wrong| error(format!("Not a filter yet: {wrong}.")));
+        // Why the selected one is not held as asked.
+        let refusal = self.table.selection().filter(|_| self.overlay.is_none() && self.message.is_none());
+        let refusal =
+            refusal.and_then(|entry| self.refusal(&entry).map(|words| error(format!("Refused: {words}"))));
+        let trouble = self.trouble.clone().map(error);
+        self.message.clone().into_iter().chain(filter).chain(refusal).chain(trouble)
     }
 
-    /// The details, where they are open, for a window of that width: columns of lines, and how many lines are
-    /// scrolled past.
+    /// The lines of what there is to say in a window of that size. The table keeps its headings and one row.
     #[must_use]
-    pub fn details(&self, width: u16) -> Option<(Vec<Vec<FactLine>>, usize)> {
-        match self.view {
-            View::Details { process, scroll } => {
-                Some((vec![lines(&self.facts_of(process), layout::details(width))], scroll))
-            }
-            View::Table => None,
+    pub fn said(&self, size: Size) -> Vec<Message> {
+        let filter = u16::from(self.filter_input().is_some());
+        let room = usize::from(layout::body(size).saturating_sub(layout::HEADINGS + 1 + filter));
+        let inside = usize::from(size.width.saturating_sub(2 * layout::MARGIN));
+        let mut lines: Vec<Message> = Vec::new();
+        for message in self.messages() {
+            let wrapped = clip(wrap(&message.text, inside), room.saturating_sub(lines.len()), inside);
+            lines.extend(wrapped.into_iter().map(|text| Message { text, error: message.error }));
         }
+        lines
     }
 
-    /// The help, where it is open, likewise.
-    #[must_use]
-    pub fn help(&self, width: u16) -> Option<(Vec<Vec<FactLine>>, usize)> {
-        let Some(Overlay::Help { scroll }) = self.overlay else { return None };
-        let (columns, room) = layout::help(width);
-        let parts = facts::of_help();
-        let columns = if columns == 1 {
-            vec![parts.map(|part| lines(&part, room)).join(&FactLine::default())]
-        } else {
-            parts.iter().map(|part| lines(part, room)).collect()
-        };
-        Some((columns, scroll))
+    /// Lines that the table has for its rows.
+    pub(super) fn lines_of_table(&self) -> u16 {
+        let said = u16::try_from(self.said(self.size).len()).unwrap_or(u16::MAX);
+        let filter = u16::from(self.filter_input().is_some());
+        layout::body(self.size).saturating_sub(layout::HEADINGS + filter).saturating_sub(said)
     }
 
     /// The limit dialog, where it is open.
     #[must_use]
-    pub const fn dialog(&self) -> Option<&LimitDialog> {
+    pub fn dialog(&self) -> Option<&LimitDialog> {
         match &self.overlay {
             Some(Overlay::Limit(dialog)) => Some(dialog),
             _ => None,
+        }
+    }
+
+    /// The question before something drastic, where there is one.
+    #[must_use]
+    pub const fn confirm(&self) -> Option<&Confirm> {
+        match &self.overlay {
+            Some(Overlay::Confirm(confirm)) => Some(confirm),
+            _ => None,
+        }
+    }
+
+    /// Why a limit that was asked for is not in force.
+    #[must_use]
+    pub fn refusal(&self, entry: &Entry) -> Option<&str> {
+        let refused = |subject: &Subject| self.refused.get(subject).map(String::as_str);
+        match entry {
+            Entry::Process(row) => {
+                refused(&Subject::Process(row.id())).or_else(|| refused(&Subject::Descendants(row.id())))
+            }
+            Entry::Group(group, _) => {
+                let of_group = self.refused.iter().find(|(subject, _)| group.key.is_for(subject));
+                of_group.map(|(_, words)| words.as_str())
+            }
+        }
+    }
+
+    /// Which traffic is shown.
+    #[must_use]
+    pub const fn traffic(&self) -> TrafficType {
+        self.traffic
+    }
+
+    /// Whether the mouse is ours.
+    #[must_use]
+    pub const fn mouse_is_ours(&self) -> bool {
+        self.setup.mouse
+    }
+
+    /// What a group or a process did lately, bytes a second both ways together, the oldest first.
+    #[must_use]
+    pub fn lately(&self, entry: &Entry, count: usize) -> Vec<f32> {
+        let sums = |rates: Vec<(f32, f32)>| rates.into_iter().map(|(up, down)| up + down).collect();
+        match entry {
+            Entry::Process(row) => sums(self.recent_rates(std::iter::once(row.id()), Span::Minute, count)),
+            Entry::Group(group, _) => {
+                let rows = group.members.iter().filter_map(|&place| self.table.rows().get(place));
+                sums(self.recent_rates(rows.map(Row::id), Span::Minute, count))
+            }
         }
     }
 

@@ -1,64 +1,118 @@
 //! One process as the table shows it: what the monitor saw and what the limits did.
 
-use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use chadthrottle_common::ThrottleStats;
 
 use crate::{
     backends::throttle::{
-        Target,
+        Subject, Target, TrafficType,
         manager::{LimitedTarget, Limits},
     },
     process::{ProcessId, ProcessInfo},
     stats::{ProcessRow, Traffic},
 };
 
+impl TrafficType {
+    /// The next one, and the first after the last.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        match self {
+            Self::All => Self::Internet,
+            Self::Internet => Self::Local,
+            Self::Local => Self::All,
+        }
+    }
+
+    /// Its name on the screen.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Internet => "internet",
+            Self::Local => "local",
+        }
+    }
+
+    /// This kind's part. Of what the monitor does not tell apart, all of it is all, and none is local.
+    #[must_use]
+    pub fn part(self, all: Traffic, local: Option<Traffic>) -> Traffic {
+        match self {
+            Self::All => all,
+            Self::Internet => all.since(local.unwrap_or_default()),
+            Self::Local => local.unwrap_or_default(),
+        }
+    }
+}
+
 /// A line of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     /// Who.
     pub info: Arc<ProcessInfo>,
-    /// Bytes a second.
+    /// Bytes a second, of the kind of traffic that is shown.
     pub rate: Traffic,
-    /// Bytes since the monitor started.
+    /// Bytes since the monitor started, likewise.
     pub total: Traffic,
     /// Whether it still runs.
     pub alive: bool,
-    /// The limits in force.
+    /// The limits that hold it.
     pub limits: Limits,
+    /// Whether it shares them with others: with its program, unit or user.
+    pub is_shared: bool,
     /// What the upload limit did.
     pub upload_stats: ThrottleStats,
     /// What the download limit did.
     pub download_stats: ThrottleStats,
-    target: Target,
+    /// Whom the limit that holds it is for.
+    held: Option<Target>,
 }
 
 impl Row {
     /// Every process that was seen, and every one that is limited whether seen or not.
     #[must_use]
-    pub fn merge(seen: &[ProcessRow], limited: &[LimitedTarget]) -> Vec<Self> {
-        let by_process =
-            limited.iter().filter_map(|limited| Some((limited.target.subject.process()?, limited)));
-        let mut limited: BTreeMap<ProcessId, &LimitedTarget> = by_process.collect();
+    pub fn merge(seen: &[ProcessRow], limited: &[LimitedTarget], kind: TrafficType) -> Vec<Self> {
+        let mut own: BTreeMap<ProcessId, &LimitedTarget> = BTreeMap::new();
+        let mut shared: Vec<&LimitedTarget> = Vec::new();
+        for limited in limited {
+            match limited.target.subject.process() {
+                // Of two for one process, the more specific one holds it.
+                Some(id) => {
+                    let held = own.entry(id).or_insert(limited);
+                    if limited.target.subject < held.target.subject {
+                        *held = limited;
+                    }
+                }
+                None => shared.push(limited),
+            }
+        }
+        shared.sort_by(|a, b| a.target.subject.cmp(&b.target.subject));
         let mut rows: Vec<Self> =
-            seen.iter().map(|row| Self::new(row, limited.remove(&row.info.id))).collect();
-        rows.extend(limited.into_iter().map(|(id, limited)| Self::new(&unseen(id, limited), Some(limited))));
+            seen.iter().map(|row| Self::new(row, own.remove(&row.info.id), &shared, kind)).collect();
+        let unseen =
+            own.into_iter().map(|(id, limited)| Self::new(&unseen(id, limited), Some(limited), &[], kind));
+        rows.extend(unseen);
         rows
     }
 
-    fn new(seen: &ProcessRow, limited: Option<&LimitedTarget>) -> Self {
+    fn new(
+        seen: &ProcessRow,
+        own: Option<&LimitedTarget>,
+        shared: &[&LimitedTarget],
+        kind: TrafficType,
+    ) -> Self {
+        let held = own.or_else(|| shared.iter().copied().find(|limited| covers(&limited.target, &seen.info)));
         Self {
             info: Arc::clone(&seen.info),
-            rate: seen.rate,
-            total: seen.total,
+            rate: kind.part(seen.rate, seen.local_rate),
+            total: kind.part(seen.total, seen.local),
             alive: seen.alive,
-            limits: limited.map(|limited| limited.limits).unwrap_or_default(),
-            upload_stats: limited.map(|limited| limited.upload_stats).unwrap_or_default(),
-            download_stats: limited.map(|limited| limited.download_stats).unwrap_or_default(),
-            target: limited.map_or_else(
-                || Target::process(seen.info.id, seen.info.name.clone()),
-                |limited| limited.target.clone(),
-            ),
+            limits: held.map(|limited| limited.limits).unwrap_or_default(),
+            is_shared: own.is_none() && held.is_some(),
+            // What was dropped of all who share it is nobody's own.
+            upload_stats: own.map(|limited| limited.upload_stats).unwrap_or_default(),
+            download_stats: own.map(|limited| limited.download_stats).unwrap_or_default(),
+            held: held.map(|limited| limited.target.clone()),
         }
     }
 
@@ -74,20 +128,30 @@ impl Row {
         self.upload_stats.bytes_dropped.saturating_add(self.download_stats.bytes_dropped)
     }
 
-    /// Itself as something to limit, as far as its present limit goes.
+    /// Itself as something to limit, as far as its present limit goes; where it shares one, whom that is for.
     #[must_use]
     pub fn target(&self) -> Target {
-        Target { name: self.info.name.clone(), ..self.target.clone() }
+        self.held.clone().unwrap_or_else(|| Target::process(self.id(), self.info.name.clone()))
     }
+}
 
-    /// Whether a person who looks for `needle` (in lower case) means this one.
-    #[must_use]
-    pub fn matches(&self, needle: &str) -> bool {
-        let contains = |text: &str| text.to_lowercase().contains(needle);
-        contains(&self.info.name)
-            || self.id().pid.to_string().contains(needle)
-            || self.info.user.as_deref().is_some_and(contains)
+/// Whether a limit that is not named for a process covers this one.
+fn covers(target: &Target, info: &ProcessInfo) -> bool {
+    match &target.subject {
+        Subject::Process(id) | Subject::Descendants(id) => info.id == *id,
+        Subject::Program(path) => info.exe.as_ref() == Some(path),
+        Subject::Cgroup(path) => info.cgroup.as_deref().is_some_and(|cgroup| is_within(cgroup, path)),
+        // A user's limit is called by the user's name.
+        Subject::User(uid) => {
+            info.user.as_ref().is_some_and(|user| *user == target.name || *user == uid.to_string())
+        }
     }
+}
+
+/// Whether a cgroup is another one or below it.
+pub(super) fn is_within(cgroup: &str, other: &str) -> bool {
+    let rest = cgroup.strip_prefix(other.trim_end_matches('/'));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// A limited process that has not used the network since the monitor started.
@@ -95,143 +159,4 @@ fn unseen(id: ProcessId, limited: &LimitedTarget) -> ProcessRow {
     let name = limited.target.name.clone();
     let info = ProcessInfo { id, name, exe: None, user: None, cgroup: None };
     ProcessRow::new(Arc::new(info), Traffic::default(), Traffic::default(), limited.alive)
-}
-
-/// What the table is sorted by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SortColumn {
-    /// Both rates together, then both totals.
-    #[default]
-    Busiest,
-    /// Name.
-    Name,
-    /// Pid.
-    Pid,
-    /// User.
-    User,
-    /// What it sends now.
-    UploadRate,
-    /// What it receives now.
-    DownloadRate,
-    /// What it sent so far.
-    UploadTotal,
-    /// What it received so far.
-    DownloadTotal,
-    /// Limit on what it sends.
-    UploadLimit,
-    /// Limit on what it receives.
-    DownloadLimit,
-    /// What its limits dropped.
-    Dropped,
-}
-
-impl SortColumn {
-    const ALL: [Self; 11] = [
-        Self::Busiest,
-        Self::Name,
-        Self::Pid,
-        Self::User,
-        Self::UploadRate,
-        Self::DownloadRate,
-        Self::UploadTotal,
-        Self::DownloadTotal,
-        Self::UploadLimit,
-        Self::DownloadLimit,
-        Self::Dropped,
-    ];
-
-    /// Its name in a sentence.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Busiest => "both rates together",
-            Self::Name => "name",
-            Self::Pid => "pid",
-            Self::User => "user",
-            Self::UploadRate => "upload rate",
-            Self::DownloadRate => "download rate",
-            Self::UploadTotal => "upload total",
-            Self::DownloadTotal => "download total",
-            Self::UploadLimit => "upload limit",
-            Self::DownloadLimit => "download limit",
-            Self::Dropped => "dropped bytes",
-        }
-    }
-
-    /// The column after this one; the first after the last.
-    #[must_use]
-    pub fn next(self) -> Self {
-        let next = Self::ALL.iter().skip_while(|column| **column != self).nth(1);
-        next.copied().unwrap_or_default()
-    }
-
-    /// Whether small comes first: names are read from A, numbers from the largest.
-    const fn ascends(self) -> bool {
-        matches!(self, Self::Name | Self::Pid | Self::User)
-    }
-}
-
-/// In which order the rows stand.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sort {
-    /// By what.
-    pub column: SortColumn,
-    /// Against the column's natural direction.
-    pub reversed: bool,
-}
-
-impl Sort {
-    /// Whether the smallest is at the top.
-    #[must_use]
-    pub const fn ascends(self) -> bool {
-        self.column.ascends() != self.reversed
-    }
-
-    /// The order in words.
-    #[must_use]
-    pub fn describe(self) -> String {
-        let text = matches!(self.column, SortColumn::Name | SortColumn::User);
-        let first = match (text, self.ascends()) {
-            (true, true) => "from A to Z",
-            (true, false) => "from Z to A",
-            (false, true) => "smallest first",
-            (false, false) => "largest first",
-        };
-        format!("Sorted by {}, {first}.", self.column.name())
-    }
-
-    /// Which of two rows stands above the other. Never equal for two processes: rows that tie must not change
-    /// places from one second to the next.
-    #[must_use]
-    pub fn compare(self, a: &Row, b: &Row) -> Ordering {
-        let order = match self.column {
-            SortColumn::Busiest => busyness(a).cmp(&busyness(b)),
-            SortColumn::Name => by_letters(&a.info.name, &b.info.name),
-            SortColumn::Pid => a.id().cmp(&b.id()),
-            // Nobody knows whose these are: after everyone else.
-            SortColumn::User => match (&a.info.user, &b.info.user) {
-                (Some(a), Some(b)) => by_letters(a, b),
-                (a, b) => b.is_some().cmp(&a.is_some()),
-            },
-            SortColumn::UploadRate => a.rate.upload.cmp(&b.rate.upload),
-            SortColumn::DownloadRate => a.rate.download.cmp(&b.rate.download),
-            SortColumn::UploadTotal => a.total.upload.cmp(&b.total.upload),
-            SortColumn::DownloadTotal => a.total.download.cmp(&b.total.download),
-            SortColumn::UploadLimit => a.limits.upload.cmp(&b.limits.upload),
-            SortColumn::DownloadLimit => a.limits.download.cmp(&b.limits.download),
-            SortColumn::Dropped => a.dropped().cmp(&b.dropped()),
-        };
-        let order = if self.ascends() { order } else { order.reverse() };
-        order.then_with(|| busyness(b).cmp(&busyness(a))).then_with(|| a.id().cmp(&b.id()))
-    }
-}
-
-const fn busyness(row: &Row) -> (u64, u64) {
-    (row.rate.sum(), row.total.sum())
-}
-
-/// Alphabetical, capitals among small letters.
-fn by_letters(a: &str, b: &str) -> Ordering {
-    let fold = |text: &'_ str| text.bytes().map(|byte| byte.to_ascii_lowercase()).collect::<Vec<u8>>();
-    fold(a).cmp(&fold(b))
 }

@@ -1,21 +1,55 @@
-//! The list of processes: order, filter, and the selection that follows its process.
+//! The list of processes and groups: order, filter, and the selection that follows its process.
+
+use std::collections::HashSet;
 
 use super::{
+    filter::Filter,
+    group::{Group, GroupKey, Grouping, Key, Kin, Node, Parts, grouped},
     keys::Motion,
-    row::{Row, Sort},
+    row::Row,
+    sort::Sort,
 };
-use crate::process::ProcessId;
+use crate::{backends::throttle::manager::LimitedTarget, process::ProcessId};
+
+/// What stands on a line of the list.
+#[derive(Clone, Copy, Debug)]
+pub enum Entry<'a> {
+    /// One process.
+    Process(&'a Row),
+    /// Several, and whether they are folded away.
+    Group(&'a Group, bool),
+}
+
+/// A line of the list.
+#[derive(Clone, Debug)]
+struct Line {
+    /// In how many groups it is.
+    depth: usize,
+    what: What,
+}
+
+#[derive(Clone, Debug)]
+enum What {
+    /// A place in the rows.
+    Process(usize),
+    Group(Box<Group>, bool),
+}
 
 /// The rows, which of them are shown, and which one is selected.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
-    /// All of them, in order.
     rows: Vec<Row>,
-    /// Those that pass the filter.
-    shown: Vec<usize>,
+    /// Every limit in force.
+    limits: Vec<LimitedTarget>,
+    lines: Vec<Line>,
+    /// How many rows pass the filter.
+    matching: usize,
     sort: Sort,
-    filter: String,
-    selected: Option<ProcessId>,
+    filter: Filter,
+    grouping: Grouping,
+    folded: HashSet<GroupKey>,
+    kin: Kin,
+    selected: Option<Key>,
     /// Whether a person chose it. Until then the first row is selected, whoever stands there: following a process
     /// that nobody asked for would scroll the busiest ones out of sight.
     chosen: bool,
@@ -26,21 +60,42 @@ pub struct Table {
 }
 
 impl Table {
-    /// How many rows pass the filter.
+    /// How many lines there are.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.shown.len()
+        self.lines.len()
     }
 
-    /// Whether none does.
+    /// Whether there is none.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.shown.is_empty()
+        self.lines.is_empty()
     }
 
-    /// The rows that pass the filter, from top to bottom.
+    /// How many processes pass the filter.
+    #[must_use]
+    pub const fn matching(&self) -> usize {
+        self.matching
+    }
+
+    /// The lines from top to bottom, and in how many groups each is.
+    pub fn lines(&self) -> impl Iterator<Item = (usize, Entry<'_>)> {
+        self.lines.iter().filter_map(|line| Some((line.depth, self.entry(line)?)))
+    }
+
+    /// The processes on lines of their own, from top to bottom.
     pub fn shown(&self) -> impl Iterator<Item = &Row> {
-        self.shown.iter().filter_map(|&index| self.rows.get(index))
+        self.lines().filter_map(|(_, entry)| match entry {
+            Entry::Process(row) => Some(row),
+            Entry::Group(..) => None,
+        })
+    }
+
+    fn entry<'a>(&'a self, line: &'a Line) -> Option<Entry<'a>> {
+        match &line.what {
+            What::Process(place) => self.rows.get(*place).map(Entry::Process),
+            What::Group(group, is_folded) => Some(Entry::Group(group, *is_folded)),
+        }
     }
 
     /// All rows, with those that the filter hides.
@@ -63,14 +118,26 @@ impl Table {
 
     /// What rows have to match to be shown.
     #[must_use]
-    pub fn filter(&self) -> &str {
+    pub const fn filter(&self) -> &Filter {
         &self.filter
     }
 
-    /// The selected process.
+    /// What is put together.
     #[must_use]
-    pub const fn selected(&self) -> Option<ProcessId> {
-        self.selected
+    pub const fn grouping(&self) -> Grouping {
+        self.grouping
+    }
+
+    /// What is selected.
+    #[must_use]
+    pub const fn selected(&self) -> Option<&Key> {
+        self.selected.as_ref()
+    }
+
+    /// The line that is selected.
+    #[must_use]
+    pub fn selection(&self) -> Option<Entry<'_>> {
+        self.lines.get(self.place).and_then(|line| self.entry(line))
     }
 
     /// The first row on a screen that has room for so many, such that the selected one is on it.
@@ -82,8 +149,8 @@ impl Table {
     }
 
     /// Puts other rows in place of these.
-    pub fn replace(&mut self, rows: Vec<Row>) {
-        self.rows = rows;
+    pub fn replace(&mut self, rows: Vec<Row>, limits: Vec<LimitedTarget>) {
+        (self.rows, self.limits) = (rows, limits);
         self.arrange();
     }
 
@@ -95,7 +162,53 @@ impl Table {
 
     /// Filters otherwise.
     pub fn set_filter(&mut self, filter: String) {
-        self.filter = filter;
+        self.filter.retype(filter);
+        self.arrange();
+    }
+
+    /// Puts other things together.
+    pub fn set_grouping(&mut self, grouping: Grouping) {
+        self.grouping = grouping;
+        self.arrange();
+    }
+
+    /// Processes of which it is not known who is above them, where that matters.
+    #[must_use]
+    pub fn orphans(&self) -> Vec<ProcessId> {
+        if self.grouping != Grouping::Tree {
+            return Vec::new();
+        }
+        let ids = self.rows.iter().filter(|row| row.alive).map(Row::id);
+        ids.filter(|id| !self.kin.contains_key(id)).collect()
+    }
+
+    /// Takes in who is above whom.
+    pub fn learn(&mut self, kin: Kin) {
+        let listed: HashSet<ProcessId> = self.rows.iter().map(Row::id).collect();
+        self.kin.retain(|id, _| listed.contains(id));
+        self.kin.extend(kin);
+        self.arrange();
+    }
+
+    /// Folds or unfolds the selected group; whether there is one.
+    pub fn fold(&mut self, folded: Option<bool>) -> bool {
+        let Some(Key::Group(key)) = &self.selected else { return false };
+        if folded.unwrap_or(!self.folded.contains(key)) {
+            self.folded.insert(key.clone());
+        } else {
+            self.folded.remove(key);
+        }
+        self.chosen = true;
+        self.arrange();
+        true
+    }
+
+    /// Folds all groups, or unfolds them where all are folded.
+    pub fn fold_all(&mut self) {
+        let mut groups = HashSet::new();
+        self.nodes(self.passing()).iter().for_each(|node| keys_of(node, &mut groups));
+        let all_folded = groups.iter().all(|key| self.folded.contains(key));
+        self.folded = if all_folded { HashSet::new() } else { groups };
         self.arrange();
     }
 
@@ -106,8 +219,20 @@ impl Table {
         self.choose();
     }
 
+    /// Selects the line that stands there on a screen that has room for so many rows; whether there is one.
+    pub fn point(&mut self, line: usize, room: usize) -> bool {
+        let place = self.top(room) + line;
+        if line >= room || place >= self.len() {
+            return false;
+        }
+        self.top = self.top(room);
+        self.select(place);
+        self.choose();
+        true
+    }
+
     /// Keeps to the process that is selected now.
-    pub fn choose(&mut self) {
+    pub const fn choose(&mut self) {
         self.chosen = self.selected.is_some();
     }
 
@@ -117,25 +242,83 @@ impl Table {
         self.arrange();
     }
 
+    fn passing(&self) -> Vec<usize> {
+        let rows = self.rows.iter().enumerate();
+        rows.filter(|(_, row)| self.filter.passes(row)).map(|(place, _)| place).collect()
+    }
+
+    fn nodes(&self, passing: Vec<usize>) -> Vec<Node> {
+        let parts = Parts { rows: &self.rows, limits: &self.limits, kin: &self.kin };
+        grouped(self.grouping, &parts, passing, self.sort)
+    }
+
     fn arrange(&mut self) {
-        let sort = self.sort;
-        self.rows.sort_by(|a, b| sort.compare(a, b));
-        let needle = self.filter.trim().to_lowercase();
-        let passing =
-            self.rows.iter().enumerate().filter(|(_, row)| needle.is_empty() || row.matches(&needle));
-        self.shown = passing.map(|(index, _)| index).collect();
+        let passing = self.passing();
+        self.matching = passing.len();
+        let nodes = self.nodes(passing);
+        let mut lines = Vec::with_capacity(nodes.len());
+        for node in nodes {
+            self.unfold(node, 0, &mut lines);
+        }
+        self.lines = lines;
         if !self.chosen {
             self.top = 0;
             return self.select(0);
         }
-        let found = self.selected.and_then(|id| self.shown().position(|row| row.id() == id));
+        let found = self.selected.as_ref().and_then(|key| {
+            self.lines.iter().position(|line| self.entry(line).is_some_and(|entry| entry.is(key)))
+        });
         self.select(found.unwrap_or(self.place));
+    }
+
+    fn unfold(&self, node: Node, depth: usize, lines: &mut Vec<Line>) {
+        match node {
+            Node::Process(place) => lines.push(Line { depth, what: What::Process(place) }),
+            Node::Group(group, children) => {
+                let is_folded = self.folded.contains(&group.key);
+                lines.push(Line { depth, what: What::Group(group, is_folded) });
+                if !is_folded {
+                    for child in children {
+                        self.unfold(child, depth + 1, lines);
+                    }
+                }
+            }
+        }
     }
 
     fn select(&mut self, place: usize) {
         self.place = place.min(self.len().saturating_sub(1));
-        let index = self.shown.get(self.place);
-        self.selected = index.and_then(|&index| self.rows.get(index)).map(Row::id);
+        self.selected = self.selection().map(|entry| entry.key());
+    }
+}
+
+impl Entry<'_> {
+    /// What makes it the same from one second to the next.
+    #[must_use]
+    pub fn key(&self) -> Key {
+        match self {
+            Self::Process(row) => Key::Process(row.id()),
+            Self::Group(group, _) => Key::Group(group.key.clone()),
+        }
+    }
+
+    /// Whether it is that one.
+    #[must_use]
+    pub fn is(&self, key: &Key) -> bool {
+        match (self, key) {
+            (Self::Process(row), Key::Process(id)) => row.id() == *id,
+            (Self::Group(group, _), Key::Group(key)) => group.key == *key,
+            _ => false,
+        }
+    }
+}
+
+fn keys_of(node: &Node, keys: &mut HashSet<GroupKey>) {
+    if let Node::Group(group, children) = node {
+        keys.insert(group.key.clone());
+        for child in children {
+            keys_of(child, keys);
+        }
     }
 }
 
@@ -155,103 +338,4 @@ pub fn stepped(place: usize, motion: Motion, room: usize, length: usize) -> usiz
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        app::row::SortColumn,
-        process::ProcessInfo,
-        stats::{ProcessRow, Traffic},
-    };
-
-    fn rows(rates: &[(i32, u64)]) -> Vec<Row> {
-        let row = |&(pid, rate): &(i32, u64)| {
-            let id = ProcessId { pid, start_time: 1 };
-            let info = ProcessInfo { id, name: format!("p{pid}"), exe: None, user: None, cgroup: None };
-            let rate = Traffic { upload: rate, download: 0 };
-            ProcessRow::new(info.into(), rate, rate, true)
-        };
-        Row::merge(&rates.iter().map(row).collect::<Vec<_>>(), &[])
-    }
-
-    fn pids(table: &Table) -> Vec<i32> {
-        table.shown().map(|row| row.id().pid).collect()
-    }
-
-    fn selected(table: &Table) -> Option<i32> {
-        table.selected().map(|id| id.pid)
-    }
-
-    #[test]
-    fn the_selection_follows_its_process_and_then_the_place() {
-        let mut table = Table::default();
-        table.replace(rows(&[(1, 30), (2, 20), (3, 10)]));
-        table.step(Motion::Down, 10);
-        assert_eq!(selected(&table), Some(2));
-        table.replace(rows(&[(1, 30), (2, 5), (3, 10), (4, 7)]));
-        assert_eq!(pids(&table), [1, 3, 4, 2]);
-        assert_eq!(selected(&table), Some(2));
-        table.replace(rows(&[(1, 30), (3, 10), (4, 7)]));
-        assert_eq!(selected(&table), Some(4), "the last one moved up to where it stood");
-        table.let_go();
-        assert_eq!(selected(&table), Some(1));
-        table.replace(Vec::new());
-        assert_eq!(selected(&table), None);
-        table.replace(rows(&[(9, 1)]));
-        assert_eq!(selected(&table), Some(9));
-    }
-
-    #[test]
-    fn until_somebody_is_chosen_the_first_row_is_selected() {
-        let mut table = Table::default();
-        table.replace(rows(&[(1, 30), (2, 20)]));
-        table.replace(rows(&[(1, 30), (2, 40)]));
-        assert_eq!(selected(&table), Some(2));
-        table.choose();
-        table.replace(rows(&[(1, 30), (2, 20)]));
-        assert_eq!(selected(&table), Some(2));
-    }
-
-    #[test]
-    fn rows_that_tie_keep_their_places() {
-        let mut table = Table::default();
-        table.replace(rows(&[(3, 0), (1, 0), (2, 0)]));
-        assert_eq!(pids(&table), [1, 2, 3]);
-        table.set_sort(Sort { column: SortColumn::UploadRate, reversed: true });
-        assert_eq!(pids(&table), [1, 2, 3]);
-        table.set_sort(Sort { column: SortColumn::Pid, reversed: true });
-        assert_eq!(pids(&table), [3, 2, 1]);
-    }
-
-    #[test]
-    fn the_selected_row_is_on_the_screen() {
-        let mut table = Table::default();
-        table.replace(rows(&(1..=100).map(|pid| (pid, 0)).collect::<Vec<_>>()));
-        for (motion, room, top) in [
-            (Motion::PageDown, 10, 1),
-            (Motion::Up, 10, 1),
-            (Motion::Last, 10, 90),
-            (Motion::PageUp, 10, 89),
-            (Motion::First, 10, 0),
-            (Motion::Last, 1000, 0),
-            (Motion::Up, 0, 98),
-        ] {
-            table.step(motion, room);
-            assert_eq!(table.top(room), top, "{motion:?}");
-        }
-    }
-
-    #[test]
-    fn sorting_goes_round_all_columns() {
-        let mut column = SortColumn::default();
-        let mut names = Vec::new();
-        loop {
-            assert!(!names.contains(&column.name()));
-            names.push(column.name());
-            column = column.next();
-            if column == SortColumn::default() {
-                break;
-            }
-        }
-        assert_eq!(names.len(), 11);
-    }
-}
+mod tests;

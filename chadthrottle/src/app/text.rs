@@ -32,9 +32,17 @@ fn steers(character: char) -> bool {
         )
 }
 
+/// Whether each byte is a character of one column: most texts are, and need no closer look.
+fn is_simple(text: &str) -> bool {
+    text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+}
+
 /// How many columns a text takes.
 #[must_use]
 pub(crate) fn width(text: &str) -> usize {
+    if is_simple(text) {
+        return text.len();
+    }
     graphemes(&Span::raw(text)).map(|(_, width)| width).sum()
 }
 
@@ -48,6 +56,13 @@ fn graphemes<'a>(span: &'a Span<'a>) -> impl Iterator<Item = (&'a str, usize)> {
 /// The text in at most `room` columns; where it does not fit, its start and an ellipsis.
 #[must_use]
 pub(crate) fn start(text: &str, room: usize) -> String {
+    if is_simple(text) {
+        return match text.len().checked_sub(room) {
+            None | Some(0) => text.to_owned(),
+            Some(_) if room == 0 => String::new(),
+            Some(_) => format!("{}{ELLIPSIS}", &text[..room - 1]),
+        };
+    }
     let text = clean(text);
     if width(&text) <= room {
         return text;
@@ -98,9 +113,10 @@ fn taken<'a>(graphemes: impl Iterator<Item = (&'a str, usize)>, room: usize) -> 
 /// The text with spaces after it, `room` columns in all.
 #[must_use]
 pub(crate) fn left(text: &str, room: usize) -> String {
-    let text = start(text, room);
+    let mut text = start(text, room);
     let spaces = room.saturating_sub(width(&text));
-    format!("{text}{}", " ".repeat(spaces))
+    text.extend(std::iter::repeat_n(' ', spaces));
+    text
 }
 
 /// The text with spaces before it, `room` columns in all.
@@ -197,6 +213,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn simple_texts_are_treated_as_all_others(text in "[ -~]{0,40}", room in 0..45_usize) {
+            let columns: usize = graphemes(&Span::raw(text.as_str())).map(|(_, width)| width).sum();
+            prop_assert_eq!(width(&text), columns);
+            prop_assert_eq!(clean(&text), text.clone());
+            let short = start(&text, room);
+            prop_assert_eq!(width(&short), columns.min(room));
+            prop_assert!(columns > room || short == text);
+        }
+
         #[test]
         fn everything_fits(text: String, room in 0..40_usize) {
             prop_assert!(width(&start(&text, room)) <= room);

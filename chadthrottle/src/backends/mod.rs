@@ -3,10 +3,12 @@
 //! Three traits (`MonitorBackend`, `UploadThrottleBackend`, `DownloadThrottleBackend`), one folder a mechanism,
 //! and one [`registry`] with a row for each backend. Nothing outside this folder knows a backend by type.
 
+pub mod demo;
 #[cfg(feature = "ebpf")]
 pub mod ebpf;
 pub mod monitor;
 pub mod registry;
+pub mod supply;
 pub mod throttle;
 
 use std::{fmt, path::PathBuf};

@@ -19,9 +19,12 @@ pub struct Backends {
     engine: super::ebpf::SharedEngine,
     #[cfg(feature = "throttle-sockopt")]
     flow: super::throttle::flow::SharedFlow,
-    /// In front of a backend that drops.
+    /// In front of the programs, which tell it what they see.
     #[cfg(feature = "throttle-ebpf-cgroup")]
     guarded_flow: super::throttle::flow::SharedFlow,
+    /// In front of queues and tables, which tell it nothing.
+    #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
+    flow_in_front: super::throttle::flow::SharedFlow,
 }
 
 impl Default for Backends {
@@ -89,6 +92,28 @@ const UPLOADS: &[Row<dyn UploadThrottleBackend>] = &[
             create: |backends| {
                 Box::new(EbpfCgroupUpload::new(&backends.options, &backends.engine, &backends.guarded_flow))
             },
+        }
+    },
+    #[cfg(feature = "throttle-tc-htb")]
+    {
+        use super::throttle::tc_htb::{CAPABILITIES, NAME, PRIORITY, TcHtbUpload};
+        Row {
+            name: NAME,
+            priority: PRIORITY,
+            capabilities: CAPABILITIES,
+            probe: TcHtbUpload::probe,
+            create: |backends| Box::new(TcHtbUpload::new(&backends.options, &backends.flow_in_front)),
+        }
+    },
+    #[cfg(feature = "throttle-nftables")]
+    {
+        use super::throttle::nftables::{CAPABILITIES, NAME, NftablesUpload, PRIORITY};
+        Row {
+            name: NAME,
+            priority: PRIORITY,
+            capabilities: CAPABILITIES,
+            probe: NftablesUpload::probe,
+            create: |backends| Box::new(NftablesUpload::new(&backends.options, &backends.flow_in_front)),
         }
     },
     #[cfg(feature = "throttle-sockopt")]
@@ -248,6 +273,8 @@ impl Backends {
             guarded_flow: super::throttle::flow::SharedFlow::in_front(super::throttle::ebpf_cgroup::behind(
                 &engine,
             )),
+            #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
+            flow_in_front: super::throttle::flow::SharedFlow::in_front(std::sync::Arc::new(|_, _| None)),
             #[cfg(feature = "ebpf")]
             engine,
         }

@@ -1,7 +1,9 @@
 //! The forms of the program without a screen.
 
+pub mod cleanup;
 pub mod command;
 mod connections;
+pub mod demo;
 pub mod limit;
 mod line;
 pub mod list;

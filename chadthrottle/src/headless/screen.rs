@@ -1,15 +1,13 @@
 //! Without a command: the screen.
 
-use std::env;
-
 use crate::{
-    app::Palette,
     backends::{
         registry::{Backends, Wanted},
         throttle::{ThrottleManager, manager::Limits},
     },
     failure::Failure,
-    run::{self, Ended, RunOptions},
+    lookout::Here,
+    run::{self, Ended, Host, RunOptions},
     sys::{
         capability::{self, NET_ADMIN},
         signals::Signals,
@@ -21,8 +19,8 @@ use crate::{
 ///
 /// # Errors
 /// When no backend works here, or there is no terminal.
-pub fn run(backends: &Backends, wanted: &Wanted) -> anyhow::Result<u8> {
-    let signals = Signals::hold()?;
+pub fn run(backends: &Backends, wanted: &Wanted, options: RunOptions) -> anyhow::Result<u8> {
+    let signals = Signals::hold_for_screen()?;
     // Everything that may be refused comes before anything that changes the kernel or the terminal.
     let mut monitor = backends.select_monitor_backend(wanted.monitor.as_deref())?;
     let (upload, download) = super::select_throttles(backends, wanted, Limits::default())?;
@@ -32,9 +30,12 @@ pub fn run(backends: &Backends, wanted: &Wanted) -> anyhow::Result<u8> {
     monitor.init()?;
     let manager = ThrottleManager::new(upload, download)?;
     let is_partial = !(monitor.capabilities().udp && limits_udp);
-    let options =
-        RunOptions { palette: palette(), notice: is_partial.then(what_is_missing), ..RunOptions::default() };
-    match run::run(monitor, manager, options, signals)? {
+    let options = RunOptions { notice: is_partial.then(what_is_missing), ..options };
+    let host = Host {
+        lookout: Box::new(Here::new(backends.clone(), wanted.clone())),
+        supply: Box::new(backends.clone()),
+    };
+    match run::run(monitor, manager, host, options, signals)? {
         Ended::ByUser => Ok(0),
         Ended::BySignal(signal) => Ok(u8::try_from(status_of_signal(signal))?),
     }
@@ -46,13 +47,5 @@ fn what_is_missing() -> &'static str {
         "Without privilege: your own processes and TCP alone. sudo shows and limits everybody's, and UDP (QUIC, DNS)."
     } else {
         "TCP alone, no UDP (QUIC, DNS): --list-backends tells which backends do more."
-    }
-}
-
-/// Colours, unless `NO_COLOR` is set to anything but nothing (no-color.org).
-fn palette() -> Palette {
-    match env::var_os("NO_COLOR") {
-        Some(value) if !value.is_empty() => Palette::Plain,
-        _ => Palette::Colour,
     }
 }

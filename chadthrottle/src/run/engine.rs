@@ -9,12 +9,15 @@ use std::{
 };
 
 use anyhow::Context;
+use procfs::{WithCurrentSystemInfo, process::Process};
 
 use super::Message;
 use crate::{
-    app::{Event, LimitOutcome},
+    app::{BackendNames, Cost, Event, LimitOutcome},
     backends::{
         monitor::MonitorBackend,
+        registry::Kind,
+        supply::Supply,
         throttle::{
             Target, ThrottleManager,
             manager::{Limits, MAINTENANCE_INTERVAL},
@@ -35,9 +38,16 @@ pub(super) struct Command {
     pub(super) limits: Limits,
 }
 
+/// What is ordered.
+#[derive(Debug)]
+enum Order {
+    Limit(Command),
+    Use(Kind, &'static str),
+}
+
 /// The engine as others see it: commands go in, and at the end one result comes out.
 pub(super) struct Engine {
-    commands: Option<Sender<Command>>,
+    orders: Option<Sender<Order>>,
     result: Receiver<Result<(), String>>,
 }
 
@@ -46,13 +56,14 @@ impl Engine {
     pub(super) fn start(
         monitor: Box<dyn MonitorBackend>,
         manager: ThrottleManager,
+        supply: Box<dyn Supply>,
         interval: Duration,
         send: Sender<Message>,
     ) -> anyhow::Result<Self> {
-        let (commands, orders) = mpsc::channel();
+        let (give, orders) = mpsc::channel();
         let (report, result) = mpsc::channel();
         let work = move || {
-            let mut work = Work { monitor, manager, stats: Stats::default(), send };
+            let mut work = Work { monitor, manager, supply, stats: Stats::default(), send };
             // A panic must not keep the limits from being taken back.
             let worked = catch_unwind(AssertUnwindSafe(|| work.until_told(interval, &orders)));
             let worked = worked.map_err(|panic| format!("the engine failed: {}", words(panic.as_ref())));
@@ -62,18 +73,23 @@ impl Engine {
             let _ = work.send.send(Message::EngineEnded);
         };
         thread::Builder::new().name("engine".into()).spawn(work).context("cannot start a thread")?;
-        Ok(Self { commands: Some(commands), result })
+        Ok(Self { orders: Some(give), result })
     }
 
     /// Orders a change. It is made as soon as the engine is done with what it is at.
     pub(super) fn order(&self, command: Command) {
         // An engine that has ended has said so: the message is on its way.
-        let _ = self.commands.as_ref().map(|commands| commands.send(command));
+        let _ = self.orders.as_ref().map(|orders| orders.send(Order::Limit(command)));
+    }
+
+    /// Orders another backend.
+    pub(super) fn use_backend(&self, kind: Kind, name: &'static str) {
+        let _ = self.orders.as_ref().map(|orders| orders.send(Order::Use(kind, name)));
     }
 
     /// Ends it, and waits until everything has been taken back.
     pub(super) fn stop(&mut self) -> Result<(), String> {
-        if self.commands.take().is_none() {
+        if self.orders.take().is_none() {
             return Ok(());
         }
         let result = match self.result.recv_timeout(PATIENCE) {
@@ -123,13 +139,14 @@ fn words(panic: &(dyn Any + Send)) -> String {
 struct Work {
     monitor: Box<dyn MonitorBackend>,
     manager: ThrottleManager,
+    supply: Box<dyn Supply>,
     stats: Stats,
     send: Sender<Message>,
 }
 
 impl Work {
     /// Ticks and carries out orders until nobody gives any.
-    fn until_told(&mut self, interval: Duration, orders: &Receiver<Command>) {
+    fn until_told(&mut self, interval: Duration, orders: &Receiver<Order>) {
         let start = Instant::now();
         let mut due = Duration::ZERO;
         let mut maintenance = MAINTENANCE_INTERVAL;
@@ -147,7 +164,8 @@ impl Work {
                 maintenance = next_tick(maintenance, MAINTENANCE_INTERVAL, start.elapsed());
             }
             match orders.recv_timeout(due.min(maintenance).saturating_sub(start.elapsed())) {
-                Ok(command) => self.carry_out(command),
+                Ok(Order::Limit(command)) => self.carry_out(command),
+                Ok(Order::Use(kind, name)) => self.use_backend(kind, name),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -159,38 +177,89 @@ impl Work {
             Ok(sample) => Event::Snapshot(self.stats.advance(now, &sample)),
             Err(error) => Event::EngineFailed(error.to_string()),
         };
-        // Both at once: they are drawn together.
-        let limits = self.limits();
+        // Both at once: they are drawn together. Limits first: with the figures all is put together.
+        self.tell(self.limits());
         self.tell(figures);
-        self.tell(limits);
+        if let Some(cost) = own_cost(now) {
+            self.tell(Event::Cost(cost));
+        }
     }
 
-    fn carry_out(&mut self, Command { target, limits }: Command) {
-        let result = if limits.is_empty() {
-            self.manager.remove_throttle(&target.subject)
-        } else {
-            self.manager.throttle_process(&target, limits)
-        };
-        let result = result.map_err(|error| error.to_string());
-        let missing = result.as_ref().ok().and_then(|()| self.manager.not_covered(limits));
-        self.tell(Event::LimitResult(LimitOutcome { target, limits, result }));
-        if let Some(missing) = missing {
-            self.tell(Event::Notice(format!("{missing}.")));
+    fn carry_out(&mut self, command: Command) {
+        for event in carry_out(&mut self.manager, command) {
+            self.tell(event);
         }
+    }
+
+    /// Puts another backend in the place of one, which keeps its place where that fails.
+    fn use_backend(&mut self, kind: Kind, name: &'static str) {
+        let switched = match kind {
+            Kind::Monitor => self.use_monitor(name),
+            Kind::Upload => self.supply.upload(name).and_then(|new| Ok(self.manager.use_upload(new)?)),
+            Kind::Download => {
+                self.supply.download(name).and_then(|new| Ok(self.manager.use_download(new)?))
+            }
+        };
+        self.tell(match switched {
+            Ok(()) => Event::Backends(BackendNames {
+                monitor: self.monitor.name(),
+                upload: self.manager.upload_backend(),
+                download: self.manager.download_backend(),
+            }),
+            Err(error) => Event::NotSwitched(format!("{error:#}")),
+        });
         self.tell(self.limits());
     }
 
+    /// The new one counts from nothing.
+    fn use_monitor(&mut self, name: &str) -> anyhow::Result<()> {
+        let mut new = self.supply.monitor(name)?;
+        new.init()?;
+        let mut old = std::mem::replace(&mut self.monitor, new);
+        self.stats = Stats::default();
+        Ok(old.cleanup()?)
+    }
+
     fn limits(&self) -> Event {
-        match self.manager.limited() {
-            Ok(limited) => Event::Limits(limited),
-            Err(error) => Event::EngineFailed(error.to_string()),
-        }
+        limits(&self.manager)
     }
 
     fn tell(&self, event: Event) {
         // Nobody listens any more: the next wait for orders ends it.
         let _ = self.send.send(Message::Event(event));
     }
+}
+
+/// Carries out an order, and tells what came of it.
+pub(super) fn carry_out(
+    manager: &mut ThrottleManager,
+    Command { target, limits: wanted }: Command,
+) -> Vec<Event> {
+    let result = if wanted.is_empty() {
+        manager.remove_throttle(&target.subject)
+    } else {
+        manager.throttle_process(&target, wanted)
+    };
+    let result = result.map_err(|error| error.to_string());
+    let missing = result.as_ref().ok().and_then(|()| manager.not_covered(wanted));
+    let outcome = Event::LimitResult(LimitOutcome { target, limits: wanted, result });
+    let notice = missing.map(|missing| Event::Notice(format!("{missing}.")));
+    [Some(outcome), notice, Some(limits(manager))].into_iter().flatten().collect()
+}
+
+/// The limits in force.
+pub(super) fn limits(manager: &ThrottleManager) -> Event {
+    match manager.limited() {
+        Ok(limited) => Event::Limits(limited),
+        Err(error) => Event::EngineFailed(error.to_string()),
+    }
+}
+
+/// What this program has taken so far.
+fn own_cost(now: Duration) -> Option<Cost> {
+    let stat = Process::myself().and_then(|process| process.stat()).ok()?;
+    let ticks = (stat.utime + stat.stime) * 1000 / procfs::ticks_per_second().max(1);
+    Some(Cost { at: now, cpu: Duration::from_millis(ticks), resident: stat.rss_bytes().get() })
 }
 
 /// When to tick next. Ticks stand at multiples of the interval after the first, so that being late once does not

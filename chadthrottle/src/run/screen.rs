@@ -12,11 +12,13 @@ use std::{
 
 use crossterm::{
     cursor::Show,
-    event::{DisableBracketedPaste, EnableBracketedPaste},
+    event::{DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture},
     execute,
     terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
 };
 use ratatui::backend::CrosstermBackend;
+
+use crate::sys::signals;
 
 /// Whether there is something to give back.
 static ENTERED: AtomicBool = AtomicBool::new(false);
@@ -39,13 +41,14 @@ pub(super) struct Screen(());
 
 impl Screen {
     /// Takes it over. Pasted text comes as one event: letters of it must not be taken for commands.
-    pub(super) fn enter() -> io::Result<Self> {
+    pub(super) fn enter(mouse: bool) -> io::Result<Self> {
         install_hook();
         enable_raw_mode()?;
         ENTERED.store(true, Ordering::SeqCst);
         // From here on dropping it gives the terminal back.
         let screen = Self(());
         execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste)?;
+        set_mouse(mouse);
         Ok(screen)
     }
 }
@@ -59,6 +62,25 @@ impl Drop for Screen {
 /// What is drawn on.
 pub(super) fn backend() -> CrosstermBackend<BufWriter<Stdout>> {
     CrosstermBackend::new(BufWriter::with_capacity(BUFFER, io::stdout()))
+}
+
+/// Gives the terminal back, stops until somebody lets the program go on, and takes the terminal over again.
+pub(super) fn suspend(mouse: bool) -> io::Result<()> {
+    leave();
+    signals::stop()?;
+    enable_raw_mode()?;
+    ENTERED.store(true, Ordering::SeqCst);
+    execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste)?;
+    set_mouse(mouse);
+    Ok(())
+}
+
+/// Takes the mouse, or leaves it to the terminal. One that knows of no mouse does not mind.
+pub(super) fn set_mouse(wanted: bool) {
+    if ENTERED.load(Ordering::SeqCst) {
+        let mut out = io::stdout();
+        let _ = if wanted { execute!(out, EnableMouseCapture) } else { execute!(out, DisableMouseCapture) };
+    }
 }
 
 /// Draws, unless a thread has panicked.
@@ -84,7 +106,8 @@ pub(super) fn draw<T>(draw: impl FnOnce() -> T) -> Option<T> {
 /// needs nothing.
 fn leave() {
     if ENTERED.swap(false, Ordering::SeqCst) {
-        let _ = execute!(io::stdout(), DisableBracketedPaste, LeaveAlternateScreen, Show);
+        let _ =
+            execute!(io::stdout(), DisableMouseCapture, DisableBracketedPaste, LeaveAlternateScreen, Show);
         let _ = disable_raw_mode();
     }
 }

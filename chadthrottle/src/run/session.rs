@@ -11,6 +11,7 @@ use ratatui::{Terminal, backend::Backend};
 use super::{
     Ended, Message,
     engine::{Command, Engine},
+    looker::Looker,
     screen,
 };
 use crate::{
@@ -27,6 +28,7 @@ pub(super) struct Session<B: Backend> {
     app: App,
     terminal: Terminal<B>,
     engine: Engine,
+    looker: Looker,
     messages: Receiver<Message>,
     /// Whether something has changed since the last drawing.
     changed: bool,
@@ -40,12 +42,20 @@ where
     B::Error: Send + Sync + 'static,
 {
     /// Nothing drawn yet.
-    pub(super) fn new(app: App, terminal: Terminal<B>, engine: Engine, messages: Receiver<Message>) -> Self {
-        Self { app, terminal, engine, messages, changed: true, due: Instant::now() }
+    pub(super) fn new(
+        app: App,
+        terminal: Terminal<B>,
+        engine: Engine,
+        looker: Looker,
+        messages: Receiver<Message>,
+    ) -> Self {
+        Self { app, terminal, engine, looker, messages, changed: true, due: Instant::now() }
     }
 
     /// Goes on until a key or a signal ends it.
     pub(super) fn run(&mut self) -> anyhow::Result<Ended> {
+        let first = self.app.start();
+        self.carry_out(first);
         loop {
             if let Some(ended) = self.turn()? {
                 return Ok(ended);
@@ -88,22 +98,46 @@ where
             Message::Event(event) => (self.app.update(event), Ended::ByUser),
             Message::Signal(signal) => (self.app.update(Event::Signal), Ended::BySignal(signal)),
             Message::Resized => return Ok(None),
+            Message::Suspend => {
+                self.suspend()?;
+                return Ok(None);
+            }
             Message::EngineEnded => {
                 let reason = self.end().err();
                 return Err(anyhow!(reason.unwrap_or_else(|| "the engine ended".into())));
             }
             Message::Deaf(reason) => return Err(anyhow!(reason)),
         };
+        if effects.contains(&Effect::Suspend) {
+            self.suspend()?;
+        }
+        Ok(self.carry_out(effects).then_some(ended))
+    }
+
+    /// Hands on what is to be done. Whether that is to end.
+    fn carry_out(&mut self, effects: Vec<Effect>) -> bool {
         for effect in effects {
             match effect {
                 Effect::SetLimits { target, limits } => self.engine.order(Command { target, limits }),
                 Effect::RemoveLimits { target } => {
                     self.engine.order(Command { target, limits: Limits::default() });
                 }
-                Effect::Quit => return Ok(Some(ended)),
+                Effect::UseBackend { kind, name } => self.engine.use_backend(kind, name),
+                Effect::Mouse(wanted) => screen::set_mouse(wanted),
+                Effect::Ask(question) => self.looker.ask(question),
+                Effect::Suspend => {}
+                Effect::Quit => return true,
             }
         }
-        Ok(None)
+        false
+    }
+
+    /// Stops with the terminal as it was, and draws everything anew afterwards.
+    fn suspend(&mut self) -> anyhow::Result<()> {
+        screen::suspend(self.app.mouse_is_ours()).context("cannot take over the terminal again")?;
+        self.terminal.clear().context("cannot draw on the terminal")?;
+        self.changed = true;
+        Ok(())
     }
 
     fn draw(&mut self) -> anyhow::Result<()> {

@@ -5,7 +5,7 @@ use std::{ffi::CStr, io, net::IpAddr};
 use chadthrottle_common::SCOPE_INTERNET;
 use nix::{libc, sys::socket::SockProtocol};
 
-use super::netlink::{Answers, Netlink, attributes};
+use super::netlink::{Answers, Netlink, Refusal, attributes, put};
 use crate::scope::{Prefix, scope_of};
 
 /// `struct ifinfomsg`: family, padding, type, index, flags, changes.
@@ -33,6 +33,12 @@ pub struct Link {
     pub lower: Option<u32>,
     /// The kind of virtual interface, as `ip -details link` names it; empty for a device.
     pub kind: String,
+    /// Whether it is up.
+    pub is_up: bool,
+    /// The longest super-packet that it is given, in bytes; 0 where the kernel does not tell.
+    pub longest_super_packet: u32,
+    /// How many packets may wait for it.
+    pub queue_len: u32,
 }
 
 impl Link {
@@ -102,6 +108,17 @@ pub fn all(netlink: &mut Netlink) -> io::Result<Vec<Link>> {
     Ok(links)
 }
 
+/// Sets how many packets may wait for an interface.
+///
+/// # Errors
+/// Why the kernel does not.
+pub fn set_queue_len(netlink: &mut Netlink, index: u32, packets: u32) -> Result<(), Refusal> {
+    let mut body = vec![0; IFINFOMSG];
+    body[4..8].copy_from_slice(&index.to_ne_bytes());
+    put(&mut body, libc::IFLA_TXQLEN, &packets.to_ne_bytes());
+    netlink.change(libc::RTM_NEWLINK, 0, &body)
+}
+
 /// Every address of this network namespace.
 ///
 /// # Errors
@@ -125,13 +142,16 @@ pub fn open() -> io::Result<Netlink> {
 fn read(body: &[u8]) -> Option<Link> {
     let index = number(body.get(4..8)?)?;
     let link_type = u16::from_ne_bytes(*body.get(2..4)?.first_chunk()?);
-    let mut link = Link { index, link_type, ..Link::default() };
+    let is_up = number(body.get(8..12)?)? & libc::IFF_UP.cast_unsigned() != 0;
+    let mut link = Link { index, link_type, is_up, ..Link::default() };
     let mut is_lower_elsewhere = false;
     for (kind, value) in attributes(body.get(IFINFOMSG..)?) {
         match kind {
             libc::IFLA_IFNAME => link.name = text(value).unwrap_or_default(),
             libc::IFLA_STATS64 => link.counters = counters(value).unwrap_or_default(),
             libc::IFLA_MTU => link.mtu = number(value).unwrap_or_default(),
+            libc::IFLA_TXQLEN => link.queue_len = number(value).unwrap_or_default(),
+            libc::IFLA_GSO_MAX_SIZE => link.longest_super_packet = number(value).unwrap_or_default(),
             libc::IFLA_MASTER => link.master = number(value),
             // A device is its own lower one in some kernels.
             libc::IFLA_LINK => link.lower = number(value).filter(|&lower| lower != 0 && lower != index),

@@ -6,31 +6,59 @@ pub mod bpf_map;
 pub mod btf;
 pub mod capability;
 pub mod cgroup;
-#[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-sockopt"))]
 pub mod cpu_time;
 #[cfg(feature = "ebpf")]
 pub mod file_id;
 pub mod inet_diag;
-#[cfg(any(feature = "ebpf", feature = "monitor-pnet", feature = "throttle-sockopt"))]
+#[cfg(any(
+    feature = "ebpf",
+    feature = "monitor-pnet",
+    feature = "throttle-sockopt",
+    feature = "throttle-tc-htb",
+    feature = "throttle-nftables"
+))]
 pub mod links;
 #[cfg(feature = "ebpf")]
 pub mod memory;
 pub mod namespace;
 pub mod netlink;
+#[cfg(feature = "throttle-nftables")]
+pub mod nft;
 #[cfg(feature = "monitor-pnet")]
 pub mod packet;
 pub mod pidfd;
-#[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-sockopt"))]
+#[cfg(any(
+    feature = "throttle-ebpf-cgroup",
+    feature = "throttle-sockopt",
+    feature = "throttle-tc-htb",
+    feature = "throttle-nftables"
+))]
 pub mod pipe;
-#[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-sockopt"))]
+#[cfg(any(
+    feature = "throttle-ebpf-cgroup",
+    feature = "throttle-sockopt",
+    feature = "throttle-tc-htb",
+    feature = "throttle-nftables"
+))]
 pub mod proc_children;
 pub mod proc_fd;
+#[cfg(feature = "throttle-tc-htb")]
+pub mod routes;
 pub mod signals;
 #[cfg(feature = "monitor-sock-diag")]
 pub mod sock_diag;
 #[cfg(feature = "monitor-pnet")]
 pub mod socket_lookup;
+#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
+pub mod socket_tag;
 pub mod spawn;
+#[cfg(feature = "throttle-tc-htb")]
+pub mod tc;
 pub mod tcp_info;
-#[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-sockopt"))]
+#[cfg(any(
+    feature = "throttle-ebpf-cgroup",
+    feature = "throttle-sockopt",
+    feature = "throttle-tc-htb",
+    feature = "throttle-nftables"
+))]
 pub mod tcp_socket;

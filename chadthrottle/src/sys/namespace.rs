@@ -90,6 +90,15 @@ pub fn in_network_of<T: Send>(pid: i32, work: impl FnOnce() -> io::Result<T> + S
     })
 }
 
+/// Whether a process is in the network namespace of the calling thread.
+///
+/// # Errors
+/// `NotFound` when it has ended, `PermissionDenied` when it is not ours to look into.
+pub fn shares_network(pid: i32) -> io::Result<bool> {
+    let theirs = identity(Path::new(&format!("/proc/{pid}/ns/net")))?;
+    Ok(theirs == identity(Path::new("/proc/thread-self/ns/net"))?)
+}
+
 /// What tells namespaces apart: device and inode of the files that stand for them (namespaces(7)).
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))

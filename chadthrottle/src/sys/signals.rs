@@ -10,13 +10,25 @@ use std::{
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
-        signal::{SigSet, Signal},
+        signal::{SigSet, Signal, raise},
         signalfd::{SfdFlags, SignalFd},
     },
 };
 
 /// `si_code` of a signal that the kernel itself sent (sigaction(2)).
 const SI_KERNEL: i32 = 0x80;
+
+/// Those that end a program, and the one that tells that a child has ended.
+const ENDING: [Signal; 5] =
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGCHLD];
+
+/// Stops this process, as SIGTSTP would if it were not held back, until somebody lets it go on.
+///
+/// # Errors
+/// When the kernel does.
+pub fn stop() -> io::Result<()> {
+    Ok(raise(Signal::SIGSTOP)?)
+}
 
 /// Holds back the signals that end a program, so that it can clean up first, and hands them over when asked.
 ///
@@ -35,10 +47,20 @@ impl Signals {
     /// # Errors
     /// When the kernel has no more file descriptors.
     pub fn hold() -> io::Result<Self> {
+        Self::hold_these(&ENDING)
+    }
+
+    /// Holds back SIGTSTP too: whoever has taken over a terminal gives it back before it stops.
+    ///
+    /// # Errors
+    /// When the kernel has no more file descriptors.
+    pub fn hold_for_screen() -> io::Result<Self> {
+        Self::hold_these(&[&ENDING[..], &[Signal::SIGTSTP]].concat())
+    }
+
+    fn hold_these(signals: &[Signal]) -> io::Result<Self> {
         let mut held = SigSet::empty();
-        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGCHLD] {
-            held.add(signal);
-        }
+        signals.iter().for_each(|signal| held.add(*signal));
         held.thread_block()?;
         let fd = SignalFd::with_flags(&held, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         Ok(Self { fd, held, last_was_typed: Cell::new(false) })

@@ -7,33 +7,22 @@ use ratatui::{
     text::{Line, Span},
 };
 
-use super::{flow::Flow, input, theme::Theme};
-use crate::app::{
-    App,
-    keys::{self, Action},
-    layout,
-    text::{clip, wrap},
-};
+use super::{input, theme::Theme};
+use crate::app::{App, footer, layout};
 
 /// Before the text.
 const MARGIN: usize = layout::MARGIN as usize;
 /// Before the filter.
 const PROMPT: &str = " Filter: ";
 
-/// The lines of what there is to say, at most `room` of them, `columns` wide.
-pub(super) fn messages(app: &App, columns: u16, room: u16) -> Vec<Line<'static>> {
-    let theme = Theme::of(app.palette());
-    let inside = usize::from(columns).saturating_sub(2 * MARGIN);
-    let mut lines = Vec::new();
-    for message in app.messages() {
+/// Draws what there is to say.
+pub(super) fn draw_messages(frame: &mut Frame, app: &App, area: Rect) {
+    let theme = Theme::of(app.looks());
+    for (message, row) in app.said(frame.area().as_size()).into_iter().zip(area.rows()) {
         let style = if message.error { theme.error } else { Style::new() };
-        let room = usize::from(room).saturating_sub(lines.len());
-        let wrapped = clip(wrap(&message.text, inside), room, inside);
-        lines.extend(
-            wrapped.into_iter().map(|line| Line::styled(format!("{}{line}", " ".repeat(MARGIN)), style)),
-        );
+        let line = app.looks().plain(&message.text);
+        frame.render_widget(Line::styled(format!("{}{line}", " ".repeat(MARGIN)), style), row);
     }
-    lines
 }
 
 /// Draws the filter's input and puts the cursor in it.
@@ -44,7 +33,7 @@ pub(super) fn draw_filter(frame: &mut Frame, app: &App, area: Rect) {
     let column = u16::try_from(PROMPT.len() + typed.cursor).unwrap_or(u16::MAX);
     let x = area.x.saturating_add(column).min(area.right().saturating_sub(1));
     frame.set_cursor_position(Position::new(x, area.y));
-    let theme = Theme::of(app.palette());
+    let theme = Theme::of(app.looks());
     frame.render_widget(
         Line::from_iter([Span::styled(PROMPT, theme.strong), Span::styled(typed.text, theme.input)]),
         area,
@@ -53,18 +42,11 @@ pub(super) fn draw_filter(frame: &mut Frame, app: &App, area: Rect) {
 
 /// Draws as many keys of the place as have room.
 pub(super) fn draw_keys(frame: &mut Frame, app: &App, area: Rect) {
-    let theme = Theme::of(app.palette());
-    let mut flow = Flow::new(area);
-    let one_field = app.dialog().is_some_and(|dialog| dialog.fields().len() == 1);
-    for binding in keys::footer(app.place()) {
-        let (Some(key), Some(words)) = (binding.keys.first(), binding.footer) else { continue };
-        if binding.action == Action::OtherField && one_field {
-            continue;
-        }
-        // Not the next one that happens to be shorter: out of order, "both" means nothing.
-        if !flow.add(0, [Span::styled(key.name(), theme.strong), Span::raw(format!(" {words}"))]) {
-            break;
-        }
+    let theme = Theme::of(app.looks());
+    for piece in footer::pieces(app, area.width, area.height) {
+        let place = Rect { x: area.x + piece.x, y: area.y + piece.line, height: 1, ..area };
+        let line =
+            Line::from_iter([Span::styled(piece.key, theme.strong), Span::raw(format!(" {}", piece.words))]);
+        frame.render_widget(line, place.intersection(area));
     }
-    flow.draw(frame);
 }

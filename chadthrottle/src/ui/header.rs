@@ -4,7 +4,8 @@ use ratatui::{Frame, layout::Rect, style::Style, text::Span};
 
 use super::{flow::Flow, theme::Theme};
 use crate::{
-    app::{App, text::start},
+    app::{App, group::Grouping, text::start},
+    backends::throttle::TrafficType,
     rate::scaled,
 };
 
@@ -19,12 +20,16 @@ pub(super) fn draw(frame: &mut Frame, app: &App, area: Rect) {
 
 /// In the order of their importance, and on which line each belongs when both have room.
 fn pieces(app: &App) -> Vec<(usize, Style, String)> {
-    let theme = Theme::of(app.palette());
+    let theme = Theme::of(app.looks());
     let mut pieces = Vec::new();
     let mut add = |line: usize, style: Style, text: String| pieces.push((line, style, text));
-    let rate = app.snapshot().map(|snapshot| snapshot.rate).unwrap_or_default();
-    add(0, theme.strong, format!("up {}/s", app.rate(rate.upload)));
-    add(0, theme.strong, format!("down {}/s", app.rate(rate.download)));
+    if app.is_demo() {
+        add(0, theme.selected, " DEMO ".into());
+    }
+    let per = app.units().per_second();
+    let rate = app.rate_of_all();
+    add(0, theme.strong, format!("up {}{per}", app.rate(rate.upload)));
+    add(0, theme.strong, format!("down {}{per}", app.rate(rate.download)));
     if app.paused() {
         add(0, theme.selected, "PAUSED".into());
     }
@@ -32,19 +37,26 @@ fn pieces(app: &App) -> Vec<(usize, Style, String)> {
     if lost > 0 {
         add(0, theme.error, format!("lost {} events", scaled(lost)));
     }
-    if app.filter_input().is_none() && !app.table().filter().is_empty() {
-        let filter = start(app.table().filter(), 16);
+    if app.filter_input().is_none() && !app.table().filter().text().is_empty() {
+        let filter = start(app.table().filter().text(), 16);
         add(
             0,
             theme.strong,
-            format!("filter {filter}: {} of {}", app.table().len(), app.table().rows().len()),
+            format!("filter {filter}: {} of {}", app.table().matching(), app.table().rows().len()),
         );
+    }
+    if app.traffic() != TrafficType::All {
+        add(0, theme.strong, format!("{} traffic alone", app.traffic().name()));
+    }
+    if app.table().grouping() != Grouping::None {
+        add(1, theme.strong, app.table().grouping().name().into());
     }
     if app.limited() > 0 {
         add(0, theme.limit, format!("{} limited", app.limited()));
     }
+    let units = app.units();
     let unattributed = app.snapshot().map(|snapshot| snapshot.buckets.unattributed()).unwrap_or_default();
-    let (up, down) = (scaled(unattributed.upload), scaled(unattributed.download));
+    let (up, down) = (units.amount(unattributed.upload), units.amount(unattributed.download));
     add(1, Style::new(), format!("unattributed up {up} down {down}"));
     let backends = app.backends();
     add(1, Style::new(), format!("monitor {}", backends.monitor));

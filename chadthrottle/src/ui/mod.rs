@@ -27,13 +27,10 @@ pub fn draw(frame: &mut Frame, app: &App) {
     if layout::too_small(area.as_size()) {
         return draw_too_small(frame, area);
     }
-    let theme = Theme::of(app.palette());
+    let theme = Theme::of(app.looks());
     let size = area.as_size();
-    // The table keeps its headings and one row.
     let filter = u16::from(app.filter_input().is_some());
-    let spare = layout::body(size).saturating_sub(layout::HEADINGS + 1 + filter);
-    let messages = footer::messages(app, area.width, spare);
-    let said = u16::try_from(messages.len()).unwrap_or(spare);
+    let said = u16::try_from(app.said(size).len()).unwrap_or(u16::MAX);
     let [header, body, said, filter, keys] = Layout::vertical([
         Constraint::Length(layout::header(size)),
         Constraint::Fill(1),
@@ -43,19 +40,20 @@ pub fn draw(frame: &mut Frame, app: &App) {
     ])
     .areas(area);
     header::draw(frame, app, header);
-    match app.help(area.width).or_else(|| app.details(area.width)) {
-        Some((columns, scroll)) => facts::draw(frame, &columns, scroll, theme, body),
+    match app.page(size) {
+        Some(page) => facts::draw(frame, &page, app.looks(), body),
         None => table::draw(frame, app, body),
     }
-    for (line, row) in messages.into_iter().zip(said.rows()) {
-        frame.render_widget(line, row);
-    }
+    footer::draw_messages(frame, app, said);
     footer::draw_filter(frame, app, filter);
     footer::draw_keys(frame, app, keys);
+    // Over everything but the keys.
+    let room = Rect { height: area.height.saturating_sub(keys.height), ..area };
     if let Some(dialog) = app.dialog() {
-        // Over everything but the keys.
-        let room = Rect { height: area.height.saturating_sub(keys.height), ..area };
-        dialog::draw(frame, dialog, theme, room);
+        dialog::draw(frame, app, dialog, theme, room);
+    }
+    if let Some(confirm) = app.confirm() {
+        dialog::draw_question(frame, app, confirm, theme, room);
     }
 }
 

@@ -1,4 +1,4 @@
-//! The list of processes.
+//! The list of processes and groups.
 
 use ratatui::{
     Frame,
@@ -8,177 +8,51 @@ use ratatui::{
 };
 
 use super::theme::Theme;
-use crate::{
-    app::{
-        App,
-        facts::limit_text,
-        layout,
-        row::{Row, Sort, SortColumn},
-        text::{end, left, right, start, width, wrap},
-    },
-    rate::scaled,
+use crate::app::{
+    App,
+    columns::{Column, MARK, Placed, columns},
+    group::Group,
+    layout,
+    row::Row,
+    sort::{Sort, SortColumn},
+    sparkline,
+    table::Entry,
+    text::{end, left, right, width, wrap},
+    unit::unit,
+    units::Units,
 };
 
-/// Before the first column: the mark of the selected row.
-const MARK: usize = 2;
-/// What follows the name of a process that has ended.
-const ENDED: &str = " ended";
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Column {
-    Name,
-    Pid,
-    User,
-    UploadRate,
-    DownloadRate,
-    UploadTotal,
-    DownloadTotal,
-    UploadLimit,
-    DownloadLimit,
-    Dropped,
-    Cgroup,
-    Exe,
-}
-
-/// How a column is laid out.
-struct Spec {
-    column: Column,
-    /// Columns with the same rank come and go together; the lowest rank stays longest.
-    rank: u8,
-    /// Spaces before it.
-    gap: usize,
-    smallest: usize,
-    largest: usize,
-    heading: &'static str,
-    sort: Option<SortColumn>,
-}
-
-const fn number(column: Column, rank: u8, gap: usize, heading: &'static str, sort: SortColumn) -> Spec {
-    Spec { column, rank, gap, smallest: 5, largest: 5, heading, sort: Some(sort) }
-}
-
-/// From left to right.
-const COLUMNS: [Spec; 12] = [
-    Spec {
-        column: Column::Name,
-        rank: 0,
-        gap: 0,
-        smallest: 12,
-        largest: 15 + ENDED.len(),
-        heading: "PROCESS",
-        sort: Some(SortColumn::Name),
-    },
-    // 4194304, the largest that the kernel gives out, has 7 digits.
-    Spec {
-        column: Column::Pid,
-        rank: 3,
-        gap: 1,
-        smallest: 7,
-        largest: 7,
-        heading: "PID",
-        sort: Some(SortColumn::Pid),
-    },
-    Spec {
-        column: Column::User,
-        rank: 5,
-        gap: 1,
-        smallest: 8,
-        largest: 16,
-        heading: "USER",
-        sort: Some(SortColumn::User),
-    },
-    number(Column::UploadRate, 1, 2, "UP", SortColumn::UploadRate),
-    number(Column::DownloadRate, 1, 1, "DOWN", SortColumn::DownloadRate),
-    number(Column::UploadTotal, 4, 2, "UP", SortColumn::UploadTotal),
-    number(Column::DownloadTotal, 4, 1, "DOWN", SortColumn::DownloadTotal),
-    number(Column::UploadLimit, 2, 2, "UP", SortColumn::UploadLimit),
-    number(Column::DownloadLimit, 2, 1, "DOWN", SortColumn::DownloadLimit),
-    number(Column::Dropped, 6, 2, "BYTES", SortColumn::Dropped),
-    Spec {
-        column: Column::Cgroup,
-        rank: 7,
-        gap: 2,
-        smallest: 18,
-        largest: 48,
-        heading: "CGROUP",
-        sort: None,
-    },
-    Spec {
-        column: Column::Exe,
-        rank: 8,
-        gap: 2,
-        smallest: 18,
-        largest: 64,
-        heading: "EXECUTABLE",
-        sort: None,
-    },
-];
-
-/// How wide two columns of numbers are with the space between them.
-const PAIR: usize = 11;
-
-/// Words above the headings of several columns.
-const GROUPS: [(&str, Column, Column); 4] = [
-    ("RATE/s", Column::UploadRate, Column::DownloadRate),
-    ("TOTAL", Column::UploadTotal, Column::DownloadTotal),
-    ("LIMIT", Column::UploadLimit, Column::DownloadLimit),
-    ("DROPPED", Column::Dropped, Column::Dropped),
-];
-
-/// The columns that a window has room for, and how wide they are.
-fn columns(room: usize) -> Vec<(&'static Spec, usize)> {
-    let mut left = room.saturating_sub(MARK);
-    let mut chosen = [false; COLUMNS.len()];
-    let ranks = COLUMNS.iter().map(|spec| spec.rank).max().unwrap_or_default();
-    for rank in 0..=ranks {
-        let of_rank = || COLUMNS.iter().enumerate().filter(|(_, spec)| spec.rank == rank);
-        let wanted: usize = of_rank().map(|(_, spec)| spec.gap + spec.smallest).sum();
-        if let Some(rest) = left.checked_sub(wanted) {
-            left = rest;
-            of_rank().for_each(|(index, _)| chosen[index] = true);
-        }
-    }
-    COLUMNS
-        .iter()
-        .zip(chosen)
-        .filter(|(_, chosen)| *chosen)
-        .map(|(spec, _)| {
-            let more = left.min(spec.largest - spec.smallest);
-            left -= more;
-            (spec, spec.smallest + more)
-        })
-        .collect()
-}
+/// Columns that a group within a group is moved to the right, as far as there is room for names.
+const INDENT: usize = 2;
+const DEEPEST: usize = 4;
 
 /// Draws headings and rows.
 pub(super) fn draw(frame: &mut Frame, app: &App, area: Rect) {
-    let theme = Theme::of(app.palette());
-    let columns = columns(usize::from(area.width));
+    let theme = Theme::of(app.looks());
+    let columns = columns(usize::from(area.width), app.units());
     let mut lines = area.rows();
-    for line in headings(&columns, app.table().sort()) {
+    for line in headings(app, &columns) {
         if let Some(row) = lines.next() {
-            frame.render_widget(Line::styled(line, theme.strong), row);
+            frame.render_widget(Line::styled(app.looks().plain(&line), theme.strong), row);
         }
     }
     if app.table().is_empty() {
         for (line, row) in wrap(&absence(app), usize::from(area.width).saturating_sub(MARK)).iter().zip(lines)
         {
-            frame.render_widget(Line::raw(format!("{}{line}", " ".repeat(MARK))), row);
+            frame.render_widget(Line::raw(format!("{}{}", " ".repeat(MARK), app.looks().plain(line))), row);
         }
         return;
     }
     let room = usize::from(area.height.saturating_sub(layout::HEADINGS));
-    for (row, line) in app.table().shown().skip(app.table().top(room)).zip(lines) {
-        let selected = app.table().selected() == Some(row.id());
+    for ((depth, entry), line) in app.table().lines().skip(app.table().top(room)).zip(lines) {
+        let selected = app.table().selected().is_some_and(|key| entry.is(key));
+        let cells = Cells { app, entry, depth, theme };
         let mark = if selected { "> " } else { "  " };
-        let spans = columns.iter().map(|&(spec, width)| cell(app, row, spec, width, theme));
-        let mut style = Style::new();
-        if !row.alive {
-            style = style.patch(theme.faint);
-        }
+        let mut style = cells.style();
         if selected {
             style = style.patch(theme.selected);
         }
+        let spans = columns.iter().map(|placed| cells.span(placed));
         frame.render_widget(
             std::iter::once(Span::raw(mark)).chain(spans).collect::<Line>().style(style),
             line,
@@ -189,7 +63,7 @@ pub(super) fn draw(frame: &mut Frame, app: &App, area: Rect) {
 /// Why there are no rows.
 fn absence(app: &App) -> String {
     if !app.table().rows().is_empty() {
-        return format!("No process matches \"{}\". Esc drops the filter.", app.table().filter());
+        return format!("No process matches \"{}\". Esc drops the filter.", app.table().filter().in_force());
     }
     if app.snapshot().is_none() {
         return "Waiting for the first figures…".into();
@@ -197,94 +71,157 @@ fn absence(app: &App) -> String {
     "No process has used the network yet.".into()
 }
 
-fn headings(columns: &[(&Spec, usize)], sort: Sort) -> [String; 2] {
+/// Words above the headings of several columns.
+fn groups(units: Units) -> [(&'static str, Column, Column); 4] {
+    [
+        (units.rate_heading(), Column::UploadRate, Column::DownloadRate),
+        ("TOTAL", Column::UploadTotal, Column::DownloadTotal),
+        ("LIMIT", Column::UploadLimit, Column::DownloadLimit),
+        ("DROPPED", Column::Dropped, Column::Dropped),
+    ]
+}
+
+fn headings(app: &App, columns: &[Placed]) -> [String; 2] {
+    let sort: Sort = app.table().sort();
     let arrow = if sort.ascends() { '▲' } else { '▼' };
     let mark = |text: &str, marked: bool| if marked { format!("{text}{arrow}") } else { text.to_owned() };
     let mut above = String::new();
-    let mut below = " ".repeat(MARK);
-    for &(spec, columns) in columns {
-        below.push_str(&" ".repeat(spec.gap));
+    let mut below = String::new();
+    for placed in columns {
+        let spec = &placed.spec;
         let text = mark(spec.heading, spec.sort == Some(sort.column));
+        below.push_str(&" ".repeat(placed.x.saturating_sub(width(&below))));
         // The mark of a full heading stands in the gap before the column.
-        if width(&text) > columns {
+        if width(&text) > placed.width {
             below.pop();
         }
-        let columns = columns.max(width(&text));
-        below.push_str(&if flush_right(spec.column) { right(&text, columns) } else { left(&text, columns) });
-        let group = GROUPS.iter().find(|(_, _, last)| *last == spec.column);
-        if let Some((name, first, last)) = group {
-            let name = mark(name, sort.column == SortColumn::Busiest && *first == Column::UploadRate);
-            // In the middle of its columns.
-            let spare = if first == last { 0 } else { (PAIR - width(&name)) / 2 };
-            above.push_str(&right(&name, width(&below).saturating_sub(width(&above) + spare)));
-        }
+        let columns = placed.width.max(width(&text));
+        below.push_str(&if spec.is_flush_right() { right(&text, columns) } else { left(&text, columns) });
+    }
+    for (name, first, last) in groups(app.units()) {
+        let at = |column| columns.iter().find(|placed| placed.spec.column == column);
+        let (Some(first), Some(last)) = (at(first), at(last)) else { continue };
+        let name = mark(name, sort.column == SortColumn::Busiest && first.spec.column == Column::UploadRate);
+        let end = last.x + last.width;
+        // In the middle of its columns.
+        let spare = if first.x == last.x { 0 } else { (end - first.x).saturating_sub(width(&name)) / 2 };
+        above.push_str(&right(&name, end.saturating_sub(width(&above) + spare)));
     }
     [above, below]
 }
 
-const fn flush_right(column: Column) -> bool {
-    !matches!(column, Column::Name | Column::User | Column::Cgroup | Column::Exe)
+/// What stands on one line.
+struct Cells<'a> {
+    app: &'a App,
+    entry: Entry<'a>,
+    depth: usize,
+    theme: Theme,
 }
 
-fn cell(app: &App, row: &Row, spec: &Spec, columns: usize, theme: Theme) -> Span<'static> {
-    let limit = |limit: Option<u64>| limit.map(limit_text).unwrap_or_default();
-    let mut style = Style::new();
-    let info = &row.info;
-    let text = match spec.column {
-        Column::Name if row.alive => info.name.clone(),
-        Column::Name => {
-            let room = columns.saturating_sub(ENDED.len());
-            format!("{}{ENDED}", start(&info.name, room))
-        }
-        Column::Pid => info.id.pid.to_string(),
-        Column::User => info.user.clone().unwrap_or_else(|| "?".into()),
-        Column::UploadRate => app.rate(row.rate.upload),
-        Column::DownloadRate => app.rate(row.rate.download),
-        Column::UploadTotal => scaled(row.total.upload),
-        Column::DownloadTotal => scaled(row.total.download),
-        Column::UploadLimit | Column::DownloadLimit => {
-            style = theme.limit;
-            let upload = spec.column == Column::UploadLimit;
-            limit(if upload { row.limits.upload } else { row.limits.download })
-        }
-        Column::Dropped if row.limits.is_empty() => String::new(),
-        Column::Dropped => scaled(row.dropped()),
-        // Of a path, the end tells the most.
-        Column::Cgroup => end(info.cgroup.as_deref().unwrap_or_default(), columns),
-        Column::Exe => end(&info.exe.as_ref().map(|exe| exe.to_string_lossy()).unwrap_or_default(), columns),
-    };
-    let text = if flush_right(spec.column) { right(&text, columns) } else { left(&text, columns) };
-    Span::styled(format!("{}{text}", " ".repeat(spec.gap)), style)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn columns_never_take_more_than_there_is() {
-        for room in 14..300 {
-            let used: usize = columns(room).iter().map(|(spec, width)| spec.gap + width).sum();
-            assert!(used + MARK <= room, "{used} of {room}");
+impl Cells<'_> {
+    fn style(&self) -> Style {
+        match self.entry {
+            Entry::Process(row) if row.alive => Style::new(),
+            Entry::Group(group, _) if group.alive => self.theme.strong,
+            _ => self.theme.faint,
         }
     }
 
-    #[test]
-    fn wider_windows_have_no_fewer_columns_of_the_first_ranks() {
-        let has = |room, column| columns(room).iter().any(|(spec, _)| spec.column == column);
-        for (column, from) in [
-            (Column::UploadRate, 27),
-            (Column::UploadLimit, 40),
-            (Column::Pid, 48),
-            (Column::UploadTotal, 61),
-            (Column::User, 70),
-            (Column::Dropped, 77),
-            (Column::Cgroup, 97),
-            (Column::Exe, 117),
-        ] {
-            for room in from..from + 100 {
-                assert!(has(room, column), "{column:?} at {room}");
+    fn span(&self, placed: &Placed) -> Span<'static> {
+        let (text, style) = match self.entry {
+            Entry::Process(row) => self.of_process(row, placed),
+            Entry::Group(group, is_folded) => self.of_group(group, is_folded, placed),
+        };
+        let spec = &placed.spec;
+        // A mark before a limit stands in the gap.
+        let is_limit = matches!(spec.column, Column::UploadLimit | Column::DownloadLimit);
+        let is_marked = is_limit && text.starts_with('*');
+        let (gap, columns) =
+            if is_marked { (spec.gap - 1, placed.width + 1) } else { (spec.gap, placed.width) };
+        let text = if spec.is_flush_right() { right(&text, columns) } else { left(&text, columns) };
+        Span::styled(self.app.looks().plain(&format!("{}{text}", " ".repeat(gap))), style)
+    }
+
+    fn of_process(&self, row: &Row, placed: &Placed) -> (String, Style) {
+        let (app, units, info) = (self.app, self.app.units(), &row.info);
+        let plain = Style::new();
+        let text = match placed.spec.column {
+            Column::Name => format!("{}{}", self.indent(), info.name),
+            Column::Pid => info.id.pid.to_string(),
+            Column::User => info.user.clone().unwrap_or_else(|| "?".into()),
+            Column::UploadRate if !row.alive => String::new(),
+            Column::DownloadRate if !row.alive => "ended".into(),
+            Column::UploadRate => app.rate(row.rate.upload),
+            Column::DownloadRate => app.rate(row.rate.download),
+            Column::Total => units.amount(row.total.sum()),
+            Column::UploadTotal => units.amount(row.total.upload),
+            Column::DownloadTotal => units.amount(row.total.download),
+            Column::UploadLimit => return self.limit(row.limits.upload, row.is_shared),
+            Column::DownloadLimit => return self.limit(row.limits.download, row.is_shared),
+            Column::Dropped if row.limits.is_empty() || row.is_shared => String::new(),
+            Column::Dropped => units.amount(row.dropped()),
+            Column::Backend => return (self.backend(row.limits.upload, row.limits.download), plain),
+            Column::Unit => info.cgroup.as_deref().and_then(unit).unwrap_or_default(),
+            // Of a path, the end tells the most.
+            Column::Exe => {
+                end(&info.exe.as_ref().map(|exe| exe.to_string_lossy()).unwrap_or_default(), placed.width)
             }
+            Column::Lately => return (self.lately(placed.width), self.theme.curve),
+        };
+        (text, plain)
+    }
+
+    fn of_group(&self, group: &Group, is_folded: bool, placed: &Placed) -> (String, Style) {
+        let (app, units) = (self.app, self.app.units());
+        let limits = group.limits();
+        let text = match placed.spec.column {
+            Column::Name => format!("{}{} {}", self.indent(), if is_folded { '▸' } else { '▾' }, group.label),
+            Column::Pid => format!("x{}", group.members.len()),
+            Column::User => group.user.clone().unwrap_or_default(),
+            Column::UploadRate => app.rate(group.rate.upload),
+            Column::DownloadRate => app.rate(group.rate.download),
+            Column::Total => units.amount(group.total.sum()),
+            Column::UploadTotal => units.amount(group.total.upload),
+            Column::DownloadTotal => units.amount(group.total.download),
+            Column::UploadLimit => return self.limit(limits.upload, false),
+            Column::DownloadLimit => return self.limit(limits.download, false),
+            Column::Dropped if limits.is_empty() && group.limited == 0 => String::new(),
+            Column::Dropped => units.amount(group.dropped),
+            Column::Backend => self.backend(limits.upload, limits.download),
+            Column::Unit | Column::Exe => String::new(),
+            Column::Lately => return (self.lately(placed.width), self.theme.curve),
+        };
+        (text, Style::new())
+    }
+
+    fn indent(&self) -> String {
+        " ".repeat(self.depth.min(DEEPEST) * INDENT)
+    }
+
+    fn lately(&self, width: usize) -> String {
+        sparkline(&self.app.lately(&self.entry, width), width, self.app.looks().ascii)
+    }
+
+    fn limit(&self, limit: Option<u64>, is_shared: bool) -> (String, Style) {
+        let text = limit.map(|limit| self.app.units().limit(limit));
+        match (text, is_shared) {
+            (Some(text), true) => (format!("*{text}"), self.theme.limit),
+            (Some(text), false) => (text, self.theme.limit),
+            (None, _) if self.app.refusal(&self.entry).is_some() => ("fail".into(), self.theme.error),
+            (None, _) => (String::new(), Style::new()),
+        }
+    }
+
+    /// Who holds its limits.
+    fn backend(&self, upload: Option<u64>, download: Option<u64>) -> String {
+        let names = self.app.backends();
+        let upload = upload.map(|_| names.upload);
+        let download = download.and(names.download);
+        match (upload, download) {
+            (Some(upload), Some(download)) if upload != download => format!("{upload} {download}"),
+            (Some(name), _) | (None, Some(name)) => name.to_owned(),
+            (None, None) if self.app.refusal(&self.entry).is_some() => "refused".into(),
+            (None, None) => String::new(),
         }
     }
 }

@@ -8,9 +8,10 @@
 )]
 
 use std::{
-    os::unix::fs::PermissionsExt,
+    net::TcpStream,
+    os::{fd::AsFd, unix::fs::PermissionsExt},
     path::Path,
-    process::Command,
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -168,4 +169,25 @@ pub fn assert_close(counted: u64, expected: f64, what: &str) {
     // Shown when a test fails elsewhere, and with --nocapture.
     println!("{what}: {ratio:.5} of what was expected");
     assert!((0.98..1.02).contains(&ratio), "{what}: counted {counted}, expected {expected}: {ratio:.4}");
+}
+
+/// A process that does nothing but have a connection open, as a worker has that got it from another.
+pub struct Holder(Child);
+
+impl Holder {
+    pub fn start(command: &mut Command, stream: &TcpStream) -> anyhow::Result<Self> {
+        Ok(Self(command.stdin(Stdio::from(stream.as_fd().try_clone_to_owned()?)).spawn()?))
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use chadthrottle::{
-    app::{App, BackendNames, Effect, Event, Palette},
+    app::{App, BackendNames, Effect, Event, Setup},
     backends::throttle::{
         Target,
         manager::{LimitedTarget, Limits},
@@ -27,6 +27,9 @@ pub(crate) struct Screen {
     pub(crate) size: Size,
 }
 
+/// The smallest, the usual, and a large one.
+pub(crate) const SIZES: [(u16, u16); 3] = [(60, 16), (80, 24), (160, 50)];
+
 pub(crate) const BACKENDS: BackendNames =
     BackendNames { monitor: "ebpf", upload: "ebpf_cgroup", download: Some("ebpf_cgroup") };
 
@@ -34,7 +37,7 @@ impl Screen {
     /// A screen without figures.
     pub(crate) fn empty(width: u16, height: u16) -> Self {
         let size = Size { width, height };
-        Self { app: App::new(BACKENDS, Palette::Colour, size), size }
+        Self { app: App::new(Setup::new(BACKENDS), size), size }
     }
 
     /// A screen of a busy host.
@@ -82,19 +85,31 @@ impl Screen {
         text.lines().find(|line| line.starts_with("> ")).unwrap_or_default().to_owned()
     }
 
+    /// Compares with the files of that name, one a size of the window.
+    #[track_caller]
+    pub(crate) fn looks_in_all_sizes(name: &str, make: impl Fn(u16, u16) -> Self) {
+        for (width, height) in SIZES {
+            make(width, height).assert_looks_like(&format!("{name}_{width}x{height}"));
+        }
+    }
+
     /// Compares with the file of that name.
     #[track_caller]
     pub(crate) fn assert_looks_like(&self, name: &str) {
-        let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/tui/expected", name].iter().collect();
-        let path = path.with_extension("txt");
-        let text = self.text();
-        if std::env::var_os("UPDATE_SCREENS").is_some() {
-            fs::write(&path, &text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        }
-        let expected =
-            fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        assert!(text == expected, "{} expected:\n{expected}\nbut it is:\n{text}", path.display());
+        compare(name, &self.text());
     }
+}
+
+/// Compares a picture with the file of that name, or writes it where `UPDATE_SCREENS` is set.
+#[track_caller]
+pub(crate) fn compare(name: &str, text: &str) {
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/tui/expected", name].iter().collect();
+    let path = path.with_extension("txt");
+    if std::env::var_os("UPDATE_SCREENS").is_some() {
+        fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+    let expected = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert!(text == expected, "{} expected:\n{expected}\nbut it is:\n{text}", path.display());
 }
 
 pub(crate) fn draw(app: &App, size: Size) -> Buffer {

@@ -1,12 +1,20 @@
 //! What keys do.
 
-use chadthrottle::app::{
-    Effect, Event,
-    keys::{Place, footer},
+use std::time::Duration;
+
+use chadthrottle::{
+    app::{
+        Effect, Event,
+        keys::{Place, footer},
+    },
+    connections::Connection,
+    lookout::{Ancestor, Answer, Look, ProcessFacts, Question},
+    stats::Traffic,
+    sys::inet_diag::{Protocol, State},
 };
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::host::{Screen, limited, row, snapshot};
+use super::host::{Screen, busy, id, limited, row, snapshot};
 
 fn rates(rates: &[(i32, u64)]) -> Event {
     let rows = rates.iter().map(|&(pid, rate)| row(pid, &format!("p{pid}"), rate, 0));
@@ -51,7 +59,7 @@ fn sorting_goes_through_the_columns_and_back() {
     assert!(screen.text().contains("Sorted by name, from Z to A."));
     assert!(screen.text().contains("PROCESS▼"));
     assert_eq!(screen.pids().first(), Some(&40_112));
-    screen.typed("ssssssssss");
+    screen.typed("sssssssssss");
     assert_eq!(screen.pids(), busiest);
 }
 
@@ -74,7 +82,7 @@ fn a_filter_holds_until_it_is_dropped() {
     screen.send(Event::Paste("ignored".into()));
     screen.typed("/");
     screen.send(Event::Paste("ada\n".into()));
-    assert_eq!(screen.app.table().filter(), "ada");
+    assert_eq!(screen.app.table().filter().text(), "ada");
 }
 
 #[test]
@@ -107,7 +115,7 @@ fn details_stay_with_their_process() {
 
 #[test]
 fn the_help_and_the_footer_are_the_key_table() {
-    let mut screen = Screen::busy(120, 40);
+    let mut screen = Screen::busy(200, 70);
     let footer_line = |screen: &Screen, place| {
         let text = screen.text();
         let last = text.lines().rev().take(2).collect::<Vec<_>>().join(" ");
@@ -132,7 +140,7 @@ fn the_help_and_the_footer_are_the_key_table() {
 
 #[test]
 fn help_scrolls_where_it_does_not_fit() {
-    let mut screen = Screen::busy(30, 8);
+    let mut screen = Screen::busy(60, 16);
     screen.typed("?");
     let first = screen.text();
     screen.key(KeyCode::End);
@@ -142,4 +150,87 @@ fn help_scrolls_where_it_does_not_fit() {
     assert_ne!(last, screen.text(), "going on past the end does not count");
     screen.key(KeyCode::Home);
     assert_eq!(first, screen.text());
+}
+
+#[test]
+fn a_pause_holds_curves_and_what_came_meanwhile_is_not_lost() {
+    let mut screen = Screen::empty(80, 24);
+    for rate in [10, 20, 30] {
+        screen.send(rates(&[(1, rate)]));
+    }
+    screen.typed("p");
+    let held = screen.selected_line();
+    for rate in [1000, 2000] {
+        screen.send(rates(&[(1, rate)]));
+    }
+    assert_eq!(screen.selected_line(), held);
+    screen.typed("p");
+    let line = screen.selected_line();
+    assert!(line.contains("▁▁▁▅█"), "{line}");
+}
+
+#[test]
+fn a_close_look_asks_once_at_a_time_and_shows_what_it_is_told() {
+    let mut screen = Screen::busy(80, 24);
+    let question = Effect::Ask(Question::Look(id(2114)));
+    assert_eq!(screen.key(KeyCode::Enter), [question.clone()]);
+    assert_eq!(screen.send(Event::Snapshot(busy())), [], "the answer is on its way");
+    let look = |seconds: u64, sent: u64| {
+        let connection = Connection {
+            protocol: Protocol::Tcp,
+            local: "192.0.2.1:4711".parse().expect("an address"),
+            remote: "198.51.100.7:443".parse().ok(),
+            state: State::Established,
+            total: Some(Traffic { upload: sent, download: 0 }),
+            rtt: Some(Duration::from_micros(12_300)),
+            retransmits: Some(7),
+            age: Some(Duration::from_secs(seconds)),
+            seen: Duration::from_secs(seconds),
+        };
+        let facts = ProcessFacts {
+            command_line: vec!["firefox".into(), "--evil\u{1b}[2J".into()],
+            ..ProcessFacts::default()
+        };
+        let (process, at) = (id(2114), Duration::from_secs(seconds));
+        Event::Answer(Answer::Look(Box::new(Look {
+            process,
+            at,
+            connections: Ok(vec![connection]),
+            facts: Some(facts),
+        })))
+    };
+    screen.send(look(10, 1_000));
+    assert!(screen.text().contains("firefox --evil\u{fffd}[2J"), "{}", screen.text());
+    assert_eq!(screen.send(Event::Snapshot(busy())), [question]);
+    screen.send(look(12, 9_000));
+    screen.key(KeyCode::Tab);
+    let text = screen.text();
+    for words in ["connections 1", "198.51.100.7:443", "established", "12s", "4K", "12.3", "7"] {
+        assert!(text.contains(words), "{words} in {text}");
+    }
+    let refused = Look {
+        process: id(2114),
+        at: Duration::from_secs(13),
+        connections: Err("only its user may".into()),
+        facts: None,
+    };
+    screen.send(Event::Answer(Answer::Look(Box::new(refused))));
+    assert!(screen.text().contains("only its user may"), "{}", screen.text());
+}
+
+#[test]
+fn a_tree_asks_who_is_above_whom_and_folds() {
+    let mut screen = Screen::empty(80, 24);
+    screen.send(rates(&[(1, 30), (2, 20)]));
+    let effects = screen.typed("vvvv");
+    assert_eq!(effects, [Effect::Ask(Question::Kin(vec![id(1), id(2)]))]);
+    let shell = || vec![Ancestor { id: id(7), name: "zsh".into() }];
+    screen.send(Event::Answer(Answer::Kin(vec![(id(1), shell()), (id(2), shell())])));
+    assert!(screen.text().contains("▾ zsh"), "{}", screen.text());
+    assert_eq!(screen.pids(), [1, 2]);
+    screen.typed(" ");
+    assert!(screen.text().contains("▸ zsh"), "{}", screen.text());
+    assert!(screen.pids().is_empty());
+    screen.key(KeyCode::Enter);
+    assert_eq!(screen.pids(), [1, 2]);
 }

@@ -2,7 +2,8 @@
 
 use chadthrottle::{
     app::{Effect, Event, LimitOutcome, keys::Place},
-    backends::throttle::{Target, manager::Limits},
+    backends::throttle::{Subject, Target, TrafficType, manager::Limits},
+    lookout::{Ancestor, Answer, Question, Reach},
 };
 use crossterm::event::KeyCode;
 
@@ -123,7 +124,7 @@ fn a_process_that_has_ended_cannot_be_limited_but_freed() {
     let mut ended = row(9, "curl", 0, 0);
     ended.alive = false;
     screen.send(Event::Snapshot(snapshot(vec![ended])));
-    assert!(screen.selected_line().contains("curl ended"));
+    assert!(screen.selected_line().contains(" ended"));
     screen.typed("u");
     assert_eq!(screen.app.place(), Place::Table);
     assert!(screen.text().contains("curl (9) has ended: there is nothing left to limit."));
@@ -140,7 +141,7 @@ fn keys_without_any_process() {
 }
 
 #[test]
-fn a_refusal_is_told_whole_until_the_next_key() {
+fn a_refusal_is_told_whole_and_stays_with_its_process() {
     let mut screen = screen(None, None);
     let reason = "a reason that goes on and on ".repeat(10);
     let limits = Limits { upload: Some(1), download: None };
@@ -148,6 +149,10 @@ fn a_refusal_is_told_whole_until_the_next_key() {
     screen.send(Event::Snapshot(snapshot(vec![row(9, "curl", 1, 1)])));
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(words(&screen.text()).contains(&words(&reason)), "{}", screen.text());
+    assert!(screen.selected_line().contains("fail"), "{}", screen.text());
+    screen.key(KeyCode::Down);
+    assert!(screen.text().contains("Refused: a reason"), "it is the selected one's: {}", screen.text());
+    screen.typed("r");
     screen.key(KeyCode::Down);
     assert!(!screen.text().contains("on and on"));
 }
@@ -164,8 +169,109 @@ fn a_limited_process_that_never_used_the_network_shows_when_it_has_ended() {
     let mut screen = screen(Some(5), None);
     let mut silent = limited(77, "silent", Some(1000), None);
     screen.send(Event::Limits(vec![silent.clone()]));
-    assert!(screen.text().contains("silent ") && !screen.text().contains("silent ended"));
+    assert!(screen.text().contains("silent ") && !screen.text().contains("ended"));
     silent.alive = false;
     screen.send(Event::Limits(vec![silent]));
-    assert!(screen.text().contains("silent ended"), "{}", screen.text());
+    assert!(screen.text().contains(" ended"), "{}", screen.text());
+}
+
+fn done(screen: &mut Screen, upload: Option<u64>, download: Option<u64>) {
+    let limits = Limits { upload, download };
+    let limited = if limits.is_empty() { Vec::new() } else { vec![limited(9, "curl", upload, download)] };
+    screen.send(Event::Limits(limited));
+    screen.send(Event::LimitResult(LimitOutcome { target: curl(), limits, result: Ok(()) }));
+}
+
+#[test]
+fn undo_goes_back_change_by_change_and_not_before_it_was_made() {
+    let mut screen = screen(None, None);
+    screen.typed("u5M");
+    screen.key(KeyCode::Enter);
+    assert_eq!(screen.typed("z"), [], "nothing has been changed yet");
+    done(&mut screen, Some(5_000_000), None);
+    screen.typed("+");
+    done(&mut screen, Some(10_000_000), None);
+    assert_eq!(screen.typed("z"), set(Some(5_000_000), None));
+    done(&mut screen, Some(5_000_000), None);
+    assert_eq!(screen.typed("z"), [Effect::RemoveLimits { target: curl() }]);
+    done(&mut screen, None, None);
+    assert_eq!(screen.typed("z"), []);
+    assert!(screen.text().contains("no change of limits to undo"), "{}", screen.text());
+}
+
+#[test]
+fn steps_change_what_is_limited_and_nothing_else() {
+    let mut screen = screen(Some(2_000_000), None);
+    assert_eq!(screen.typed("+"), set(Some(5_000_000), None));
+    assert_eq!(screen.typed("-"), set(Some(1_000_000), None));
+    let mut free = super::limits::screen(None, None);
+    assert_eq!(free.typed("+"), []);
+    assert!(free.text().contains("There is no limit to change"), "{}", free.text());
+}
+
+#[test]
+fn blocking_and_removing_everything_are_asked_before() {
+    let mut screen = screen(None, Some(7));
+    assert_eq!(screen.typed("0"), []);
+    assert_eq!(screen.app.place(), Place::Confirm);
+    assert_eq!(screen.key(KeyCode::Esc), []);
+    screen.typed("0");
+    assert_eq!(screen.key(KeyCode::Enter), set(Some(0), Some(0)));
+    assert_eq!(screen.typed("R"), []);
+    assert!(screen.text().contains("Remove the limits of curl (9)?"), "{}", screen.text());
+    assert_eq!(screen.typed("y"), [Effect::RemoveLimits { target: curl() }]);
+}
+
+#[test]
+fn who_the_terminal_hangs_on_is_limited_only_after_a_question() {
+    let mut screen = screen(None, None);
+    let session = vec![Ancestor { id: id(9), name: "curl".into() }];
+    screen.send(Event::Answer(Answer::Session(session)));
+    screen.typed("u5K");
+    assert!(screen.text().contains("This terminal hangs on curl (9)"), "{}", screen.text());
+    assert_eq!(screen.key(KeyCode::Enter), []);
+    assert_eq!(screen.app.place(), Place::Confirm);
+    assert_eq!(screen.key(KeyCode::Enter), set(Some(5_000), None));
+}
+
+#[test]
+fn the_scope_and_the_kind_of_traffic_are_chosen_in_the_dialog() {
+    let mut screen = screen(None, None);
+    let effects = screen.typed("u");
+    assert_eq!(effects, [Effect::Ask(Question::Reach(vec![id(9)]))]);
+    screen.typed("5M");
+    screen.key(KeyCode::Tab);
+    for _ in 0..2 {
+        screen.key(KeyCode::Right);
+    }
+    screen.key(KeyCode::Tab);
+    screen.key(KeyCode::Right);
+    let subject = Subject::Program("/usr/bin/curl".into());
+    let target = Target { subject, name: "curl".into(), traffic: TrafficType::Internet };
+    let limits = Limits { upload: Some(5_000_000), download: None };
+    assert_eq!(screen.key(KeyCode::Enter), [Effect::SetLimits { target, limits }]);
+}
+
+#[test]
+fn a_users_number_is_waited_for() {
+    let mut screen = screen(None, None);
+    screen.typed("u5M");
+    screen.key(KeyCode::Tab);
+    for _ in 0..4 {
+        screen.key(KeyCode::Right);
+    }
+    assert_eq!(screen.key(KeyCode::Enter), []);
+    assert!(screen.text().contains("The number of the user ada is not known yet."), "{}", screen.text());
+    let reach = Reach {
+        processes: 1,
+        connections: Some(3),
+        shared: vec![(Ancestor { id: id(12), name: "sh".into() }, 2)],
+        uid: Some(1000),
+    };
+    screen.send(Event::Answer(Answer::Reach(vec![id(9)], reach)));
+    let text = screen.text().replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(text.contains("Touches 1 process, 3 connections, 2 of them shared with sh (12)."), "{text}");
+    let target = Target { subject: Subject::User(1000), name: "ada".into(), traffic: TrafficType::All };
+    let limits = Limits { upload: Some(5_000_000), download: None };
+    assert_eq!(screen.key(KeyCode::Enter), [Effect::SetLimits { target, limits }]);
 }

@@ -4,8 +4,10 @@
 //! Expected screens are the files in `tests/tui/expected`. `UPDATE_SCREENS=1 cargo test --test tui` writes
 //! them anew; what changed is then read in the diff.
 
+mod demo;
 mod host;
 mod keys;
 mod limits;
+mod mouse;
 mod screens;
 mod shapes;

@@ -29,7 +29,8 @@ fn key() -> impl Strategy<Value = KeyEvent> {
         KeyCode::Backspace,
         KeyCode::Delete,
     ]);
-    let bound = prop::sample::select("udtrsSpqgGjk/?05M".chars().collect::<Vec<_>>()).prop_map(KeyCode::Char);
+    let bound = prop::sample::select("udtrRsSpqgGjk/?05M+-zvF livybLnm".chars().collect::<Vec<_>>())
+        .prop_map(KeyCode::Char);
     let code = prop_oneof![4 => bound, 4 => named, 1 => any::<char>().prop_map(KeyCode::Char)];
     let modifiers = prop_oneof![9 => Just(KeyModifiers::NONE), 1 => Just(KeyModifiers::CONTROL)];
     (code, modifiers).prop_map(|(code, modifiers)| KeyEvent::new(code, modifiers))
@@ -114,7 +115,7 @@ proptest! {
 
     #[test]
     fn the_selected_row_is_always_on_the_screen(
-        size in (24..120_u16, 7..40_u16),
+        size in (60..120_u16, 16..40_u16),
         processes in 1..60_i32,
         keys in prop::collection::vec(key(), 0..30),
     ) {

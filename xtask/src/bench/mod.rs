@@ -4,6 +4,7 @@
 mod limits;
 mod monitor;
 mod throttle;
+mod tui;
 
 use std::path::PathBuf;
 
@@ -20,7 +21,9 @@ pub(crate) enum Bench {
     /// installed.
     Monitor(monitor::Options),
     /// What limits do to connections on paths with a round trip: accuracy, retransmits, delay, fairness, cost.
-    Throttle(throttle::Options),
+    Throttle(Box<throttle::Options>),
+    /// What the screen takes with thousands of processes: pictures, keys, CPU, the first picture.
+    Tui(tui::Options),
 }
 
 impl Bench {
@@ -33,6 +36,7 @@ impl Bench {
             Self::Limits(options) => limits::run(options),
             Self::Monitor(options) => monitor::run(options),
             Self::Throttle(options) => throttle::run(options),
+            Self::Tui(options) => tui::run(options),
         }
     }
 }

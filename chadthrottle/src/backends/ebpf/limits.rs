@@ -172,7 +172,9 @@ impl Tables {
 
     /// What a limit did so far.
     pub(super) fn stats(&self, target: u32, direction: Direction) -> ThrottleStats {
-        self.state(target, direction).stats
+        let stats = self.state(target, direction).stats;
+        // It runs once a packet: no packet pays for counting that twice.
+        ThrottleStats { program_calls: stats.packets_total, ..stats }
     }
 
     /// How far a limit has been used, and what it did.

@@ -25,16 +25,23 @@ pub(crate) const CAPABILITIES: BackendCapabilities = BackendCapabilities {
 pub(crate) struct FakeThrottle {
     limits: BTreeMap<Subject, u64>,
     journal: Journal,
+    /// Whether it takes no limit at all.
+    refuses: bool,
 }
 
 impl FakeThrottle {
     /// A backend without limits.
     pub(crate) const fn new(journal: Journal) -> Self {
-        Self { limits: BTreeMap::new(), journal }
+        Self { limits: BTreeMap::new(), journal, refuses: false }
+    }
+
+    /// From now on it takes no limit.
+    pub(crate) const fn refuse_all(&mut self) {
+        self.refuses = true;
     }
 
     fn set(&mut self, direction: &str, target: &Target, limit: u64) -> Result<(), BackendError> {
-        if limit == 1 {
+        if limit == 1 || self.refuses {
             let reason = "one byte a second is no limit but an insult".to_owned();
             return Err(BackendError::Unenforceable {
                 backend: "fake",

@@ -181,6 +181,55 @@ impl ThrottleManager {
             .collect()
     }
 
+    /// Lets another backend hold uploads from now on, with the limits in force.
+    ///
+    /// # Errors
+    /// When it cannot hold one of them: then the one before still holds all. Or when that one could not take
+    /// something back.
+    pub fn use_upload(&mut self, mut new: Box<dyn UploadThrottleBackend>) -> Result<(), BackendError> {
+        new.init()?;
+        // Never both at once: each would take what the other does to a socket for the program's own doing.
+        let held: Vec<(Target, u64)> = self
+            .targets
+            .values()
+            .filter_map(|target| Some((target.clone(), self.upload.get_upload_throttle(&target.subject)?)))
+            .collect();
+        for (target, _) in &held {
+            self.upload.remove_upload_throttle(&target.subject)?;
+        }
+        let taken_over = held.iter().try_for_each(|(target, limit)| new.throttle_upload(target, *limit));
+        if let Err(error) = taken_over {
+            new.cleanup()?;
+            held.iter().try_for_each(|(target, limit)| self.upload.throttle_upload(target, *limit))?;
+            return Err(error);
+        }
+        std::mem::replace(&mut self.upload, new).cleanup()
+    }
+
+    /// The same for downloads.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn use_download(&mut self, mut new: Box<dyn DownloadThrottleBackend>) -> Result<(), BackendError> {
+        new.init()?;
+        let Some(old) = &mut self.download else {
+            self.download = Some(new);
+            return Ok(());
+        };
+        let limit = |target: &Target| Some((target.clone(), old.get_download_throttle(&target.subject)?));
+        let held: Vec<(Target, u64)> = self.targets.values().filter_map(limit).collect();
+        for (target, _) in &held {
+            old.remove_download_throttle(&target.subject)?;
+        }
+        let taken_over = held.iter().try_for_each(|(target, limit)| new.throttle_download(target, *limit));
+        if let Err(error) = taken_over {
+            new.cleanup()?;
+            held.iter().try_for_each(|(target, limit)| old.throttle_download(target, *limit))?;
+            return Err(error);
+        }
+        std::mem::replace(old, new).cleanup()
+    }
+
     /// Lets the backends look after their limits. To be called every [`MAINTENANCE_INTERVAL`].
     ///
     /// # Errors
@@ -200,5 +249,39 @@ impl ThrottleManager {
         let download = self.download.as_mut().map_or(Ok(()), |download| download.cleanup());
         self.targets.clear();
         upload.and(download)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        backends::{monitor::fake::Journal, throttle::fake::FakeThrottle},
+        process::ProcessId,
+    };
+
+    #[test]
+    fn another_backend_takes_the_limits_over_and_where_it_cannot_nothing_changes() -> Result<(), BackendError>
+    {
+        let (first, second) = (Journal::default(), Journal::default());
+        let fake = |journal: &Journal| Box::new(FakeThrottle::new(journal.clone()));
+        let mut manager = ThrottleManager::new(fake(&first), Some(fake(&first)))?;
+        let target = Target::process(ProcessId { pid: 7, start_time: 1 }, "curl");
+        manager.throttle_process(&target, Limits { upload: Some(5), download: Some(9) })?;
+        manager.use_upload(fake(&second))?;
+        manager.use_download(fake(&second))?;
+        assert_eq!(manager.limits(&target.subject), Limits { upload: Some(5), download: Some(9) });
+        let over = ["upload 7 none", "upload cleanup", "download 7 none", "download cleanup"];
+        assert_eq!(first.lines()[2..], over);
+        assert_eq!(second.lines(), ["upload 7 5", "download 7 9"]);
+
+        // One byte a second is refused by the fake: then the limit stays with who holds it.
+        let third = Journal::default();
+        let mut picky = FakeThrottle::new(third.clone());
+        picky.refuse_all();
+        assert!(manager.use_upload(Box::new(picky)).is_err());
+        assert_eq!(manager.limits(&target.subject).upload, Some(5));
+        assert_eq!(second.lines().last().map(String::as_str), Some("upload 7 5"));
+        Ok(())
     }
 }

@@ -4,13 +4,24 @@
 pub mod ebpf_cgroup;
 #[cfg(test)]
 pub(crate) mod fake;
-#[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-sockopt"))]
+#[cfg(any(
+    feature = "throttle-ebpf-cgroup",
+    feature = "throttle-sockopt",
+    feature = "throttle-tc-htb",
+    feature = "throttle-nftables"
+))]
 pub mod flow;
 pub mod manager;
+#[cfg(feature = "throttle-nftables")]
+pub mod nftables;
 pub mod processes;
 #[cfg(feature = "throttle-sockopt")]
 pub mod sockopt;
+#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
+pub mod tagger;
 mod target;
+#[cfg(feature = "throttle-tc-htb")]
+pub mod tc_htb;
 
 pub use manager::ThrottleManager;
 pub use target::{Subject, Target, TrafficType};

@@ -10,7 +10,7 @@ use testbed::{
     iperf3::{Iperf3, Iperf3Server},
 };
 
-use super::{NamedPath, promise::Promise, recording::Recording};
+use super::{NamedPath, promise::Promise, recording::Recording, udp::Datagrams};
 
 const PORT: u16 = 5201;
 /// Of an open connection before the limit comes, and after it has gone, in seconds.
@@ -30,10 +30,11 @@ pub(super) enum Order {
 }
 
 /// One combination.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Cell<'a> {
     pub(super) backends: [&'a str; 2],
     pub(super) is_upload: bool,
+    pub(super) is_udp: bool,
     pub(super) limit: u32,
     pub(super) flows: u32,
     pub(super) congestion: &'a str,
@@ -100,7 +101,7 @@ impl Cell<'_> {
             if self.is_upload { "up" } else { "down" },
             self.limit,
             self.flows,
-            self.congestion,
+            self.sender(),
             self.first(),
             self.path.name
         )
@@ -111,10 +112,14 @@ impl Cell<'_> {
             "direction": if self.is_upload { "up" } else { "down" },
             "limit": self.limit,
             "flows": self.flows,
-            "congestion": self.congestion,
+            "congestion": self.sender(),
             "first": self.first(),
             "path": self.path.name,
         })
+    }
+
+    const fn sender(&self) -> &str {
+        if self.is_udp { "UDP" } else { self.congestion }
     }
 
     const fn first(&self) -> &'static str {
@@ -137,6 +142,11 @@ impl Cell<'_> {
     }
 
     pub(super) fn measure(&self, bed: &Testbed, program: &Path) -> anyhow::Result<Outcome> {
+        if self.is_udp {
+            return Recording::during(bed, self.is_upload, |recording| {
+                self.datagrams(bed, program, recording)
+            });
+        }
         Recording::during(bed, self.is_upload, |recording| match self.order {
             Order::LimitFirst => self.limit_first(bed, program, recording),
             Order::ConnectionFirst => self.connection_first(bed, program, recording),
@@ -220,6 +230,48 @@ impl Cell<'_> {
         iperf3.wait_timeout(self.patience())?;
         let report = parse(&iperf3.stdout())?;
         Ok(self.outcome(recording, Moments { began, limited: came, freed, promise }, &report, cpu))
+    }
+
+    /// Datagrams instead of connections, in either order.
+    fn datagrams(&self, bed: &Testbed, program: &Path, recording: &Recording) -> anyhow::Result<Outcome> {
+        let is_open = self.order == Order::ConnectionFirst;
+        let seconds = self.seconds + if is_open { FREE + AFTER } else { 0 };
+        let ends = Datagrams::start(bed, self.is_upload, self.limit, seconds)?;
+        let flows = || {
+            testbed::until("data flows", self.patience(), || {
+                Ok((recording.rate(0.0, recording.now()) * recording.now() > 5_000.0).then_some(()))
+            })
+        };
+        let mut command = self.limiter(bed, program);
+        let (mut limiter, near, moments) = if is_open {
+            let near = Process::spawn(&mut ends.near_command(bed))?;
+            flows()?;
+            let began = recording.now();
+            thread::sleep(Duration::from_secs(FREE.into()));
+            let limiter =
+                Process::spawn(command.args(["--pid", &near.pid().to_string()]).args(self.option()))?;
+            limiter.wait_for_line(|line| line.contains("is held to"), self.patience())?;
+            (limiter, Some(near), (began, recording.now()))
+        } else {
+            let limiter = Process::spawn(command.arg("run").args(self.option()).arg("--").args(ends.near()))?;
+            flows()?;
+            (limiter, None, (recording.now(), recording.now()))
+        };
+        thread::sleep(Duration::from_secs_f64(f64::from(self.seconds) - if is_open { 0.0 } else { 0.5 }));
+        let cpu = cpu_seconds(limiter.pid())?;
+        let (began, came) = moments;
+        let freed = recording.now() - 0.05;
+        let moments = Moments { began, limited: came, freed, promise: None };
+        if is_open {
+            limiter.signal(Signal::SIGTERM)?;
+            thread::sleep(Duration::from_secs(1));
+        }
+        let status = limiter.wait_timeout(self.patience())?;
+        anyhow::ensure!(status.success(), "{status}: {}", limiter.stderr());
+        drop((near, ends));
+        let outcome = self.outcome(recording, moments, &Value::Null, cpu);
+        // It sends no faster than twice the limit.
+        Ok(Outcome { retransmits: None, added_round_trip: None, lets_go: None, ..outcome })
     }
 
     fn outcome(&self, recording: &Recording, moments: Moments, report: &Value, cpu: f64) -> Outcome {

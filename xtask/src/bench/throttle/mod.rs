@@ -3,6 +3,7 @@
 mod cell;
 mod promise;
 mod recording;
+mod udp;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -34,6 +35,9 @@ pub(crate) struct Options {
     /// The sender's congestion control.
     #[arg(long, value_delimiter = ',', default_value = "cubic,bbr")]
     congestion: Vec<String>,
+    /// Protocols. Of UDP there is one sender, which offers twice the limit.
+    #[arg(long, value_delimiter = ',', default_value = "tcp", value_parser = ["tcp", "udp"])]
+    protocol: Vec<String>,
     /// Whether the limit is there when connections are opened, or comes to open ones.
     #[arg(long, value_delimiter = ',', default_value = "limit,connection", value_parser = ["limit", "connection"])]
     first: Vec<String>,
@@ -140,27 +144,29 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 
 fn cells(options: &Options) -> Vec<Cell<'_>> {
     let mut cells = Vec::new();
+    let has = |protocol: &str| options.protocol.iter().any(|name| name == protocol);
     for direction in &options.direction {
         for path in &options.path {
             for &limit in &options.limit {
-                for &flows in &options.flows {
-                    for congestion in &options.congestion {
-                        for first in &options.first {
-                            cells.push(Cell {
-                                backends: [&options.upload_backend, &options.download_backend],
-                                is_upload: direction == "up",
-                                limit,
-                                flows,
-                                congestion,
-                                order: if first == "limit" {
-                                    Order::LimitFirst
-                                } else {
-                                    Order::ConnectionFirst
-                                },
-                                path,
-                                seconds: options.seconds,
-                                without_buffer_lock: options.without_buffer_lock,
-                            });
+                for first in &options.first {
+                    let cell = Cell {
+                        backends: [&options.upload_backend, &options.download_backend],
+                        is_upload: direction == "up",
+                        is_udp: true,
+                        limit,
+                        flows: 1,
+                        congestion: "",
+                        order: if first == "limit" { Order::LimitFirst } else { Order::ConnectionFirst },
+                        path,
+                        seconds: options.seconds,
+                        without_buffer_lock: options.without_buffer_lock,
+                    };
+                    if has("udp") {
+                        cells.push(cell.clone());
+                    }
+                    for &flows in options.flows.iter().filter(|_| has("tcp")) {
+                        for congestion in &options.congestion {
+                            cells.push(Cell { is_udp: false, flows, congestion, ..cell.clone() });
                         }
                     }
                 }

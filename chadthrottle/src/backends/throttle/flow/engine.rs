@@ -115,6 +115,14 @@ impl SharedFlow {
         Ok(achievable)
     }
 
+    /// Changes a limit, in IP bytes a second, where there is one; in force with the next tick.
+    #[cfg(feature = "throttle-tc-htb")]
+    pub(in crate::backends::throttle) fn adjust(&self, subject: &Subject, direction: Direction, limit: u64) {
+        if let Some(limited) = self.0.lock().targets.get_mut(subject) {
+            limited.adjust(direction, limit);
+        }
+    }
+
     /// Takes a limit away, and puts the options of all sockets back. No limit is no error.
     pub fn release(&self, subject: &Subject, direction: Direction) {
         let mut state = self.0.lock();
@@ -155,7 +163,8 @@ fn may_guard() -> bool {
     matches!(ptrace_scope(), None | Some(0)) || first_missing(&[SYS_PTRACE]).is_none()
 }
 
-fn refused(target: &Target, error: &io::Error) -> FlowError {
+/// Why a target cannot be taken hold of.
+pub(in crate::backends::throttle) fn refused(target: &Target, error: &io::Error) -> FlowError {
     match error.raw_os_error() {
         Some(nix::libc::ESRCH) => FlowError::Ended,
         None if error.kind() == io::ErrorKind::NotFound => FlowError::Ended,
@@ -164,7 +173,7 @@ fn refused(target: &Target, error: &io::Error) -> FlowError {
 }
 
 /// In which order targets have their choice of processes.
-fn rank(subject: &Subject) -> (u8, Reverse<u64>) {
+pub(in crate::backends::throttle) fn rank(subject: &Subject) -> (u8, Reverse<u64>) {
     match subject {
         Subject::Process(_) => (0, Reverse(0)),
         // A process starts later than its ancestors.

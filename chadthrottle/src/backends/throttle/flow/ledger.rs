@@ -10,6 +10,10 @@ use super::smooth::Smooth;
 /// at the latest after the last of these.
 const GRACE: f64 = 0.3;
 const HELD: f64 = 1.3;
+/// What passes is a mean over at least so many seconds, and over the time that so many bytes take: at a low limit it
+/// comes in bursts of two segments, further apart than one looks.
+const PASSING: f64 = 0.1;
+const PASSING_BYTES: f64 = 24_000.0;
 /// Less than this share of the limit is no traffic.
 const SILENT: f64 = 0.1;
 /// The rate from which on too little is the fault of windows and paces, as a share of the limit: below it senders are
@@ -66,7 +70,8 @@ impl Ledger {
     /// Takes in what has passed within `dt` seconds, and whether anybody wanted more; what comes in bursts comes once a
     /// `round_trip`.
     pub(super) fn add(&mut self, bytes: f64, dt: f64, is_wanted: bool, round_trip: f64) {
-        let passes = self.passes.add(bytes / dt, dt, (2.0 * round_trip).max(0.1));
+        let memory = (2.0 * round_trip).max(PASSING).max(PASSING_BYTES / self.limit);
+        let passes = self.passes.add(bytes / dt, dt, memory);
         if self.grace > 0.0 && self.age < LONGEST_GRACE {
             if passes > self.limit * SILENT {
                 self.age += dt;
@@ -97,6 +102,21 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bursts_at_a_low_limit_are_not_taken_for_idleness() {
+        let mut ledger = Ledger::new(64_000.0);
+        let (mut sent, mut due) = (0.0, 0.0);
+        for _ in 0..400 {
+            // Two segments at a time of four sockets, by a pace that is 5 % too slow.
+            due += 0.95 * ledger.rate(0.0) * 0.05;
+            let bytes = (due / 12_000.0_f64).floor() * 12_000.0;
+            due -= bytes;
+            sent += bytes;
+            ledger.add(bytes, 0.05, true, 0.0);
+        }
+        assert!((sent / 20.0 / 64_000.0 - 1.0).abs() < 0.02, "{sent}");
+    }
 
     #[test]
     fn what_was_missed_is_made_up_for_except_where_something_behind_drops() {

@@ -25,19 +25,19 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// One process of a target.
 #[derive(Debug)]
-pub(super) struct Member {
-    pub(super) id: ProcessId,
+pub(in crate::backends::throttle) struct Member {
+    pub(in crate::backends::throttle) id: ProcessId,
     handle: PidFd,
     descriptors: Descriptors,
 }
 
 /// The processes of a target.
 #[derive(Debug)]
-pub(super) struct Members {
+pub(in crate::backends::throttle) struct Members {
     subject: Subject,
     known: Vec<Member>,
-    /// Those that are not, as far as they have been asked.
-    others: HashSet<i32>,
+    /// Those that were not when they were last asked, and since when they have been there.
+    others: HashMap<i32, Instant>,
     asked_since: Instant,
     /// A child of ours that is none of the target's.
     guard: Option<i32>,
@@ -55,12 +55,18 @@ impl Member {
     }
 
     /// Duplicates one of its descriptors, if that is a TCP socket. To be dropped at once.
-    pub(super) fn duplicate(&self, fd: RawFd) -> io::Result<Option<TcpSocket>> {
+    pub(in crate::backends::throttle) fn duplicate(&self, fd: RawFd) -> io::Result<Option<TcpSocket>> {
         Ok(TcpSocket::new(self.handle.duplicate(fd)?))
     }
 
+    /// Duplicates one of its descriptors, whatever it is. To be dropped at once.
+    #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
+    pub(in crate::backends::throttle) fn duplicate_any(&self, fd: RawFd) -> io::Result<std::os::fd::OwnedFd> {
+        self.handle.duplicate(fd)
+    }
+
     /// Duplicates one of its descriptors, if that is still the socket with this cookie. To be dropped at once.
-    pub(super) fn duplicate_known(&self, fd: RawFd, cookie: u64) -> Option<TcpSocket> {
+    pub(in crate::backends::throttle) fn duplicate_known(&self, fd: RawFd, cookie: u64) -> Option<TcpSocket> {
         TcpSocket::known(self.handle.duplicate(fd).ok()?, cookie)
     }
 
@@ -80,11 +86,11 @@ impl Members {
     ///
     /// # Errors
     /// When it has ended, or is not ours to take hold of (`EPERM`).
-    pub(super) fn new(target: &Target, guard: Option<i32>) -> io::Result<Self> {
+    pub(in crate::backends::throttle) fn new(target: &Target, guard: Option<i32>) -> io::Result<Self> {
         let mut members = Self {
             subject: target.subject.clone(),
             known: Vec::new(),
-            others: HashSet::new(),
+            others: HashMap::new(),
             asked_since: Instant::now(),
             guard,
             taken: HashSet::new(),
@@ -100,7 +106,7 @@ impl Members {
 
     /// The sockets that they have open, by inode, with who has each as what. Unless they are looked at `afresh`, a
     /// descriptor that was there the last time is taken for what it was.
-    pub(super) fn sockets(&mut self, afresh: bool) -> HashMap<u32, Vec<(i32, RawFd)>> {
+    pub(in crate::backends::throttle) fn sockets(&mut self, afresh: bool) -> HashMap<u32, Vec<(i32, RawFd)>> {
         let mut open: HashMap<u32, Vec<_>> = HashMap::new();
         for member in &mut self.known {
             let pid = member.id.pid;
@@ -112,17 +118,17 @@ impl Members {
     }
 
     /// The processes.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Member> {
+    pub(in crate::backends::throttle) fn iter(&self) -> impl Iterator<Item = &Member> {
         self.known.iter()
     }
 
     /// The process with this pid, if it is one.
-    pub(super) fn get(&self, pid: i32) -> Option<&Member> {
+    pub(in crate::backends::throttle) fn get(&self, pid: i32) -> Option<&Member> {
         self.known.iter().find(|member| member.id.pid == pid)
     }
 
     /// Leaves these processes to other targets, and takes those back that no other one has any more.
-    pub(super) fn leave_out(&mut self, taken: &HashSet<i32>) {
+    pub(in crate::backends::throttle) fn leave_out(&mut self, taken: &HashSet<i32>) {
         if self.taken != *taken {
             self.taken.clone_from(taken);
             self.known.retain(|member| !taken.contains(&member.id.pid));
@@ -132,7 +138,7 @@ impl Members {
     }
 
     /// Forgets those that have ended, and takes hold of those that have come since.
-    pub(super) fn refresh(&mut self) {
+    pub(in crate::backends::throttle) fn refresh(&mut self) {
         self.known.retain(|member| !member.handle.has_ended());
         match self.subject {
             Subject::Process(_) => {}
@@ -166,22 +172,26 @@ impl Members {
     }
 
     fn find_others_of_a_kind(&mut self) {
-        if self.asked_since.elapsed() > ASK_AGAIN {
-            self.asked_since = Instant::now();
-            self.others.clear();
+        let now = Instant::now();
+        let asks_all = now - self.asked_since > ASK_AGAIN;
+        if asks_all {
+            self.asked_since = now;
             let subject = &self.subject;
             self.known.retain(|member| belongs(member.id.pid, subject));
         }
         // Who cannot be listed cannot be found; the next time will tell.
         let Ok(pids) = proc_fd::pids() else { return };
+        let pids: HashSet<i32> = pids.collect();
+        self.others.retain(|pid, _| pids.contains(pid));
         for pid in pids {
-            let is_others =
-                self.others.contains(&pid) || self.taken.contains(&pid) || self.guard == Some(pid);
-            if is_others || self.get(pid).is_some() {
+            if self.taken.contains(&pid) || self.guard == Some(pid) || self.get(pid).is_some() {
                 continue;
             }
-            if !belongs(pid, &self.subject) || !self.add(pid) {
-                self.others.insert(pid);
+            // A new one each time: it moves to its cgroup, becomes its user and executes its program some moments after
+            // it was forked.
+            let is_settled = *self.others.entry(pid).or_insert(now) + ASK_AGAIN < now;
+            if (asks_all || !is_settled) && belongs(pid, &self.subject) && self.add(pid) {
+                self.others.remove(&pid);
             }
         }
     }
@@ -200,7 +210,7 @@ impl Members {
 }
 
 /// Why we may not take hold of a process's sockets, and what helps.
-pub(super) fn why_denied(pid: i32, error: &io::Error) -> String {
+pub(in crate::backends::throttle) fn why_denied(pid: i32, error: &io::Error) -> String {
     if error.raw_os_error() != Some(nix::libc::EPERM) {
         return format!("cannot take hold of its sockets: {error}");
     }

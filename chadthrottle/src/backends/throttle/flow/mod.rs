@@ -30,7 +30,7 @@ mod engine;
 mod guard;
 mod held;
 mod ledger;
-mod members;
+pub(super) mod members;
 mod setting;
 mod share;
 #[cfg(test)]
@@ -42,6 +42,8 @@ mod window;
 
 pub use counted::Counted;
 pub use engine::SharedFlow;
+#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
+pub(super) use engine::{rank, refused};
 pub use guard::run_if_asked;
 
 use std::io;
@@ -99,6 +101,28 @@ pub enum FlowError {
     /// The kernel refuses.
     #[error(transparent)]
     Kernel(#[from] io::Error),
+}
+
+/// Asks the sockets of a target to keep to a limit by themselves. What cannot be held so is left to whatever is behind.
+#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
+pub(super) fn slow_down(
+    flow: &SharedFlow,
+    target: &super::Target,
+    direction: Direction,
+    limit: u64,
+    options: &crate::backends::BackendOptions,
+) {
+    // Flow control can neither block nor tell interfaces apart.
+    let is_for_all = options.interfaces.is_empty();
+    let counted = Counted::new(options, target.traffic);
+    let held = (limit > 0 && is_for_all).then(|| flow.hold(target, direction, limit, &counted));
+    let why_not = match held {
+        Some(Ok(_)) => return,
+        Some(Err(error)) => error.to_string(),
+        None => "it is a block, or for some interfaces alone".to_owned(),
+    };
+    log::debug!("no flow control of {target}: {why_not}");
+    flow.release(&target.subject, direction);
 }
 
 /// Why a limit is too low, in words.

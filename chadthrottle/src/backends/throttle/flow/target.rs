@@ -187,6 +187,16 @@ impl Limited {
         }
     }
 
+    /// Changes a limit, if there is one; in force with the next tick.
+    #[cfg(feature = "throttle-tc-htb")]
+    pub(super) fn adjust(&mut self, direction: Direction, limit: u64) {
+        match (direction, &mut self.upload, &mut self.download) {
+            (Direction::Upload, Some(old), _) => old.control.set_limit(limit),
+            (Direction::Download, _, Some(old)) => old.control.set_limit(limit),
+            _ => {}
+        }
+    }
+
     /// Takes a limit away and puts the options of every socket back. True when none is left.
     pub(super) fn remove(&mut self, direction: Direction) -> bool {
         let Self { sockets, members, guard, .. } = self;
@@ -257,7 +267,6 @@ impl Limited {
         let dt = now.duration_since(self.last_tick).as_secs_f64().max(1e-3);
         self.last_tick = now;
         self.ticks += 1;
-        self.members.refresh();
         let at = self.start.elapsed().as_secs_f64();
         let idle = self.sockets.values().filter(|socket| self.is_idle(socket)).count() as u64;
         let every = IDLE_TICKS.max(idle / IDLE_AT_ONCE);

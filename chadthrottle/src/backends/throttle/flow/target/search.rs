@@ -38,10 +38,12 @@ impl Limited {
     pub(super) fn scan(&mut self) {
         let now = self.start.elapsed().as_secs_f64();
         // One that was closed and at once opened again as another is seen a tick later.
-        let afresh = now - self.looked_afresh >= TICK.as_secs_f64();
+        let tick = TICK.max(self.next_tick.saturating_duration_since(self.last_tick));
+        let afresh = now - self.looked_afresh >= tick.as_secs_f64();
         if afresh {
             self.looked_afresh = now;
         }
+        self.members.refresh();
         let open = self.members.sockets(afresh);
         self.others.retain(|inode| open.contains_key(inode));
         let Self { sockets, upload, download, guard, .. } = self;

@@ -1,0 +1,144 @@
+//! One interface with a queue of ours, and the classes of targets in it.
+
+use std::{thread, time::Duration};
+
+use nix::errno::Errno;
+
+use super::{
+    interfaces::OURS,
+    shape::{self, Lengths},
+};
+use crate::sys::{
+    links::Link,
+    netlink::{Netlink, Refusal},
+    tc::{self, Handle, HtbClass, HtbRoot, Stats},
+};
+
+/// Least packets of what is not limited that may wait, as most interfaces have it.
+const DIRECT_QUEUE: u32 = 1000;
+/// What a class is opened to before it is taken away, so that what stands in it leaves: 100 Gbit/s.
+const OPEN: HtbClass = HtbClass { rate: 12_500_000_000, burst: 1 << 30, quantum: 60_000 };
+/// How long that may take, and how often to look. What a class was in debt by it has to wait for.
+const DRAIN: Duration = Duration::from_millis(300);
+const DRAIN_LOOK: Duration = Duration::from_millis(5);
+
+/// An interface that has our queue.
+#[derive(Debug)]
+pub(super) struct Device {
+    pub(super) link: Link,
+    /// Whether the kernel has a fair queue for the leaves; as long as that is not known it is tried.
+    is_fair: bool,
+}
+
+/// What a target has on a device.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// The part of its limit, in IP bytes a second.
+    pub(super) part: u64,
+    class: HtbClass,
+    lengths: Lengths,
+    /// What had passed at the last look.
+    pub(super) stats: Stats,
+    /// IP bytes since somebody asked.
+    pub(super) sent: u64,
+}
+
+impl Device {
+    /// Gives an interface our queue, which nothing is limited by yet.
+    pub(super) fn claim(netlink: &mut Netlink, link: &Link) -> Result<Self, Refusal> {
+        let direct_queue = link.queue_len.max(DIRECT_QUEUE);
+        tc::add_root(netlink, link.index, OURS, HtbRoot { direct_queue })?;
+        Ok(Self { link: link.clone(), is_fair: true })
+    }
+
+    /// Makes a class for a target.
+    pub(super) fn add(&mut self, netlink: &mut Netlink, class: Handle, part: u64) -> Result<Place, Refusal> {
+        let lengths = Lengths::new(&self.link);
+        let shape = shape::class(part, &self.link, lengths);
+        tc::set_class(netlink, self.link.index, class, shape)?;
+        let place = Place { part, class: shape, lengths, stats: Stats::default(), sent: 0 };
+        match self.set_leaf(netlink, class, part) {
+            Ok(()) => Ok(place),
+            Err(refusal) => {
+                let _ = tc::delete_class(netlink, self.link.index, class);
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Changes the part of the limit that a target has here.
+    pub(super) fn change(
+        &mut self,
+        netlink: &mut Netlink,
+        class: Handle,
+        place: &mut Place,
+        part: u64,
+    ) -> Result<(), Refusal> {
+        let shape = shape::class(part, &self.link, place.lengths);
+        tc::set_class(netlink, self.link.index, class, shape)?;
+        self.set_leaf(netlink, class, part)?;
+        (place.part, place.class) = (part, shape);
+        Ok(())
+    }
+
+    fn set_leaf(&mut self, netlink: &mut Netlink, class: Handle, part: u64) -> Result<(), Refusal> {
+        let leaf = |is_fair| shape::leaf(part, &self.link, is_fair);
+        match tc::set_leaf(netlink, self.link.index, class, leaf(self.is_fair)) {
+            Err(refusal) if refusal.errno == Errno::ENOENT && self.is_fair => {
+                log::debug!("this kernel has no fq_codel; what waits on {} waits in order", self.link.name);
+                self.is_fair = false;
+                tc::set_leaf(netlink, self.link.index, class, leaf(false))
+            }
+            other => other,
+        }
+    }
+
+    /// Takes in what a class has counted, and makes its rate what its packets are long.
+    pub(super) fn count(
+        &self,
+        netlink: &mut Netlink,
+        class: Handle,
+        place: &mut Place,
+        stats: Stats,
+    ) -> Result<(), Refusal> {
+        let before = std::mem::replace(&mut place.stats, stats);
+        let (bytes, packets) =
+            (stats.bytes - before.bytes.min(stats.bytes), stats.packets - before.packets.min(stats.packets));
+        place.sent += shape::ip_bytes(Stats { bytes, packets, ..stats }, &self.link);
+        place.lengths.count(bytes, packets);
+        let shape = shape::class(place.part, &self.link, place.lengths);
+        if place.part > 0 && !shape::is_close(shape, place.class) {
+            tc::set_class(netlink, self.link.index, class, shape)?;
+            place.class = shape;
+        }
+        Ok(())
+    }
+
+    /// Takes the class of a target away, once what stands in it has left. Says what had passed.
+    pub(super) fn remove(
+        &self,
+        netlink: &mut Netlink,
+        class: Handle,
+        place: &Place,
+    ) -> Result<Stats, Refusal> {
+        let mut stats = place.stats;
+        if place.part > 0 && tc::set_class(netlink, self.link.index, class, OPEN).is_ok() {
+            let mut left = DRAIN;
+            while let Some(now) = stats_of(&tc::classes(netlink, self.link.index)?, class) {
+                stats = now;
+                if now.queued == 0 || left.is_zero() {
+                    break;
+                }
+                thread::sleep(DRAIN_LOOK);
+                left = left.saturating_sub(DRAIN_LOOK);
+            }
+        }
+        tc::delete_class(netlink, self.link.index, class)?;
+        Ok(stats)
+    }
+}
+
+/// What a class has counted.
+pub(super) fn stats_of(classes: &[tc::Class], handle: Handle) -> Option<Stats> {
+    classes.iter().find(|class| class.handle == handle).map(|class| class.stats)
+}

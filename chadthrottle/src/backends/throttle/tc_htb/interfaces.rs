@@ -1,0 +1,183 @@
+//! Which interfaces a limit is for, and whose their queues are.
+
+use std::{fmt, fs, io, path::Path};
+
+use nix::libc;
+
+use crate::{
+    backends::BackendOptions,
+    sys::{
+        links::{self, Link},
+        netlink::Netlink,
+        routes,
+        tc::{self, Handle, Qdisc},
+    },
+};
+
+/// The number of our queues: below 8000:, from where on the kernel numbers those that nobody has numbered.
+pub(super) const OURS: Handle = Handle::new(0x7cad, 0);
+
+/// Whose the queue of an interface is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Root {
+    /// The kernel's, as it makes it by itself.
+    Default,
+    /// Ours, or that of another one of us.
+    Ours,
+    /// Somebody chose it.
+    Chosen {
+        /// Its kind.
+        kind: String,
+        /// Its number.
+        handle: Handle,
+    },
+    /// The kernel's, but as it would not make it again now.
+    Outdated {
+        /// What it is.
+        kind: String,
+        /// What it would be.
+        now: String,
+    },
+}
+
+impl fmt::Display for Root {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("the kernel's default queue"),
+            Self::Ours => write!(f, "htb {OURS}"),
+            Self::Chosen { kind, handle } => write!(f, "{kind} {handle}"),
+            Self::Outdated { kind, now } => {
+                write!(f, "{kind}, which the kernel would not restore: net.core.default_qdisc is {now} now")
+            }
+        }
+    }
+}
+
+/// The interfaces by which packets leave that are to be limited: those that are up and that routes lead to, or that were
+/// asked for; loopback only where it counts.
+///
+/// What is a part of a bridge or a bond is left out: what this host sends by it passes the bridge or the bond before.
+pub(super) fn carrying(netlink: &mut Netlink, options: &BackendOptions) -> io::Result<Vec<Link>> {
+    let links = links::all(netlink)?;
+    let routed = routes::interfaces(netlink)?;
+    let is_part = |link: &Link| {
+        let master = link.master.and_then(|master| links.iter().find(|link| link.index == master));
+        // A VRF takes nothing away from its parts but their routes.
+        master.is_some_and(|master| master.kind != "vrf")
+    };
+    let is_wanted = |link: &&Link| {
+        let is_loopback = link.link_type == libc::ARPHRD_LOOPBACK;
+        let is_named = options.interfaces.contains(&link.name);
+        link.is_up
+            && (options.interfaces.is_empty() || is_named)
+            && (!is_loopback || options.include_loopback)
+            && (is_named || is_loopback || (routed.contains(&link.index) && !is_part(link)))
+    };
+    Ok(links.iter().filter(is_wanted).cloned().collect())
+}
+
+/// Whose the queue of an interface is, by the list of all.
+pub(super) fn root_of(link: &Link, qdiscs: &[Qdisc]) -> Root {
+    let mut of_link = qdiscs.iter().filter(|qdisc| qdisc.interface == link.index);
+    match of_link.clone().find(|qdisc| qdisc.is_root) {
+        Some(root) if root.kind == "htb" && root.handle == OURS => Root::Ours,
+        Some(root) if root.handle != Handle(0) => {
+            Root::Chosen { kind: root.kind.clone(), handle: root.handle }
+        }
+        // Also where there is none, as long as an interface is down.
+        _ => {
+            let now = default_kind();
+            let is_other = |qdisc: &&Qdisc| {
+                qdisc.handle == Handle(0) && !["mq", "noqueue"].contains(&qdisc.kind.as_str())
+            };
+            let other = of_link.find(|qdisc| is_other(qdisc) && Some(&qdisc.kind) != now.as_ref());
+            match (other, now) {
+                (Some(qdisc), Some(now)) => Root::Outdated { kind: qdisc.kind.clone(), now },
+                _ => Root::Default,
+            }
+        }
+    }
+}
+
+/// What the kernel makes by itself, where it says so: not in every network namespace, and not in every kernel.
+fn default_kind() -> Option<String> {
+    Some(fs::read_to_string("/proc/sys/net/core/default_qdisc").ok()?.trim().to_owned())
+}
+
+/// Why an interface cannot be taken, with the way out.
+pub(super) fn why_not(link: &Link, root: &Root) -> String {
+    let name = &link.name;
+    let elsewhere = "or limit other interfaces alone (--interface), or use another backend";
+    match root {
+        Root::Ours => match super::journal::owner(link.index) {
+            Some(owner) => {
+                format!("process {owner} has its queue {OURS} on {name}; end that first, {elsewhere}")
+            }
+            _ => format!(
+                "{name} has a queue {OURS} that nobody here made; if it is nobody's, `tc qdisc del dev {name} root` \
+                 removes it, {elsewhere}"
+            ),
+        },
+        Root::Outdated { kind, .. } => format!(
+            "{name} has {root}; set that to {kind}, or give {name} the new one (`tc qdisc add dev {name} root \
+             handle 1: pfifo; tc qdisc del dev {name} root`), {elsewhere}"
+        ),
+        _ => format!(
+            "somebody gave {name} the queue {root}, and it would be lost; `tc qdisc del dev {name} root` gives it up, \
+             {elsewhere}"
+        ),
+    }
+}
+
+/// The first interface that cannot be taken, and why. What a killed one of us left is not in the way.
+pub(super) fn first_obstacle(netlink: &mut Netlink, links: &[Link]) -> io::Result<Option<String>> {
+    let qdiscs = tc::qdiscs(netlink).map_err(io::Error::other)?;
+    let is_left = |link: &Link| super::journal::owner(link.index).is_some_and(|owner| !owner.is_alive());
+    let is_taken = |(link, root): &(&Link, Root)| match root {
+        Root::Default => false,
+        Root::Ours => !is_left(link),
+        _ => true,
+    };
+    let taken = links.iter().map(|link| (link, root_of(link, &qdiscs))).find(is_taken);
+    Ok(taken.map(|(link, root)| why_not(link, &root)))
+}
+
+/// Whether this kernel may have HTB, as far as can be told without making one: it is in it, or there is a module.
+pub(super) fn kernel_has_htb() -> bool {
+    // Also where it is built in, because it has a parameter.
+    if Path::new("/sys/module/sch_htb").exists() {
+        return true;
+    }
+    let Ok(release) = fs::read_to_string("/proc/sys/kernel/osrelease") else { return true };
+    match fs::read_to_string(format!("/lib/modules/{}/modules.dep", release.trim())) {
+        Ok(modules) => modules.contains("/sch_htb.ko"),
+        // In a container the modules of the host are not to be seen.
+        Err(_) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::tc::Stats;
+
+    fn qdisc(kind: &str, handle: Handle, is_root: bool) -> Qdisc {
+        Qdisc { interface: 3, kind: kind.into(), handle, is_root, stats: Stats::default() }
+    }
+
+    #[test]
+    fn the_kernels_queue_has_no_number() {
+        let link = Link { index: 3, name: "eth0".into(), ..Link::default() };
+        assert_eq!(root_of(&link, &[]), Root::Default);
+        assert_eq!(root_of(&link, &[qdisc("noqueue", Handle(0), true)]), Root::Default);
+        assert_eq!(root_of(&link, &[qdisc("htb", OURS, true)]), Root::Ours);
+        for (kind, handle) in [("htb", Handle::new(1, 0)), ("mq", Handle::new(0x8001, 0)), ("cake", OURS)] {
+            let root = root_of(&link, &[qdisc(kind, handle, true)]);
+            assert_eq!(root, Root::Chosen { kind: kind.into(), handle });
+            assert!(why_not(&link, &root).contains("tc qdisc del dev eth0 root"));
+        }
+        // What is at the entrance is nothing to us.
+        let clsact = qdisc("clsact", Handle::new(0xffff, 0), false);
+        assert_eq!(root_of(&link, &[clsact, qdisc("noqueue", Handle(0), true)]), Root::Default);
+    }
+}

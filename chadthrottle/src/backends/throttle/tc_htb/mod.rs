@@ -1,0 +1,218 @@
+//! Upload limits by traffic control: each interface that packets leave by gets an HTB queue, with a class for each
+//! target.
+//!
+//! - A packet finds its class by its priority, which a [tagger](super::tagger) sets on the sockets of the target: where
+//!   that is the number of a class, HTB takes it, without any filter (`htb_classify`). What has no such number is not
+//!   limited, and waits for the device alone.
+//! - What is over the limit waits in a queue of about 50 ms. While it does it is still the socket's, so that TCP does not
+//!   send more (TCP small queues), and a UDP socket's buffer gets full: nothing is lost before that. [Flow](super::flow)
+//!   control in front keeps TCP from coming to that.
+//! - An interface's queue is replaced only where it is the kernel's default one, which comes back when ours goes.
+//! - Each interface has the whole limit as long as a target sends by one alone; where it sends by more, they share it by
+//!   what each uses, five times a second.
+//!
+//! `shape` decides on parameters, and is pure. `interfaces` says which interfaces, and whose their queues are. `device`
+//! is one of them, `limited` one target, `engine` all of both. `journal` writes down what would outlive us.
+
+mod device;
+mod engine;
+mod interfaces;
+mod journal;
+mod limited;
+mod shape;
+
+pub use journal::{Leftover, forget_gone_networks, leftovers};
+
+use std::sync::Arc;
+
+use chadthrottle_common::ThrottleStats;
+use nix::sys::socket::SockProtocol;
+
+use self::{engine::Engine, limited::HtbError};
+use super::{
+    Subject, Target, UploadThrottleBackend,
+    flow::{self, Direction, SharedFlow},
+    tagger::{can_be_held, untaggable},
+};
+use crate::{
+    backends::{Availability, BackendCapabilities, BackendError, BackendOptions, BackendPriority, Obstacle},
+    sys::{
+        capability::{self, NET_ADMIN, SYS_PTRACE},
+        netlink::Netlink,
+    },
+};
+
+/// Name on the command line.
+pub const NAME: &str = "tc_htb";
+/// Exact and without loss, but it takes the place of every interface's queue.
+pub const PRIORITY: BackendPriority = BackendPriority::Good;
+/// What it covers.
+pub const CAPABILITIES: BackendCapabilities = BackendCapabilities {
+    ipv4: true,
+    ipv6: true,
+    tcp: true,
+    udp: true,
+    open_connections: true,
+    moves_process: false,
+    shapes: true,
+};
+
+/// Upload limits.
+pub struct TcHtbUpload {
+    options: BackendOptions,
+    flow: SharedFlow,
+    engine: Option<Arc<Engine>>,
+}
+
+impl TcHtbUpload {
+    /// A limiter with flow control (guarded) in front.
+    #[must_use]
+    pub fn new(options: &BackendOptions, flow: &SharedFlow) -> Self {
+        Self { options: options.clone(), flow: flow.clone(), engine: None }
+    }
+
+    fn engine(&mut self) -> Result<Arc<Engine>, BackendError> {
+        if let Some(engine) = &self.engine {
+            return Ok(Arc::clone(engine));
+        }
+        let engine = Engine::new(&self.options, &self.flow).map_err(|error| kernel("start", error))?;
+        Ok(Arc::clone(self.engine.insert(engine)))
+    }
+
+    /// Asks TCP sockets to keep to a limit by themselves.
+    fn slow_down(&self, target: &Target, limit: u64) {
+        flow::slow_down(&self.flow, target, Direction::Upload, limit, &self.options);
+    }
+}
+
+impl UploadThrottleBackend for TcHtbUpload {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn priority(&self) -> BackendPriority {
+        PRIORITY
+    }
+
+    fn probe(options: &BackendOptions) -> Availability {
+        match obstacle(options) {
+            None => Availability::Available,
+            Some(obstacle) => Availability::Unavailable(obstacle),
+        }
+    }
+
+    fn capabilities(&self) -> BackendCapabilities {
+        CAPABILITIES
+    }
+
+    fn init(&mut self) -> Result<(), BackendError> {
+        forget_gone_networks().map_err(|error| kernel("forget what is gone", error))?;
+        for leftover in leftovers().map_err(|error| kernel("look for what a killed one left", error))? {
+            for line in leftover.describe() {
+                log::info!("removing {line}");
+            }
+            leftover.remove().map_err(|error| kernel("remove what a killed one left", error))?;
+        }
+        self.engine().map(drop)
+    }
+
+    fn throttle_upload(&mut self, target: &Target, limit: u64) -> Result<(), BackendError> {
+        let subject = &target.subject;
+        can_be_held(NAME, target)?;
+        let engine = self.engine()?;
+        let before = engine.limit(subject);
+        // Pacing is the lower one at any moment: what comes unpaced overflows the queue, and makes TCP slow for long.
+        let is_lower = before.is_none_or(|before| limit <= before);
+        if is_lower {
+            self.slow_down(target, limit);
+        }
+        match engine.set(target, limit) {
+            Ok(interfaces) if before.is_none() && interfaces.len() > 1 => {
+                let names = interfaces.join(", ");
+                log::info!("{target}: {names} share the limit, by what each uses");
+            }
+            Ok(_) => {}
+            Err(error) => {
+                match before {
+                    Some(before) => self.slow_down(target, before),
+                    None => self.flow.release(subject, Direction::Upload),
+                }
+                return Err(translated(error, subject));
+            }
+        }
+        if !is_lower {
+            self.slow_down(target, limit);
+        }
+        Ok(())
+    }
+
+    fn remove_upload_throttle(&mut self, subject: &Subject) -> Result<(), BackendError> {
+        let removed = self.engine.as_ref().map_or(Ok(()), |engine| engine.remove(subject));
+        // After the queue, as above.
+        self.flow.release(subject, Direction::Upload);
+        removed.map_err(|error| kernel("remove a limit", error))
+    }
+
+    fn get_upload_throttle(&self, subject: &Subject) -> Option<u64> {
+        self.engine.as_ref()?.limit(subject)
+    }
+
+    fn upload_stats(&self, subject: &Subject) -> Result<ThrottleStats, BackendError> {
+        let Some(engine) = &self.engine else { return Ok(ThrottleStats::default()) };
+        engine.stats(subject).map_err(|error| kernel("read what passed", error))
+    }
+
+    fn cleanup(&mut self) -> Result<(), BackendError> {
+        let removed = self.engine.as_ref().map_or(Ok(()), |engine| engine.remove_all());
+        self.flow.release_all(Direction::Upload);
+        removed.map_err(|error| kernel("take everything back", error))
+    }
+}
+
+impl Drop for TcHtbUpload {
+    /// Also where nobody cleans up.
+    fn drop(&mut self) {
+        if let Err(error) = self.cleanup() {
+            log::error!("{error}");
+        }
+    }
+}
+
+/// Why it cannot work here. Changes nothing.
+fn obstacle(options: &BackendOptions) -> Option<Obstacle> {
+    if let Some(missing) = capability::first_missing(&[NET_ADMIN, SYS_PTRACE]) {
+        return Some(Obstacle::Privilege { capability: missing.name });
+    }
+    if !interfaces::kernel_has_htb() {
+        return Some(Obstacle::Host {
+            cause: "this kernel has no HTB queue".into(),
+            remedy: "use one with CONFIG_NET_SCH_HTB (module sch_htb)".into(),
+        });
+    }
+    let taken = Netlink::open(SockProtocol::NetlinkRoute).and_then(|mut netlink| {
+        let links = interfaces::carrying(&mut netlink, options)?;
+        interfaces::first_obstacle(&mut netlink, &links)
+    });
+    let (cause, remedy) = match taken {
+        Ok(None) => return None,
+        Ok(Some(why)) => match why.split_once("; ") {
+            Some((cause, remedy)) => (cause.to_owned(), remedy.to_owned()),
+            None => (why, "choose another backend".to_owned()),
+        },
+        Err(error) => (format!("cannot list the interfaces: {error}"), "choose another backend".to_owned()),
+    };
+    Some(Obstacle::Host { cause, remedy })
+}
+
+fn translated(error: HtbError, subject: &Subject) -> BackendError {
+    let subject = subject.clone();
+    match error {
+        HtbError::Obstacle(reason) => BackendError::Unenforceable { backend: NAME, subject, reason },
+        HtbError::Target(error) => untaggable(NAME, &subject, error),
+        error => kernel("set a limit", error),
+    }
+}
+
+fn kernel(step: &str, error: impl Into<anyhow::Error>) -> BackendError {
+    BackendError::Kernel { backend: NAME, step: step.to_owned(), cause: error.into() }
+}

@@ -1,0 +1,138 @@
+//! What rules are made of.
+
+use crate::sys::netlink::{attributes, put, put_nested};
+
+/// `NFTA_LIST_ELEM`, `NFTA_EXPR_NAME` and `NFTA_EXPR_DATA`.
+const ELEMENT: u16 = 1;
+const NAME: u16 = 1;
+const DATA: u16 = 2;
+/// `NFT_REG_1`: all that is looked at goes through it.
+const REGISTER: u32 = 1;
+/// `NFT_META_PRIORITY` and `NFT_META_OIFNAME`.
+const PRIORITY: u32 = 2;
+const INTERFACE: u32 = 7;
+/// `IFNAMSIZ`.
+const INTERFACE_NAME: usize = 16;
+
+/// One step of a rule; where one does not hold, those after it are not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expression<'a> {
+    /// The packet's priority is this.
+    Priority(u32),
+    /// The packet leaves by the interface of this name, or does not.
+    Leaves {
+        /// The name.
+        by: &'a str,
+        /// Whether it does.
+        does: bool,
+    },
+    /// Counts, from here on.
+    Counter {
+        /// Bytes so far.
+        bytes: u64,
+        /// Packets so far.
+        packets: u64,
+    },
+    /// The packet is over this many bytes a second. What has not been used for a second and `burst` bytes may come at
+    /// once.
+    Over {
+        /// Bytes a second.
+        rate: u64,
+        /// Bytes.
+        burst: u32,
+    },
+    /// What becomes of the packet.
+    Verdict(Verdict<'a>),
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict<'a> {
+    /// It is dropped, and who sent it is told.
+    Drop,
+    /// It goes through another chain, and then goes on here.
+    Jump(&'a str),
+}
+
+impl Expression<'_> {
+    /// Appends it to a list.
+    pub(super) fn put(&self, list: &mut Vec<u8>) {
+        match *self {
+            Self::Priority(value) => {
+                put_meta(list, PRIORITY);
+                put_comparison(list, true, &value.to_ne_bytes());
+            }
+            Self::Leaves { by, does } => {
+                put_meta(list, INTERFACE);
+                let mut name = by.as_bytes().to_vec();
+                name.resize(INTERFACE_NAME, 0);
+                put_comparison(list, does, &name);
+            }
+            Self::Counter { bytes, packets } => put_expression(list, "counter", |data| {
+                put(data, 1, &bytes.to_be_bytes());
+                put(data, 2, &packets.to_be_bytes());
+            }),
+            Self::Over { rate, burst } => put_expression(list, "limit", |data| {
+                put(data, 1, &rate.to_be_bytes());
+                // A second.
+                put(data, 2, &1_u64.to_be_bytes());
+                put(data, 3, &burst.to_be_bytes());
+                // `NFT_LIMIT_PKT_BYTES` and `NFT_LIMIT_F_INV`.
+                put(data, 4, &1_u32.to_be_bytes());
+                put(data, 5, &1_u32.to_be_bytes());
+            }),
+            Self::Verdict(verdict) => put_expression(list, "immediate", |data| {
+                // `NFT_REG_VERDICT`.
+                put(data, 1, &0_u32.to_be_bytes());
+                put_nested(data, 2, |data| put_nested(data, 2, |inner| put_verdict(inner, verdict)));
+            }),
+        }
+    }
+}
+
+fn put_verdict(data: &mut Vec<u8>, verdict: Verdict<'_>) {
+    match verdict {
+        // `NF_DROP`.
+        Verdict::Drop => put(data, 1, &0_u32.to_be_bytes()),
+        // `NFT_JUMP`.
+        Verdict::Jump(chain) => {
+            put(data, 1, &(-3_i32).to_be_bytes());
+            put(data, 2, &super::text(chain));
+        }
+    }
+}
+
+fn put_meta(list: &mut Vec<u8>, key: u32) {
+    put_expression(list, "meta", |data| {
+        put(data, 1, &REGISTER.to_be_bytes());
+        put(data, 2, &key.to_be_bytes());
+    });
+}
+
+fn put_comparison(list: &mut Vec<u8>, is_equal: bool, value: &[u8]) {
+    put_expression(list, "cmp", |data| {
+        put(data, 1, &REGISTER.to_be_bytes());
+        put(data, 2, &u32::from(!is_equal).to_be_bytes());
+        put_nested(data, 3, |inner| put(inner, 1, value));
+    });
+}
+
+fn put_expression(list: &mut Vec<u8>, name: &str, fill: impl FnOnce(&mut Vec<u8>)) {
+    put_nested(list, ELEMENT, |element| {
+        put(element, NAME, &super::text(name));
+        put_nested(element, DATA, fill);
+    });
+}
+
+/// Bytes and packets, where this is a counter.
+pub(super) fn counter(expression: &[u8]) -> Option<(u64, u64)> {
+    let part = |wanted| attributes(expression).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+    if part(NAME)? != b"counter\0" {
+        return None;
+    }
+    let number = |wanted| {
+        let (_, value) = attributes(part(DATA)?).find(|(kind, _)| *kind == wanted)?;
+        value.first_chunk().map(|&bytes| u64::from_be_bytes(bytes))
+    };
+    Some((number(1)?, number(2)?))
+}

@@ -1,0 +1,108 @@
+//! What an HTB queue and its classes are told (`net/sched/sch_htb.c`).
+
+use crate::sys::netlink::put;
+
+/// `TCA_HTB_…` (`include/uapi/linux/pkt_sched.h`).
+const PARAMETERS: u16 = 1;
+const INIT: u16 = 2;
+const DIRECT_QUEUE: u16 = 5;
+const RATE64: u16 = 6;
+const CEIL64: u16 = 7;
+/// `HTB_VER >> 16`: what the kernel takes (`htb_init`).
+const VERSION: u32 = 3;
+/// Given so that the kernel does not compute a quantum and complain of it; each class says its own.
+const RATE_TO_QUANTUM: u32 = 10;
+/// `TC_LINKLAYER_ETHERNET`: with it the kernel wants no table of times (`htb_change_class`).
+const ETHERNET: u8 = 1;
+/// A tick is 64 ns (`PSCHED_SHIFT`).
+const TICK_NS: u64 = 64;
+
+/// The queue of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HtbRoot {
+    /// Most packets that wait of what no class is for. They are not limited: they wait for the device alone.
+    pub direct_queue: u32,
+}
+
+/// A class that has a rate of its own and borrows from none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HtbClass {
+    /// In bytes a second, with the link's header for each packet. At least 1.
+    pub rate: u64,
+    /// What may leave at once after a pause, in bytes.
+    pub burst: u32,
+    /// Most that leaves before another class of the interface has its turn, in bytes.
+    pub quantum: u32,
+}
+
+impl HtbRoot {
+    /// Appends its attributes.
+    pub(super) fn put(self, options: &mut Vec<u8>) {
+        // `struct tc_htb_glob`: version, rate2quantum, defcls, debug, direct_pkts. No class is the default one, so that
+        // what has none passes (`htb_classify`).
+        let init = [VERSION, RATE_TO_QUANTUM, 0, 0, 0].map(u32::to_ne_bytes);
+        put(options, INIT, init.as_flattened());
+        put(options, DIRECT_QUEUE, &self.direct_queue.to_ne_bytes());
+    }
+}
+
+impl HtbClass {
+    /// Appends its attributes.
+    pub(super) fn put(self, options: &mut Vec<u8>) {
+        let rate = self.rate.max(1);
+        // `struct tc_htb_opt`: rate and ceil, buffer and cbuffer, quantum, level, prio.
+        let mut parameters = Vec::with_capacity(44);
+        for _ in 0..2 {
+            parameters.extend(rate_specification(rate));
+        }
+        let buffer = self.buffer();
+        for word in [buffer, buffer, self.quantum, 0, 0] {
+            parameters.extend(word.to_ne_bytes());
+        }
+        put(options, PARAMETERS, &parameters);
+        if u32::try_from(rate).is_err() {
+            put(options, RATE64, &rate.to_ne_bytes());
+            put(options, CEIL64, &rate.to_ne_bytes());
+        }
+    }
+
+    /// The burst as the time that it takes, in ticks.
+    fn buffer(self) -> u32 {
+        let nanoseconds = u128::from(self.burst) * 1_000_000_000 / u128::from(self.rate.max(1));
+        u32::try_from(nanoseconds.div_ceil(u128::from(TICK_NS))).unwrap_or(u32::MAX).max(1)
+    }
+}
+
+/// `struct tc_ratespec`: `cell_log`, `linklayer`, overhead, `cell_align`, mpu, rate.
+fn rate_specification(rate: u64) -> [u8; 12] {
+    let mut bytes = [0; 12];
+    bytes[1] = ETHERNET;
+    bytes[8..].copy_from_slice(&u32::try_from(rate).unwrap_or(u32::MAX).to_ne_bytes());
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::netlink::attributes;
+
+    #[test]
+    fn a_burst_is_a_time() {
+        let class = |rate, burst| HtbClass { rate, burst, quantum: 1514 };
+        assert_eq!(class(1_000_000, 6400).buffer(), 100_000);
+        assert_eq!(class(1, u32::MAX).buffer(), u32::MAX);
+        assert_eq!(class(u64::MAX, 1).buffer(), 1);
+    }
+
+    #[test]
+    fn fast_classes_have_their_rate_in_64_bits() {
+        for (rate, short, is_long) in [(5, 5, false), (5_000_000_000, u32::MAX, true)] {
+            let mut options = Vec::new();
+            HtbClass { rate, burst: 0, quantum: 0 }.put(&mut options);
+            let found: Vec<_> = attributes(&options).collect();
+            assert_eq!((found[0].0, found[0].1.len()), (PARAMETERS, 44));
+            assert_eq!(found[0].1[8..12], short.to_ne_bytes());
+            assert_eq!(found.get(1), is_long.then_some(&(RATE64, &rate.to_ne_bytes()[..])));
+        }
+    }
+}
