@@ -96,6 +96,8 @@ enum Message {
     Suspend,
     /// The window may have another size.
     Resized,
+    /// The backends could not be made ready.
+    NotStarted(anyhow::Error),
     /// The engine has ended, of itself.
     EngineEnded,
     /// Keys or signals can no longer be read; in words.
@@ -116,30 +118,22 @@ pub fn require_terminal() -> anyhow::Result<()> {
     bail!("chadthrottle needs a terminal; for scripts there is `chadthrottle monitor --json`")
 }
 
-/// Shows the screen until it is ended by a key or a signal. The monitor has been initialised. However this
-/// returns, the terminal is as it was and everything that the backends did has been taken back, as far as that
+/// Shows the screen until it is ended by a key or a signal. `start` makes the backends with these names ready, beside
+/// the first picture: nobody waits for the kernel before anything is seen. However this returns, the terminal is as it was and everything that the backends did has been taken back, as far as that
 /// was possible.
 ///
 /// # Errors
-/// When there is no terminal, when it fails, and when something could not be taken back.
+/// When there is no terminal, when it fails, when `start` does, and when something could not be taken back.
 pub fn run(
-    mut monitor: Box<dyn MonitorBackend>,
-    mut manager: ThrottleManager,
+    backends: BackendNames,
+    start: impl FnOnce() -> anyhow::Result<(Box<dyn MonitorBackend>, ThrottleManager)> + Send + 'static,
     host: Host,
     options: RunOptions,
     signals: Signals,
 ) -> anyhow::Result<Ended> {
-    if let Err(error) = require_terminal() {
-        engine::take_back(monitor.as_mut(), &mut manager).map_err(anyhow::Error::msg)?;
-        return Err(error);
-    }
-    let backends = BackendNames {
-        monitor: monitor.name(),
-        upload: manager.upload_backend(),
-        download: manager.download_backend(),
-    };
+    require_terminal()?;
     let (send, messages) = mpsc::channel();
-    let engine = Engine::start(monitor, manager, host.supply, options.interval, send.clone())?;
+    let engine = Engine::start(Box::new(start), host.supply, options.interval, send.clone())?;
     let looker = Looker::start(host.lookout, send.clone())?;
     spawn("signals", {
         let send = send.clone();

@@ -1,7 +1,8 @@
 //! Limits asked for by keys: what is asked first, what is done, and what came of it.
 
 use super::{
-    App, Effect, LimitOutcome, Message, Overlay, dialog::LimitDialog, keys::Directions, table::Entry,
+    App, Effect, LimitOutcome, Message, Overlay, dialog::LimitDialog, keys::Directions, row::Row,
+    table::Entry,
 };
 use crate::{
     backends::throttle::{Subject, Target, manager::Limits},
@@ -29,7 +30,8 @@ pub struct Confirm {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Change {
     target: Target,
-    before: Limits,
+    /// What was in force, and for which traffic.
+    before: (Target, Limits),
     /// Whether the backend has made it. Until then it cannot be undone.
     is_made: bool,
 }
@@ -141,7 +143,7 @@ impl App {
             Some(Entry::Process(row)) => vec![row.target()],
             Some(Entry::Group(group, _)) => {
                 let rows = group.members.iter().filter_map(|&place| self.table.rows().get(place));
-                let own = rows.filter(|row| !row.limits.is_empty() && !row.is_shared).map(|row| row.target());
+                let own = rows.filter(|row| !row.limits.is_empty() && !row.is_shared).map(Row::target);
                 group.limit.iter().map(|limit| limit.target.clone()).chain(own).collect()
             }
         };
@@ -221,7 +223,8 @@ impl App {
         };
         let change = self.changes.remove(place);
         self.say(format!("Undoing the last change for {}…", change.target));
-        vec![effect(change.target, change.before)]
+        let (target, limits) = change.before;
+        vec![effect(target, limits)]
     }
 
     /// Orders what is planned, and remembers what was before.
@@ -229,7 +232,11 @@ impl App {
         self.say(plan.words);
         let mut effects = Vec::new();
         for (target, limits) in plan.steps {
-            let before = self.limits_of(&target.subject);
+            let held = self.limited.iter().find(|limited| limited.target.subject == target.subject);
+            let before = held.map_or_else(
+                || (target.clone(), Limits::default()),
+                |limited| (limited.target.clone(), limited.limits),
+            );
             self.refused.remove(&target.subject);
             self.changes.push(Change { target: target.clone(), before, is_made: false });
             effects.push(effect(target, limits));

@@ -63,7 +63,8 @@ pub fn run(options: &Options, screen: RunOptions, out: &mut impl Write) -> anyho
     let demo = Demo::new(options.seed, options.age, options.crowd);
     let screen = RunOptions { is_demo: true, ..screen };
     let host = Host { lookout: Box::new(demo.lookout()), supply: Box::new(demo.clone()) };
-    match run::run(demo.monitor(), demo.manager()?, host, screen, signals)? {
+    let start = move || Ok((demo.monitor(), demo.manager()?));
+    match run::run(BACKENDS, start, host, screen, signals)? {
         Ended::ByUser => Ok(0),
         Ended::BySignal(signal) => Ok(u8::try_from(status_of_signal(signal))?),
     }

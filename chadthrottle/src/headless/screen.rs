@@ -1,6 +1,7 @@
 //! Without a command: the screen.
 
 use crate::{
+    app::BackendNames,
     backends::{
         registry::{Backends, Wanted},
         throttle::{ThrottleManager, manager::Limits},
@@ -21,21 +22,28 @@ use crate::{
 /// When no backend works here, or there is no terminal.
 pub fn run(backends: &Backends, wanted: &Wanted, options: RunOptions) -> anyhow::Result<u8> {
     let signals = Signals::hold_for_screen()?;
-    // Everything that may be refused comes before anything that changes the kernel or the terminal.
+    // Whatever can be told without changing the kernel is refused before the terminal is taken over.
     let mut monitor = backends.select_monitor_backend(wanted.monitor.as_deref())?;
     let (upload, download) = super::select_throttles(backends, wanted, Limits::default())?;
     run::require_terminal().map_err(|error| Failure::Usage(error.to_string()))?;
     let limits_udp = upload.capabilities().udp;
-    // The monitor first: it finds out whose sockets are before anything is counted.
-    monitor.init()?;
-    let manager = ThrottleManager::new(upload, download)?;
+    let names = BackendNames {
+        monitor: monitor.name(),
+        upload: upload.name(),
+        download: download.as_ref().map(|download| download.name()),
+    };
     let is_partial = !(monitor.capabilities().udp && limits_udp);
     let options = RunOptions { notice: is_partial.then(what_is_missing), ..options };
     let host = Host {
         lookout: Box::new(Here::new(backends.clone(), wanted.clone())),
         supply: Box::new(backends.clone()),
     };
-    match run::run(monitor, manager, host, options, signals)? {
+    let start = move || {
+        // The monitor first: it finds out whose sockets are before anything is counted.
+        monitor.init()?;
+        Ok((monitor, ThrottleManager::new(upload, download)?))
+    };
+    match run::run(names, start, host, options, signals)? {
         Ended::ByUser => Ok(0),
         Ended::BySignal(signal) => Ok(u8::try_from(status_of_signal(signal))?),
     }

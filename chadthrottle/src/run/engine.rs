@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use procfs::{WithCurrentSystemInfo, process::Process};
 
 use super::Message;
@@ -45,6 +45,10 @@ enum Order {
     Use(Kind, &'static str),
 }
 
+/// Makes the backends ready. That may take its time: loading programs into the kernel does.
+pub(super) type Start =
+    Box<dyn FnOnce() -> anyhow::Result<(Box<dyn MonitorBackend>, ThrottleManager)> + Send>;
+
 /// The engine as others see it: commands go in, and at the end one result comes out.
 pub(super) struct Engine {
     orders: Option<Sender<Order>>,
@@ -52,10 +56,9 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    /// Starts it. Figures come as messages, at once and then every `interval`.
+    /// Starts it, with the backends that `start` makes ready. Figures come as messages, at once and then every `interval`.
     pub(super) fn start(
-        monitor: Box<dyn MonitorBackend>,
-        manager: ThrottleManager,
+        start: Start,
         supply: Box<dyn Supply>,
         interval: Duration,
         send: Sender<Message>,
@@ -63,6 +66,18 @@ impl Engine {
         let (give, orders) = mpsc::channel();
         let (report, result) = mpsc::channel();
         let work = move || {
+            let begun = catch_unwind(AssertUnwindSafe(start));
+            let begun =
+                begun.unwrap_or_else(|panic| Err(anyhow!("the engine failed: {}", words(panic.as_ref()))));
+            let (monitor, manager) = match begun {
+                Ok(backends) => backends,
+                Err(error) => {
+                    // Nothing has been set up that somebody would have to take back.
+                    let _ = report.send(Ok(()));
+                    let _ = send.send(Message::NotStarted(error));
+                    return;
+                }
+            };
             let mut work = Work { monitor, manager, supply, stats: Stats::default(), send };
             // A panic must not keep the limits from being taken back.
             let worked = catch_unwind(AssertUnwindSafe(|| work.until_told(interval, &orders)));

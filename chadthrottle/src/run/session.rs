@@ -102,6 +102,7 @@ where
                 self.suspend()?;
                 return Ok(None);
             }
+            Message::NotStarted(error) => return Err(error),
             Message::EngineEnded => {
                 let reason = self.end().err();
                 return Err(anyhow!(reason.unwrap_or_else(|| "the engine ended".into())));

@@ -16,7 +16,10 @@ use crate::{
     app::{App, BackendNames, Event, Setup},
     backends::{
         demo::Demo,
-        monitor::fake::{FakeMonitor, Journal, Step},
+        monitor::{
+            MonitorBackend,
+            fake::{FakeMonitor, Journal, Step},
+        },
         registry::Backends,
         throttle::{ThrottleManager, fake::FakeThrottle},
     },
@@ -40,9 +43,10 @@ fn start(steps: impl IntoIterator<Item = Step>, interval: Duration) -> Running {
     let manager = ThrottleManager::new(Box::new(throttle()), Some(Box::new(throttle())))
         .unwrap_or_else(|error| panic!("{error}"));
     let (send, messages) = mpsc::channel();
-    let engine =
-        Engine::start(Box::new(monitor), manager, Box::new(Backends::default()), interval, send.clone())
-            .unwrap_or_else(|error| panic!("{error}"));
+    let monitor: Box<dyn MonitorBackend> = Box::new(monitor);
+    let backends = Box::new(move || Ok((monitor, manager)));
+    let engine = Engine::start(backends, Box::new(Backends::default()), interval, send.clone())
+        .unwrap_or_else(|error| panic!("{error}"));
     // Waiting for what never comes is to end at some time.
     let heart = send.clone();
     thread::spawn(move || {
@@ -51,8 +55,8 @@ fn start(steps: impl IntoIterator<Item = Step>, interval: Duration) -> Running {
         }
     });
     let terminal = Terminal::new(TestBackend::new(80, 24)).unwrap_or_else(|never| match never {});
-    let backends = BackendNames { monitor: "fake", upload: "fake", download: Some("fake") };
-    let app = App::new(Setup::new(backends), Size { width: 80, height: 24 });
+    let names = BackendNames { monitor: "fake", upload: "fake", download: Some("fake") };
+    let app = App::new(Setup::new(names), Size { width: 80, height: 24 });
     let lookout = Box::new(Demo::new(1, Duration::ZERO, 0).lookout());
     let looker = Looker::start(lookout, send.clone()).unwrap_or_else(|error| panic!("{error}"));
     Running { session: Session::new(app, terminal, engine, looker, messages), send, journal }
@@ -189,6 +193,14 @@ fn dropping_the_session_takes_everything_back() {
     let journal = running.journal.clone();
     drop(running);
     assert_eq!(journal.lines(), TAKEN_BACK);
+}
+
+#[test]
+fn backends_that_cannot_be_made_ready_end_it_with_their_reason() {
+    let mut running = start([], Duration::from_hours(1));
+    running.tell(Message::NotStarted(anyhow::anyhow!("the kernel refuses")));
+    let error = running.session.run().expect_err("there is nothing to show");
+    assert_eq!(error.to_string(), "the kernel refuses");
 }
 
 #[test]

@@ -60,7 +60,9 @@ impl Signals {
 
     fn hold_these(signals: &[Signal]) -> io::Result<Self> {
         let mut held = SigSet::empty();
-        signals.iter().for_each(|signal| held.add(*signal));
+        for signal in signals {
+            held.add(*signal);
+        }
         held.thread_block()?;
         let fd = SignalFd::with_flags(&held, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         Ok(Self { fd, held, last_was_typed: Cell::new(false) })

@@ -173,7 +173,7 @@ fn a_pause_holds_curves_and_what_came_meanwhile_is_not_lost() {
 fn a_close_look_asks_once_at_a_time_and_shows_what_it_is_told() {
     let mut screen = Screen::busy(80, 24);
     let question = Effect::Ask(Question::Look(id(2114)));
-    assert_eq!(screen.key(KeyCode::Enter), [question.clone()]);
+    assert_eq!(screen.key(KeyCode::Enter), std::slice::from_ref(&question));
     assert_eq!(screen.send(Event::Snapshot(busy())), [], "the answer is on its way");
     let look = |seconds: u64, sent: u64| {
         let connection = Connection {

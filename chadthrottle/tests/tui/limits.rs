@@ -275,3 +275,18 @@ fn a_users_number_is_waited_for() {
     let limits = Limits { upload: Some(5_000_000), download: None };
     assert_eq!(screen.key(KeyCode::Enter), [Effect::SetLimits { target, limits }]);
 }
+
+#[test]
+fn undo_brings_back_the_kind_of_traffic_too() {
+    let mut screen = screen(Some(5), None);
+    screen.typed("u");
+    for _ in 0..2 {
+        screen.key(KeyCode::Tab);
+    }
+    screen.key(KeyCode::Right);
+    let local = Target { traffic: TrafficType::Internet, ..curl() };
+    let limits = Limits { upload: Some(5), download: None };
+    assert_eq!(screen.key(KeyCode::Enter), [Effect::SetLimits { target: local.clone(), limits }]);
+    screen.send(Event::LimitResult(LimitOutcome { target: local, limits, result: Ok(()) }));
+    assert_eq!(screen.typed("z"), set(Some(5), None));
+}

@@ -204,7 +204,7 @@ fn names_that_nobody_should_have() {
             named(11, "\u{9b}31mC1 \u{85}next"),
             named(12, "z\u{334}\u{335}\u{336}\u{337}algo"),
             changed(&named(8, "an_executable_with_a_name_longer_than_the_kernel_keeps"), |info| {
-                info.user = None
+                info.user = None;
             }),
         ])));
         screen

@@ -142,7 +142,7 @@ impl Terminal {
         let mut screen = script.stdout.take().context("it has a screen")?;
         let (send, output) = mpsc::channel();
         thread::spawn(move || {
-            let mut buffer = [0; 1 << 16];
+            let mut buffer = vec![0; 1 << 16];
             while let Ok(length @ 1..) = screen.read(&mut buffer) {
                 if send.send((Instant::now(), buffer[..length].to_vec())).is_err() {
                     return;

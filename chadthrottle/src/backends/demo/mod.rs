@@ -1,6 +1,7 @@
 //! A simulated host behind the same traits as a real one: for trying the screen without privileges, for pictures of it
 //! and for tests. It touches nothing of the real one.
 
+mod books;
 mod lookout;
 mod members;
 mod programs;

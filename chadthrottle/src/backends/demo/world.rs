@@ -7,13 +7,14 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use chadthrottle_common::ThrottleStats;
 
 use super::{
+    books::books,
     members::{covers, kind_share},
     programs::{PROGRAMS, Program, Wish},
 };
 use crate::{
     backends::throttle::{Subject, Target, TrafficType},
     process::{ProcessId, ProcessInfo},
-    stats::{Buckets, InterfaceTraffic, ProcessMap, ProcessTraffic, Residual, Sample, Traffic},
+    stats::{Buckets, ProcessMap, ProcessTraffic, Sample, Traffic},
 };
 
 /// One of the two directions.
@@ -48,8 +49,6 @@ const STEP: Duration = Duration::from_secs(1);
 pub(super) const CROWD: i32 = 100_000;
 /// How many of a crowd change each second.
 const LIVELY: u64 = 300;
-/// What a link-layer header costs, in bytes for each thousand.
-const LINK_LAYER: u64 = 14;
 
 impl World {
     /// A host at its first instant, with `crowd` more processes than it needs.
@@ -257,32 +256,6 @@ impl World {
     pub(super) fn so_far(&self, process: ProcessId) -> (Duration, Traffic) {
         (self.now, self.totals.get(&process.pid).copied().unwrap_or_default())
     }
-}
-
-/// Its own interfaces' books: what they counted, and whose it was.
-fn books(processes: &ProcessMap, buckets: Buckets, now: Duration) -> Vec<InterfaceTraffic> {
-    let of = |name: &str| {
-        let counted = processes.values().flat_map(|process| &process.interfaces);
-        counted
-            .filter(|(interface, _)| &**interface == name)
-            .fold(Traffic::default(), |sum, (_, traffic)| sum.plus(*traffic))
-    };
-    // ARP, which is nobody's and not IP.
-    let residual = i64::try_from(now.as_secs() / 30 * 60).unwrap_or_default();
-    let interface = |name: &str, buckets: Buckets| {
-        let processes = of(name);
-        let all = processes.plus(buckets.unattributed()).plus(buckets.forwarded);
-        let framed = |bytes: u64| bytes + bytes * LINK_LAYER / 1000 + residual.unsigned_abs();
-        InterfaceTraffic {
-            name: Arc::from(name),
-            counted: Traffic { upload: framed(all.upload), download: framed(all.download) },
-            processes,
-            buckets,
-            residual: Some(Residual { upload: residual, download: residual }),
-        }
-    };
-    let forwarded = Buckets { forwarded: buckets.forwarded, ..Buckets::default() };
-    vec![interface("docker0", forwarded), interface("eth0", buckets)]
 }
 
 /// Whether a program runs in that second.
