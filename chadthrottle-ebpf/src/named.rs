@@ -9,7 +9,7 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use aya_log_ebpf::debug;
-use chadthrottle_common::{CGROUP_PATH_LEN, FileId};
+use chadthrottle_common::{CGROUP_PATH_LEN, CgroupPath, FileId, ProgramPlace};
 
 use crate::maps::{
     CGROUP_PATH, CgroupOffsets, Control, FileOffsets, LIMITED_CGROUPS, LIMITED_PATHS, LIMITED_PLACES,
@@ -45,7 +45,8 @@ fn target_of_place(file: u64, offsets: &FileOffsets) -> Option<u32> {
         *place = NO_PLACE;
         (*place).directory = file_id(address_at(directory + offsets.dentry_inode)?, offsets)?;
         bpf_probe_read_kernel_str_bytes(name as *const u8, &mut (*place).name).ok()?;
-        LIMITED_PLACES.get(&*place).copied()
+        let place: &ProgramPlace = &*place;
+        LIMITED_PLACES.get(place).copied()
     }
 }
 
@@ -82,7 +83,7 @@ fn target_of_path(cgroup: u64, path: u64) -> Option<(u64, u32)> {
     let offsets = CgroupOffsets::load();
     let root = address_at(cgroup + offsets.root)?;
     let node = address_at(cgroup + offsets.node)?;
-    let room = CGROUP_PATH.get_ptr_mut(0)?;
+    let written = CGROUP_PATH.get_ptr_mut(0)?;
     // SAFETY: this CPU's own copy, under the lock that the tracepoint's own buffer is under; the helpers check the
     // addresses.
     unsafe {
@@ -90,13 +91,14 @@ fn target_of_path(cgroup: u64, path: u64) -> Option<(u64, u32)> {
         if hierarchy != DEFAULT_HIERARCHY {
             return None;
         }
-        *room = NO_CGROUP_PATH;
-        let read = bpf_probe_read_kernel_str_bytes(path as *const u8, &mut (*room).bytes).ok()?;
+        *written = NO_CGROUP_PATH;
+        let read = bpf_probe_read_kernel_str_bytes(path as *const u8, &mut (*written).bytes).ok()?;
         // Cut off, perhaps.
         if read.len() >= CGROUP_PATH_LEN - 1 {
             return None;
         }
-        let target = LIMITED_PATHS.get(&*room).copied()?;
+        let path: &CgroupPath = &*written;
+        let target = LIMITED_PATHS.get(path).copied()?;
         let id = bpf_probe_read_kernel((node + offsets.node_id) as *const u64).ok()?;
         Some((id, target))
     }

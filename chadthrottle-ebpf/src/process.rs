@@ -159,14 +159,13 @@ pub(crate) fn ended(ctx: &BtfTracePointContext) {
         return;
     }
     let Some(process) = identify(task) else { return };
-    match PROCESSES.get_ptr_mut(process) {
+    if let Some(record) = PROCESSES.get_ptr_mut(process) {
         // SAFETY: a live map value.
-        Some(record) => unsafe { (*record).has_ended = 1 },
+        unsafe { (*record).has_ended = 1 };
+    } else {
         // It never had a socket: nobody will ask, and nothing of it is left to be limited.
-        None => {
-            let _ = PROGRAMS.remove(process);
-            membership::forget(process);
-        }
+        let _ = PROGRAMS.remove(process);
+        membership::forget(process);
     }
 }
 

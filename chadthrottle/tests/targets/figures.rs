@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use anyhow::ensure;
 use chadthrottle::backends::throttle::Subject;
+use chadthrottle_common::ThrottleStats;
 use testbed::{
     Family, Path, Process, Testbed,
     iperf3::{Iperf3, Iperf3Report, Iperf3Server},
@@ -11,7 +13,7 @@ use testbed::{
 
 use crate::{
     inside::Inside,
-    rig::{Copies, DATAGRAM, Sink, send_for},
+    rig::{Copies, DATAGRAM, Sink, in_three_attempts, send_for},
     support::PATIENCE,
 };
 
@@ -53,32 +55,15 @@ fn everybody(bed: &Testbed) -> Subject {
     Subject::Cgroup(format!("/{name}"))
 }
 
-#[test]
-fn where_both_sides_know_ecn_nothing_of_a_download_is_dropped() -> anyhow::Result<()> {
+/// A download by cubic: what it achieved of the limit from the second second on, as payload, and what was told of it then
+/// and at the end. How it begins may be too fast for anybody to be told in time.
+fn download(has_flow_control: bool) -> anyhow::Result<(f64, [ThrottleStats; 2])> {
     let bed = with_ecn()?;
-    let mut limits = Inside::with_flow(&bed)?;
+    let mut limits = if has_flow_control { Inside::with_flow(&bed)? } else { Inside::alone(&bed)? };
     limits.set(&everybody(&bed), None, Some(LIMIT))?;
     let _server = Iperf3Server::start(bed.server(), 5201)?;
-    let client = Iperf3::client(bed.server(), Family::V4, 5201).seconds(4).congestion("cubic").reverse();
-    let report = client.run(bed.client(), PATIENCE)?;
-    let figures = limits.figures()?.download_stats;
-    #[expect(clippy::cast_precision_loss, reason = "a small number")]
-    let achieved = report.rate_after_first_second() / LIMIT as f64;
-    println!("{achieved:.3} of the limit as payload, {figures:?}");
-    assert_eq!(figures.packets_dropped, 0, "{figures:?}");
-    assert!((0.7..1.0).contains(&achieved), "{achieved}");
-    Ok(())
-}
-
-#[test]
-fn a_download_is_marked_instead_of_dropped_once_it_has_begun() -> anyhow::Result<()> {
-    let bed = with_ecn()?;
-    let mut limits = Inside::alone(&bed)?;
-    limits.set(&everybody(&bed), None, Some(LIMIT))?;
-    let _server = Iperf3Server::start(bed.server(), 5201)?;
-    let client = Iperf3::client(bed.server(), Family::V4, 5201).seconds(6).congestion("cubic").reverse();
+    let client = Iperf3::client(bed.server(), Family::V4, 5201).seconds(5).congestion("cubic").reverse();
     let transfer = Process::spawn(&mut client.command(bed.client())?)?;
-    // How it begins is too fast for anybody to be told in time: a round trip is longer than it takes.
     std::thread::sleep(Duration::from_secs(2));
     let begun = limits.figures()?.download_stats;
     let report = Iperf3Report::parse(&transfer.success(PATIENCE)?)?;
@@ -86,9 +71,27 @@ fn a_download_is_marked_instead_of_dropped_once_it_has_begun() -> anyhow::Result
     #[expect(clippy::cast_precision_loss, reason = "a small number")]
     let achieved = report.intervals.rate_after(2.0) / LIMIT as f64;
     println!("{achieved:.3} of the limit as payload, {begun:?}, {ended:?}");
-    assert!(ended.packets_marked > begun.packets_marked, "{ended:?}");
-    assert_eq!(ended.packets_dropped, begun.packets_dropped, "{ended:?}");
-    // The programs alone mark whatever is over the limit, which slows a sender down for longer than it would have to be.
-    assert!((0.4..1.05).contains(&achieved), "{achieved}");
-    Ok(())
+    Ok((achieved, [begun, ended]))
+}
+
+#[test]
+fn where_both_sides_know_ecn_nothing_of_a_download_is_dropped() -> anyhow::Result<()> {
+    in_three_attempts(|| {
+        let (achieved, [begun, ended]) = download(true)?;
+        ensure!(ended.packets_dropped == begun.packets_dropped, "{begun:?}, {ended:?}");
+        ensure!((0.8..1.0).contains(&achieved), "{achieved}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_download_is_marked_instead_of_dropped_once_it_has_begun() -> anyhow::Result<()> {
+    in_three_attempts(|| {
+        let (achieved, [begun, ended]) = download(false)?;
+        ensure!(ended.packets_marked > begun.packets_marked, "{begun:?}, {ended:?}");
+        ensure!(ended.packets_dropped == begun.packets_dropped, "{begun:?}, {ended:?}");
+        // The programs alone mark whatever is over the limit, which slows a sender down for longer than it would have to.
+        ensure!((0.4..1.05).contains(&achieved), "{achieved}");
+        Ok(())
+    })
 }

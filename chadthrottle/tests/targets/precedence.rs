@@ -2,12 +2,13 @@
 
 use std::{path::Path, process::Command, time::Duration};
 
+use anyhow::Context;
 use chadthrottle::{backends::throttle::Subject, process::ProcessId};
 use testbed::{Family, Process, Testbed, traffic};
 
 use crate::{
     inside::Inside,
-    rig::{Copies, Meter, Sink, assert_held, send_for},
+    rig::{Copies, Meter, Sink, holds, send_for},
     support::PATIENCE,
 };
 
@@ -38,10 +39,9 @@ fn start(bed: &Testbed, copies: &Copies, arguments: &[String]) -> anyhow::Result
     Ok(Everything { _parent: parent, subjects })
 }
 
-/// What arrives, once what had been saved up under a limit that was not in use has gone.
-fn rate(bed: &Testbed) -> anyhow::Result<f64> {
+/// Until what had been saved up under a limit that was not in use has gone.
+fn settle() {
     std::thread::sleep(Duration::from_millis(400));
-    Meter::rate(bed, Duration::from_millis(600))
 }
 
 #[test]
@@ -56,15 +56,17 @@ fn the_most_specific_limit_holds_and_the_next_one_when_it_goes() -> anyhow::Resu
     #[expect(clippy::cast_precision_loss, reason = "small numbers")]
     for &(subject, limit) in all.iter().rev() {
         limits.set(subject, Some(limit), None)?;
-        assert_held(rate(&bed)?, limit as f64, &format!("with {subject}"));
+        settle();
+        holds(&bed, limit as f64, &format!("with {subject}"))?;
     }
     #[expect(clippy::cast_precision_loss, reason = "small numbers")]
     for pair in all.windows(2) {
         limits.set(pair[0].0, None, None)?;
-        assert_held(rate(&bed)?, pair[1].1 as f64, &format!("without {}", pair[0].0));
+        settle();
+        holds(&bed, pair[1].1 as f64, &format!("without {}", pair[0].0))?;
     }
     limits.set(all[4].0, None, None)?;
-    let free = rate(&bed)?;
+    let free = Meter::rate(&bed, Duration::from_millis(600))?;
     assert!(free > 2.2e6, "{free} B/s without limits");
     Ok(())
 }
@@ -84,17 +86,19 @@ fn flow_control_keeps_to_it_too() -> anyhow::Result<()> {
     for (subject, limit) in [(cgroup, 500_000), (program, 1_000_000), (process, 4_000_000)] {
         limits.set(subject, Some(limit), None)?;
         #[expect(clippy::cast_precision_loss, reason = "small numbers")]
-        assert_held(slow_rate(&bed)?, limit as f64, &format!("with {subject}"));
+        comes_to_hold(&bed, limit as f64).with_context(|| format!("with {subject}"))?;
     }
     limits.set(process, None, None)?;
-    assert_held(slow_rate(&bed)?, 1e6, "without the process");
-    Ok(())
+    comes_to_hold(&bed, 1e6).context("without the process")
 }
 
-/// The same for TCP, which takes a while to become faster.
-fn slow_rate(bed: &Testbed) -> anyhow::Result<f64> {
-    std::thread::sleep(Duration::from_millis(800));
-    Meter::rate(bed, Duration::from_secs(1))
+/// Waits until TCP, which takes a while to become faster, has come to its limit.
+fn comes_to_hold(bed: &Testbed, cap: f64) -> anyhow::Result<()> {
+    testbed::until("the rate is what the limit allows", PATIENCE, || {
+        let rate = Meter::rate(bed, Duration::from_secs(1))?;
+        println!("{rate} B/s, limited to {cap}");
+        Ok((0.85..1.1).contains(&(rate / cap)).then_some(()))
+    })
 }
 
 #[test]

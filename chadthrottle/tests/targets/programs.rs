@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use testbed::{Family, Process, Testbed, traffic};
 
 use crate::{
-    rig::{BURST, CAP, Copies, Meter, Sink, assert_held, comes_through, limit, send_for, text},
+    rig::{BURST, CAP, Copies, Meter, Sink, assert_held, comes_through, holds, limit, send_for, text},
     support::PATIENCE,
 };
 
@@ -35,7 +35,7 @@ fn one_that_runs_and_a_hundred_short_ones_share_a_limit() -> anyhow::Result<()> 
     traffic::ready(&running)?;
     let _limiter = limit(&bed, &["--program", text(&program), "--upload-limit", "1M"])?;
     std::thread::sleep(Duration::from_millis(200));
-    assert_held(Meter::rate(&bed, Duration::from_millis(800))?, CAP, "one that runs");
+    holds(&bed, CAP, "one that runs")?;
 
     // Each sends 60 KB at once, ten at a time.
     let burst = "for ten in 1 2 3 4 5 6 7 8 9 10; do for one in 1 2 3 4 5 6 7 8 9 10; do \

@@ -5,7 +5,7 @@ use std::{path::Path, process::Command, time::Duration};
 use testbed::{Family, Process, Testbed, traffic};
 
 use crate::{
-    rig::{CAP, Copies, Meter, Sink, assert_held, comes_through, limit, send_for},
+    rig::{CAP, Copies, Sink, comes_through, holds, limit, send_for},
     support::PATIENCE,
 };
 
@@ -29,12 +29,12 @@ fn sockets_of_a_user_from_before_and_after_share_a_limit() -> anyhow::Result<()>
     traffic::ready(&before)?;
     let _limiter = limit(&bed, &["--user", NOBODY, "--upload-limit", "1M"])?;
     std::thread::sleep(Duration::from_millis(200));
-    assert_held(Meter::rate(&bed, Duration::from_millis(800))?, CAP, "a socket from before");
+    holds(&bed, CAP, "a socket from before")?;
     let after = Process::spawn(as_nobody(&bed, &program).args(&send))?;
     traffic::ready(&after)?;
-    assert_held(Meter::rate(&bed, Duration::from_millis(800))?, CAP, "with one from after");
+    holds(&bed, CAP, "with one from after")?;
     drop(before);
-    assert_held(Meter::rate(&bed, Duration::from_millis(800))?, CAP, "the one from after");
+    holds(&bed, CAP, "the one from after")?;
     drop(after);
     Ok(())
 }
