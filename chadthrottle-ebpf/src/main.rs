@@ -44,6 +44,8 @@ mod named;
 #[cfg(target_arch = "bpf")]
 mod nobody;
 #[cfg(target_arch = "bpf")]
+mod offsets;
+#[cfg(target_arch = "bpf")]
 mod opening;
 #[cfg(target_arch = "bpf")]
 mod owner;

@@ -11,9 +11,12 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use chadthrottle_common::{CGROUP_PATH_LEN, CgroupPath, FileId, ProgramPlace};
 
-use crate::maps::{
-    CGROUP_PATH, CgroupOffsets, Control, FileOffsets, LIMITED_CGROUPS, LIMITED_PATHS, LIMITED_PLACES,
-    LIMITED_PROGRAMS, NO_CGROUP_PATH, NO_PLACE, PLACE, count_lost,
+use crate::{
+    maps::{
+        CGROUP_PATH, Control, LIMITED_CGROUPS, LIMITED_PATHS, LIMITED_PLACES, LIMITED_PROGRAMS,
+        NO_CGROUP_PATH, NO_PLACE, PLACE, count_lost,
+    },
+    offsets::{CgroupOffsets, FileOffsets},
 };
 
 /// The tree of cgroup v2 (`cgrp_dfl_root`, kernel/cgroup/cgroup.c: the first one).

@@ -11,7 +11,7 @@ use chadthrottle_common::{
     wire::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP},
 };
 
-use crate::maps::{OWN_NETNS_COOKIE, SocketOffsets, sock_uid};
+use crate::offsets::{OWN_NETNS_COOKIE, SocketOffsets, sock_uid};
 
 /// `SOCK_RAW` (include/linux/net.h).
 const SOCK_RAW: u32 = 3;

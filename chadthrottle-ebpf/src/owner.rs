@@ -27,8 +27,9 @@ use chadthrottle_common::{
 use crate::{
     counters,
     headers::Headers,
-    maps::{OWN_NETNS_COOKIE, OWNERS, count_lost, write_seq},
+    maps::{OWNERS, count_lost},
     membership,
+    offsets::{OWN_NETNS_COOKIE, write_seq},
     peer::SCOPE_MASK,
     process::{current_process, is_kernel_thread, note},
 };

@@ -14,7 +14,7 @@ use chadthrottle_common::{
 use crate::{
     headers::{Headers, Peer},
     maps::{self, Control},
-    nobody,
+    nobody, offsets,
     owner::{self, upper_half},
     peer,
 };
@@ -164,6 +164,6 @@ unsafe fn is_in_use(sk: *mut bpf_sock) -> bool {
     // SAFETY: as promised by the caller; the helper tells whether this is TCP, and the result is checked.
     unsafe {
         let tcp: *const c_void = bpf_skc_to_tcp_sock(sk.cast()).cast();
-        !tcp.is_null() && maps::is_owned_by_user(tcp)
+        !tcp.is_null() && offsets::is_owned_by_user(tcp)
     }
 }

@@ -15,8 +15,9 @@ use aya_log_ebpf::debug;
 use chadthrottle_common::{NS_PER_TICK, ProcessKey, ProcessRecord, ProgramPath};
 
 use crate::{
-    maps::{EXECUTED, PATH, PROCESSES, PROGRAMS, TaskOffsets, binprm_interp, count_lost},
+    maps::{EXECUTED, PATH, PROCESSES, PROGRAMS, count_lost},
     membership,
+    offsets::{TaskOffsets, binprm_interp},
 };
 
 /// A task that belongs to the kernel (`PF_KTHREAD`, include/linux/sched.h).
