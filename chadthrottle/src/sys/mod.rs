@@ -27,12 +27,6 @@ pub mod nft;
 #[cfg(feature = "monitor-pnet")]
 pub mod packet;
 pub mod pidfd;
-#[cfg(any(
-    feature = "throttle-ebpf-cgroup",
-    feature = "throttle-sockopt",
-    feature = "throttle-tc-htb",
-    feature = "throttle-nftables"
-))]
 pub mod pipe;
 #[cfg(any(
     feature = "throttle-ebpf-cgroup",
