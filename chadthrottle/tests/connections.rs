@@ -48,11 +48,15 @@ fn sender(
     Ok((sender, stream, [local, to]))
 }
 
-/// That IP bytes of a connection are within a percent of what so much payload makes on the wire.
+/// That IP bytes of a connection are within a percent of what so much payload makes on the wire. What was sent again
+/// (a busy machine loses segments in its own queues) travelled as well.
 fn assert_bytes(connection: &Value, field: &str, payload: u64, family: Family) {
+    const SEGMENT: f64 = 1500.0;
     #[expect(clippy::cast_precision_loss, reason = "exact up to 8 petabytes")]
-    let ratio = number(connection, field) as f64 / tcp_ip_bytes(payload, family);
-    assert!((0.99..1.01).contains(&ratio), "{field} is {ratio:.4} of what was expected: {connection}");
+    let [counted, again] = [field, "retransmits"].map(|field| number(connection, field) as f64);
+    let expected = tcp_ip_bytes(payload, family);
+    let is_near = counted > 0.99 * expected && counted < 1.01 * expected + again * SEGMENT;
+    assert!(is_near, "{field} is {:.4} of what was expected: {connection}", counted / expected);
 }
 
 #[test]
