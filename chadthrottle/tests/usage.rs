@@ -167,7 +167,9 @@ fn without_privilege_it_is_3_and_one_sentence_names_the_capability() -> anyhow::
 #[test]
 fn in_a_pid_namespace_of_its_own_it_is_4_and_says_so() -> anyhow::Result<()> {
     let mut unshare = Command::new("unshare");
-    unshare.args(["--pid", "--fork", "--mount-proc", BINARY, "run", "--upload-limit", "1M", "--", "true"]);
+    unshare.args(["--pid", "--fork", "--mount-proc", BINARY, "run", "--upload-limit", "1M"]);
+    // By name: by itself it would choose one that can work there, and that takes hold of this host's interfaces.
+    unshare.args(["--upload-backend", "ebpf_cgroup", "--download-backend", "none", "--", "true"]);
     let output = unshare.stdin(Stdio::null()).output()?;
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(4), "{stderr}");
@@ -195,7 +197,7 @@ fn backends_are_listed_with_reasons() -> anyhow::Result<()> {
     assert_eq!(listing["upload"][0]["available"], false);
     assert_eq!(listing["upload"][0]["selected"], false);
     for kind in ["upload", "download"] {
-        let last = &listing[kind][1];
+        let last = listing[kind].as_array().and_then(|rows| rows.last()).expect("there are some");
         assert_eq!((&last["name"], &last["selected"]), (&"sockopt".into(), &true.into()), "{listing}");
         assert_eq!(last["capabilities"]["udp"], false);
     }

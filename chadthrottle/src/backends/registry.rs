@@ -1,9 +1,12 @@
-//! Every backend there is, one row each.
+//! Every backend there is, and which of them is used.
+
+mod rows;
 
 use std::cmp::Reverse;
 
 use serde::Serialize;
 
+use self::rows::{DOWNLOADS, MONITORS, Row, UPLOADS};
 use super::{
     Availability, BackendCapabilities, BackendOptions, BackendPriority, Obstacle,
     monitor::MonitorBackend,
@@ -32,130 +35,6 @@ impl Default for Backends {
         Self::new(BackendOptions::default())
     }
 }
-
-/// A backend before it is made.
-struct Row<B: ?Sized> {
-    name: &'static str,
-    priority: BackendPriority,
-    capabilities: BackendCapabilities,
-    probe: fn(&BackendOptions) -> Availability,
-    create: fn(&Backends) -> Box<B>,
-}
-
-/// Monitors.
-const MONITORS: &[Row<dyn MonitorBackend>] = &[
-    #[cfg(feature = "monitor-ebpf")]
-    {
-        use super::monitor::ebpf::{CAPABILITIES, EbpfMonitor, NAME, PRIORITY};
-        Row {
-            name: NAME,
-            priority: PRIORITY,
-            capabilities: CAPABILITIES,
-            probe: EbpfMonitor::probe,
-            create: |backends| Box::new(EbpfMonitor::new(&backends.options, &backends.engine)),
-        }
-    },
-    #[cfg(feature = "monitor-pnet")]
-    {
-        use super::monitor::pnet::{CAPABILITIES, NAME, PRIORITY, PnetMonitor};
-        Row {
-            name: NAME,
-            priority: PRIORITY,
-            capabilities: CAPABILITIES,
-            probe: PnetMonitor::probe,
-            create: |backends| Box::new(PnetMonitor::new(&backends.options)),
-        }
-    },
-    #[cfg(feature = "monitor-sock-diag")]
-    {
-        use super::monitor::sock_diag::{CAPABILITIES, NAME, PRIORITY, SockDiagMonitor};
-        Row {
-            name: NAME,
-            priority: PRIORITY,
-            capabilities: CAPABILITIES,
-            probe: SockDiagMonitor::probe,
-            create: |backends| Box::new(SockDiagMonitor::new(&backends.options)),
-        }
-    },
-];
-
-/// Upload limiters.
-const UPLOADS: &[Row<dyn UploadThrottleBackend>] = &[
-    #[cfg(feature = "throttle-ebpf-cgroup")]
-    {
-        use super::throttle::ebpf_cgroup::{CAPABILITIES, EbpfCgroupUpload, NAME, PRIORITY};
-        Row {
-            name: NAME,
-            priority: PRIORITY,
-            capabilities: CAPABILITIES,
-            probe: EbpfCgroupUpload::probe,
-            create: |backends| {
-                Box::new(EbpfCgroupUpload::new(&backends.options, &backends.engine, &backends.guarded_flow))
-            },
-        }
-    },
-    #[cfg(feature = "throttle-tc-htb")]
-    {
-        use super::throttle::tc_htb::{CAPABILITIES, NAME, PRIORITY, TcHtbUpload};
-        Row {
-            name: NAME,
-            priority: PRIORITY,
-            capabilities: CAPABILITIES,
-            probe: TcHtbUpload::probe,
-            create: |backends| Box::new(TcHtbUpload::new(&backends.options, &backends.flow_in_front)),
-        }
-    },
-    #[cfg(feature = "throttle-nftables")]
-    {
-        use super::throttle::nftables::{CAPABILITIES, NAME, NftablesUpload, PRIORITY};
-        Row {
-            name: NAME,
-            priority: PRIORITY,
-            capabilities: CAPABILITIES,
-            probe: NftablesUpload::probe,
-            create: |backends| Box::new(NftablesUpload::new(&backends.options, &backends.flow_in_front)),
-        }
-    },
-    #[cfg(feature = "throttle-sockopt")]
-    {
-        use super::throttle::sockopt::{CAPABILITIES, NAME, PRIORITY, SockoptUpload};
-        Row {
-            name: NAME,
-            priority: PRIORITY,
-            capabilities: CAPABILITIES,
-            probe: SockoptUpload::probe,
-            create: |backends| Box::new(SockoptUpload::new(&backends.options, &backends.flow)),
-        }
-    },
-];
-
-/// Download limiters.
-const DOWNLOADS: &[Row<dyn DownloadThrottleBackend>] = &[
-    #[cfg(feature = "throttle-ebpf-cgroup")]
-    {
-        use super::throttle::ebpf_cgroup::{CAPABILITIES, EbpfCgroupDownload, NAME, PRIORITY};
-        Row {
-            name: NAME,
-            priority: PRIORITY,
-            capabilities: CAPABILITIES,
-            probe: EbpfCgroupDownload::probe,
-            create: |backends| {
-                Box::new(EbpfCgroupDownload::new(&backends.options, &backends.engine, &backends.guarded_flow))
-            },
-        }
-    },
-    #[cfg(feature = "throttle-sockopt")]
-    {
-        use super::throttle::sockopt::{CAPABILITIES, NAME, PRIORITY, SockoptDownload};
-        Row {
-            name: NAME,
-            priority: PRIORITY,
-            capabilities: CAPABILITIES,
-            probe: SockoptDownload::probe,
-            create: |backends| Box::new(SockoptDownload::new(&backends.options, &backends.flow)),
-        }
-    },
-];
 
 /// What is to be chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

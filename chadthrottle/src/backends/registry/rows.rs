@@ -1,0 +1,132 @@
+//! One row a backend.
+
+use super::Backends;
+use crate::backends::{
+    Availability, BackendCapabilities, BackendOptions, BackendPriority,
+    monitor::MonitorBackend,
+    throttle::{DownloadThrottleBackend, UploadThrottleBackend},
+};
+
+/// A backend before it is made.
+pub(super) struct Row<B: ?Sized> {
+    pub(super) name: &'static str,
+    pub(super) priority: BackendPriority,
+    pub(super) capabilities: BackendCapabilities,
+    pub(super) probe: fn(&BackendOptions) -> Availability,
+    pub(super) create: fn(&Backends) -> Box<B>,
+}
+
+/// Monitors.
+pub(super) const MONITORS: &[Row<dyn MonitorBackend>] = &[
+    #[cfg(feature = "monitor-ebpf")]
+    {
+        use crate::backends::monitor::ebpf::{CAPABILITIES, EbpfMonitor, NAME, PRIORITY};
+        Row {
+            name: NAME,
+            priority: PRIORITY,
+            capabilities: CAPABILITIES,
+            probe: EbpfMonitor::probe,
+            create: |backends| Box::new(EbpfMonitor::new(&backends.options, &backends.engine)),
+        }
+    },
+    #[cfg(feature = "monitor-pnet")]
+    {
+        use crate::backends::monitor::pnet::{CAPABILITIES, NAME, PRIORITY, PnetMonitor};
+        Row {
+            name: NAME,
+            priority: PRIORITY,
+            capabilities: CAPABILITIES,
+            probe: PnetMonitor::probe,
+            create: |backends| Box::new(PnetMonitor::new(&backends.options)),
+        }
+    },
+    #[cfg(feature = "monitor-sock-diag")]
+    {
+        use crate::backends::monitor::sock_diag::{CAPABILITIES, NAME, PRIORITY, SockDiagMonitor};
+        Row {
+            name: NAME,
+            priority: PRIORITY,
+            capabilities: CAPABILITIES,
+            probe: SockDiagMonitor::probe,
+            create: |backends| Box::new(SockDiagMonitor::new(&backends.options)),
+        }
+    },
+];
+
+/// Upload limiters.
+pub(super) const UPLOADS: &[Row<dyn UploadThrottleBackend>] = &[
+    #[cfg(feature = "throttle-ebpf-cgroup")]
+    {
+        use crate::backends::throttle::ebpf_cgroup::{CAPABILITIES, EbpfCgroupUpload, NAME, PRIORITY};
+        Row {
+            name: NAME,
+            priority: PRIORITY,
+            capabilities: CAPABILITIES,
+            probe: EbpfCgroupUpload::probe,
+            create: |backends| {
+                Box::new(EbpfCgroupUpload::new(&backends.options, &backends.engine, &backends.guarded_flow))
+            },
+        }
+    },
+    #[cfg(feature = "throttle-tc-htb")]
+    {
+        use crate::backends::throttle::tc_htb::{CAPABILITIES, NAME, PRIORITY, TcHtbUpload};
+        Row {
+            name: NAME,
+            priority: PRIORITY,
+            capabilities: CAPABILITIES,
+            probe: TcHtbUpload::probe,
+            create: |backends| Box::new(TcHtbUpload::new(&backends.options, &backends.flow_in_front)),
+        }
+    },
+    #[cfg(feature = "throttle-nftables")]
+    {
+        use crate::backends::throttle::nftables::{CAPABILITIES, NAME, NftablesUpload, PRIORITY};
+        Row {
+            name: NAME,
+            priority: PRIORITY,
+            capabilities: CAPABILITIES,
+            probe: NftablesUpload::probe,
+            create: |backends| Box::new(NftablesUpload::new(&backends.options, &backends.flow_in_front)),
+        }
+    },
+    #[cfg(feature = "throttle-sockopt")]
+    {
+        use crate::backends::throttle::sockopt::{CAPABILITIES, NAME, PRIORITY, SockoptUpload};
+        Row {
+            name: NAME,
+            priority: PRIORITY,
+            capabilities: CAPABILITIES,
+            probe: SockoptUpload::probe,
+            create: |backends| Box::new(SockoptUpload::new(&backends.options, &backends.flow)),
+        }
+    },
+];
+
+/// Download limiters.
+pub(super) const DOWNLOADS: &[Row<dyn DownloadThrottleBackend>] = &[
+    #[cfg(feature = "throttle-ebpf-cgroup")]
+    {
+        use crate::backends::throttle::ebpf_cgroup::{CAPABILITIES, EbpfCgroupDownload, NAME, PRIORITY};
+        Row {
+            name: NAME,
+            priority: PRIORITY,
+            capabilities: CAPABILITIES,
+            probe: EbpfCgroupDownload::probe,
+            create: |backends| {
+                Box::new(EbpfCgroupDownload::new(&backends.options, &backends.engine, &backends.guarded_flow))
+            },
+        }
+    },
+    #[cfg(feature = "throttle-sockopt")]
+    {
+        use crate::backends::throttle::sockopt::{CAPABILITIES, NAME, PRIORITY, SockoptDownload};
+        Row {
+            name: NAME,
+            priority: PRIORITY,
+            capabilities: CAPABILITIES,
+            probe: SockoptDownload::probe,
+            create: |backends| Box::new(SockoptDownload::new(&backends.options, &backends.flow)),
+        }
+    },
+];
