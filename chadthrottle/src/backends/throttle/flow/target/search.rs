@@ -10,7 +10,7 @@ use crate::{
 
 /// How often new sockets are looked for, where that costs little: it takes no more than a hundredth of one CPU.
 const SCAN: Duration = Duration::from_millis(10);
-const LONGEST_SCAN: Duration = Duration::from_millis(200);
+const LONGEST_SCAN: Duration = Duration::from_millis(500);
 const SCAN_SHARE: u32 = 100;
 /// Where no new socket has been seen for so long, one is looked for as often as this: to wake up costs most of it.
 const CALM: Duration = Duration::from_secs(2);
