@@ -10,7 +10,10 @@ use crate::{
 
 /// How often new sockets are looked for, where that costs little: it takes no more than a hundredth of one CPU.
 const SCAN: Duration = Duration::from_millis(10);
-const LONGEST_SCAN: Duration = Duration::from_millis(500);
+const LONGEST_SCAN: Duration = Duration::from_millis(200);
+/// The same where there are more sockets than this: hardly one of them is new.
+const LONGEST_SCAN_OF_MANY: Duration = Duration::from_millis(500);
+const MANY: usize = 256;
 const SCAN_SHARE: u32 = 100;
 /// Where no new socket has been seen for so long, one is looked for as often as this: to wake up costs most of it.
 const CALM: Duration = Duration::from_secs(2);
@@ -27,7 +30,8 @@ impl Limited {
         self.scan();
         let took = cpu_time::of_this_thread().saturating_sub(before);
         let usual = if now - self.last_new < CALM { SCAN } else { CALM_SCAN };
-        self.next_scan = now + usual.max(took * SCAN_SHARE * targets).min(LONGEST_SCAN * targets);
+        let longest = if self.sockets.len() > MANY { LONGEST_SCAN_OF_MANY } else { LONGEST_SCAN };
+        self.next_scan = now + usual.max(took * SCAN_SHARE * targets).min(longest * targets);
         // Once awake, both.
         if self.next_scan + SCAN / 2 > self.next_tick && self.next_scan < self.next_tick + SCAN {
             self.next_scan = self.next_tick;
