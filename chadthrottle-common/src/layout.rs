@@ -60,11 +60,12 @@ pub struct ThrottleStats {
     pub packets_dropped: u64,
     /// IP bytes dropped to hold the limit.
     pub bytes_dropped: u64,
-    /// Times that the program ran for this target.
+    /// Times that the program ran for this target: once a packet, so that userspace fills it in.
     pub program_calls: u64,
-    /// Packets of a member of this target that found no limit for it.
+    /// Packets of a member of this target that found no limit for it: always 0, since a packet finds its target by the
+    /// limit that is in force.
     pub config_misses: u64,
-    /// Cgroup id of the socket last seen.
+    /// Cgroup id of the socket whose packet was dropped last.
     pub cgroup_id_seen: u64,
     /// Packets passed with a sign of congestion, instead of being dropped.
     pub packets_marked: u64,
