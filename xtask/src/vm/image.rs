@@ -211,7 +211,7 @@ fn write_executable(path: &Path, text: &str) -> Result<()> {
 fn init(script: &str) -> String {
     format!(
         r#"#!/bin/bash
-export PATH=/usr/sbin:/usr/bin HOME=/root LC_ALL=C.UTF-8 RUST_BACKTRACE=1 CI=true CHADTHROTTLE_EMULATED=1
+export PATH=/usr/sbin:/usr/bin HOME=/root RUST_BACKTRACE=1 CI=true CHADTHROTTLE_EMULATED=1
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
