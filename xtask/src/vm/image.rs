@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use testbed::traffic::TRAFFIC_VARIABLE;
 
 use super::{fresh_directory, kernel::Kernel, machine::VERDICT};
 use crate::process;
@@ -211,7 +212,7 @@ fn write_executable(path: &Path, text: &str) -> Result<()> {
 fn init(script: &str) -> String {
     format!(
         r#"#!/bin/bash
-export PATH=/usr/sbin:/usr/bin HOME=/root RUST_BACKTRACE=1 CI=true CHADTHROTTLE_EMULATED=1
+export PATH=/usr/sbin:/usr/bin HOME=/root RUST_BACKTRACE=1 CI=true {TRAFFIC_VARIABLE}=/usr/bin/traffic
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev

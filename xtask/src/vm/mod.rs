@@ -30,7 +30,7 @@ const PROGRAMS: [(&str, &str); 6] = [
 ];
 
 /// Tests that say most about a kernel, where none are named.
-const SMOKE: &str = "vm";
+const SMOKE: &str = "kernels";
 
 /// The command line.
 #[derive(Args)]
