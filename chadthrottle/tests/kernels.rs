@@ -12,7 +12,7 @@ use support::{Monitor, PATIENCE, chadthrottle, number, process};
 use testbed::{Family, KernelState, Path, Process, Testbed, traffic};
 
 /// An emulated machine verifies programs for seconds.
-const LONG: Duration = Duration::from_secs(120);
+const LONG: Duration = Duration::from_mins(2);
 /// Bytes of payload that a limited process transfers, at a limit that takes seconds for it.
 const BYTES: u64 = 1_500_000;
 const LIMIT: u64 = 500_000;

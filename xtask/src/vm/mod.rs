@@ -32,6 +32,10 @@ const PROGRAMS: [(&str, &str); 6] = [
 /// Tests that say most about a kernel, where none are named.
 const SMOKE: &str = "kernels";
 
+const MEMORY: &str = "2G";
+/// Seconds. A machine that is emulated on two busy processors has taken five minutes for the smoke test.
+const PATIENCE: u64 = 900;
+
 /// The command line.
 #[derive(Args)]
 pub(crate) struct Options {
@@ -49,10 +53,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "LINE")]
     shell: Option<String>,
     /// Bytes of memory, as QEMU takes them
-    #[arg(long, default_value = "2G")]
+    #[arg(long, default_value = MEMORY)]
     memory: String,
     /// Seconds after which a machine is switched off
-    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    #[arg(long, value_name = "SECONDS", default_value_t = PATIENCE)]
     patience: u64,
     /// Passed on to each test program
     #[arg(last = true, value_name = "FILTER")]
@@ -75,6 +79,22 @@ impl Layout {
             Self::Hybrid => "hybrid",
         }
     }
+}
+
+/// Each kernel with the control groups that its systems mount more often: Debian 12 and older ones both ways.
+pub(crate) fn smoke() -> Result<()> {
+    for (kernel, cgroups) in [("6.1", Layout::Hybrid), ("6.12", Layout::Unified)] {
+        run(&Options {
+            kernel: vec![kernel.to_owned()],
+            cgroups: vec![cgroups],
+            test: vec![SMOKE.to_owned()],
+            shell: None,
+            memory: MEMORY.to_owned(),
+            patience: PATIENCE,
+            arguments: Vec::new(),
+        })?;
+    }
+    Ok(())
 }
 
 /// Boots every kernel asked for, and runs the tests in it.
