@@ -36,6 +36,7 @@ offsets!(
     DENTRY_INODE,
     DENTRY_NAME,
     INODE_NUMBER,
+    INODE_GENERATION,
     INODE_SUPERBLOCK,
     SUPERBLOCK_DEVICE,
     CGROUP_ROOT,
@@ -111,6 +112,7 @@ pub(crate) struct FileOffsets {
     pub(crate) dentry_name: u64,
     pub(crate) file_inode: u64,
     pub(crate) inode_number: u64,
+    pub(crate) inode_generation: u64,
     pub(crate) inode_superblock: u64,
     pub(crate) superblock_device: u64,
 }
@@ -127,6 +129,7 @@ impl FileOffsets {
             dentry_name: DENTRY_NAME.load().into(),
             file_inode: FILE_INODE.load().into(),
             inode_number: INODE_NUMBER.load().into(),
+            inode_generation: INODE_GENERATION.load().into(),
             inode_superblock: INODE_SUPERBLOCK.load().into(),
             superblock_device: SUPERBLOCK_DEVICE.load().into(),
         }

@@ -299,6 +299,7 @@ fn constants(types: &KernelTypes) -> anyhow::Result<Vec<(&'static str, u32)>> {
         ("DENTRY_NAME", "dentry", "d_name.name"),
         ("FILE_INODE", "file", "f_inode"),
         ("INODE_NUMBER", "inode", "i_ino"),
+        ("INODE_GENERATION", "inode", "i_generation"),
         ("INODE_SUPERBLOCK", "inode", "i_sb"),
         ("SUPERBLOCK_DEVICE", "super_block", "s_dev"),
         ("CGROUP_ROOT", "cgroup", "root"),
