@@ -8,6 +8,7 @@
 mod engine;
 mod looker;
 pub mod measure;
+mod namer;
 mod screen;
 mod session;
 pub mod still;
@@ -30,11 +31,12 @@ use crossterm::event::{self, Event as Input, MouseEventKind};
 use nix::sys::signal::Signal;
 use ratatui::Terminal;
 
-use self::{engine::Engine, looker::Looker, screen::Screen, session::Session};
+use self::{engine::Engine, looker::Looker, namer::Namer, screen::Screen, session::{Askable, Session}};
 use crate::{
     app::{App, BackendNames, Event, Setup, looks::Looks, units::Units},
     backends::{monitor::MonitorBackend, supply::Supply, throttle::ThrottleManager},
     lookout::Lookout,
+    names::Names,
     sys::signals::Signals,
 };
 
@@ -72,6 +74,8 @@ impl Default for RunOptions {
 pub struct Host {
     /// Answers questions.
     pub lookout: Box<dyn Lookout>,
+    /// Knows what hosts are called.
+    pub names: Box<dyn Names>,
     /// Makes other backends.
     pub supply: Box<dyn Supply>,
 }
@@ -135,6 +139,7 @@ pub fn run(
     let (send, messages) = mpsc::channel();
     let engine = Engine::start(Box::new(start), host.supply, options.interval, send.clone())?;
     let looker = Looker::start(host.lookout, send.clone())?;
+    let namer = Namer::new(host.names, send.clone());
     spawn("signals", {
         let send = send.clone();
         move || watch_signals(&signals, &send)
@@ -154,7 +159,7 @@ pub fn run(
     if let Some(notice) = options.notice {
         app.update(Event::Notice(notice.to_owned()));
     }
-    let mut session = Session::new(app, terminal, engine, looker, messages);
+    let mut session = Session::new(app, terminal, engine, Askable { looker, namer }, messages);
     let ended = session.run();
 
     // The terminal first: taking limits back may take its time, and is no reason to leave it unusable.

@@ -76,6 +76,16 @@ impl App {
                 if let View::Details(details) = &mut self.view {
                     details.turn(next);
                 }
+                return self.ask_for_names();
+            }
+            Action::HostNames => {
+                self.hosts.switch();
+                self.say(if self.hosts.is_on() {
+                    "Host names are asked for, of the system's resolver."
+                } else {
+                    "Addresses, no host names."
+                });
+                return self.ask_for_names();
             }
             Action::Zoom { longer } => {
                 if let View::Details(details) = &mut self.view {

@@ -1,6 +1,6 @@
 //! What comes in and what goes out.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use crossterm::event::{KeyEvent, MouseEvent};
 use ratatui::layout::Size;
@@ -46,6 +46,8 @@ pub enum Event {
     EngineFailed(String),
     /// What was asked is answered.
     Answer(Answer),
+    /// What a host is called, where it is called anything.
+    Named(IpAddr, Option<String>),
     /// The program was told to end.
     Signal,
 }
@@ -98,6 +100,8 @@ pub enum Effect {
     Mouse(bool),
     /// Find out; the answer comes as [`Event::Answer`].
     Ask(Question),
+    /// Find out what these hosts are called; each comes as [`Event::Named`].
+    Name(Vec<IpAddr>),
     /// Stop until the shell lets the program go on.
     Suspend,
     /// End.

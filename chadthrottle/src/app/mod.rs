@@ -16,6 +16,7 @@ mod graph;
 pub mod group;
 pub mod history;
 mod host;
+mod hosts;
 pub mod input;
 pub mod keys;
 pub mod layout;
@@ -40,17 +41,19 @@ use ratatui::layout::Size;
 
 pub use self::event::{Cost, Effect, Event, LimitOutcome};
 pub(crate) use self::graph::sparkline;
+pub use self::hosts::MOST_ASKED;
 pub use self::limiting::Confirm;
 use self::{
     backends::BackendList,
     dialog::LimitDialog,
     history::Histories,
     host::{InterfaceRates, OwnCost},
+    hosts::Hosts,
     input::{Edit, TextInput},
     keys::Place,
     limiting::Change,
     log::Log,
-    look::{Details, Looked},
+    look::{Details, Looked, Part},
     looks::Looks,
     row::Row,
     table::Table,
@@ -147,6 +150,7 @@ pub struct App {
     /// Whether a question about kin is on its way.
     asking_kin: bool,
     looked: Looked,
+    hosts: Hosts,
     interfaces: InterfaceRates,
     cost: OwnCost,
     /// What this terminal hangs on.
@@ -183,6 +187,7 @@ impl App {
             table: Table::default(),
             asking_kin: false,
             looked: Looked::default(),
+            hosts: Hosts::default(),
             interfaces: InterfaceRates::default(),
             cost: OwnCost::default(),
             session: Vec::new(),
@@ -241,7 +246,11 @@ impl App {
             }
             Event::NotSwitched(words) => self.complain(words),
             Event::Mouse(mouse) => return self.mouse(mouse),
-            Event::Answer(answer) => self.answered(answer),
+            Event::Answer(answer) => {
+                self.answered(answer);
+                return self.ask_for_names();
+            }
+            Event::Named(address, name) => self.hosts.take_in(address, name, self.elapsed),
             Event::Signal => return vec![Effect::Quit],
         }
         Vec::new()
@@ -290,6 +299,17 @@ impl App {
             questions.push(Question::Kin(orphans));
         }
         questions.into_iter().map(Effect::Ask).collect()
+    }
+
+    /// Names of the hosts on the screen, where these are wanted.
+    fn ask_for_names(&mut self) -> Vec<Effect> {
+        let View::Details(details) = &self.view else { return Vec::new() };
+        if details.part != Part::Connections {
+            return Vec::new();
+        }
+        let peers = self.looked.peers(details.process(), details.scroll, usize::from(self.size.height));
+        let wanted = self.hosts.wanted(peers, self.elapsed);
+        if wanted.is_empty() { Vec::new() } else { vec![Effect::Name(wanted)] }
     }
 
     fn answered(&mut self, answer: Answer) {

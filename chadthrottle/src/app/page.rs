@@ -86,7 +86,8 @@ impl App {
             Part::Traffic => all(lines(&facts::of_traffic(self, row), room), details.scroll),
             Part::History => all(self.graphs(details, room, body), details.scroll),
             Part::Connections => {
-                self.looked.lines(process, self.setup.units, room, details.scroll, usize::from(size.height))
+                let part = (details.scroll, usize::from(size.height));
+                self.looked.lines(process, self.setup.units, room, part, &self.hosts)
             }
         };
         let length = length + head.len();

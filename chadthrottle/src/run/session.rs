@@ -12,6 +12,7 @@ use super::{
     Ended, Message,
     engine::{Command, Engine},
     looker::Looker,
+    namer::Namer,
     screen,
 };
 use crate::{
@@ -23,12 +24,18 @@ use crate::{
 /// The shortest time from one drawing to the next: more than thirty in a second nobody sees.
 const FRAME: Duration = Duration::from_millis(33);
 
+/// Who is asked on demand.
+pub(super) struct Askable {
+    pub(super) looker: Looker,
+    pub(super) namer: Namer,
+}
+
 /// The application, its terminal and its engine.
 pub(super) struct Session<B: Backend> {
     app: App,
     terminal: Terminal<B>,
     engine: Engine,
-    looker: Looker,
+    askable: Askable,
     messages: Receiver<Message>,
     /// Whether something has changed since the last drawing.
     changed: bool,
@@ -46,10 +53,10 @@ where
         app: App,
         terminal: Terminal<B>,
         engine: Engine,
-        looker: Looker,
+        askable: Askable,
         messages: Receiver<Message>,
     ) -> Self {
-        Self { app, terminal, engine, looker, messages, changed: true, due: Instant::now() }
+        Self { app, terminal, engine, askable, messages, changed: true, due: Instant::now() }
     }
 
     /// Goes on until a key or a signal ends it.
@@ -125,7 +132,8 @@ where
                 }
                 Effect::UseBackend { kind, name } => self.engine.use_backend(kind, name),
                 Effect::Mouse(wanted) => screen::set_mouse(wanted),
-                Effect::Ask(question) => self.looker.ask(question),
+                Effect::Ask(question) => self.askable.looker.ask(question),
+                Effect::Name(addresses) => self.askable.namer.ask(addresses),
                 Effect::Suspend => {}
                 Effect::Quit => return true,
             }

@@ -151,6 +151,8 @@ pub enum Action {
         /// The next.
         next: bool,
     },
+    /// Show what hosts are called, or their addresses.
+    HostNames,
     /// Look further back, or less far.
     Zoom {
         /// Further.

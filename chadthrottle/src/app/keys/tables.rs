@@ -121,6 +121,7 @@ pub(super) const DETAILS: &[Binding] = &[
     Binding::new(&[BACK_TAB], Action::Part { next: false }, "next, previous part"),
     Binding::new(&[RIGHT_KEY], Action::Zoom { longer: true }, "history: longer, shorter").footer("longer"),
     Binding::new(&[LEFT_KEY], Action::Zoom { longer: false }, "history: longer, shorter").footer("shorter"),
+    Binding::new(&[plain('h')], Action::HostNames, "connections: names or addresses").footer("host names"),
     LIMIT_UPLOAD,
     LIMIT_DOWNLOAD,
     LIMIT_BOTH,

@@ -4,6 +4,7 @@
 mod books;
 mod lookout;
 mod members;
+mod names;
 mod programs;
 mod throttle;
 mod world;
@@ -15,7 +16,7 @@ use std::{
 
 use anyhow::bail;
 
-pub use self::{lookout::DemoLookout, world::World};
+pub use self::{lookout::DemoLookout, names::DemoNames, world::World};
 use self::{throttle::DemoThrottle, world::Way};
 use super::{
     Availability, BackendCapabilities, BackendError, BackendOptions, BackendPriority,
@@ -88,6 +89,12 @@ impl Demo {
     #[must_use]
     pub fn lookout(&self) -> DemoLookout {
         DemoLookout::new(self.clone())
+    }
+
+    /// Who knows what hosts are called there.
+    #[must_use]
+    pub const fn names(&self) -> DemoNames {
+        DemoNames
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
