@@ -16,6 +16,17 @@ use crate::lookout::Question;
 impl App {
     /// Does what a key stands for where it was pressed.
     pub(super) fn act(&mut self, action: Action) -> Vec<Effect> {
+        let shows_cost = |view: &View| matches!(view, View::System { .. });
+        let before = shows_cost(&self.view);
+        let mut effects = self.carry_out_action(action);
+        let now = shows_cost(&self.view);
+        if before != now {
+            effects.push(Effect::MeasurePackets(now));
+        }
+        effects
+    }
+
+    fn carry_out_action(&mut self, action: Action) -> Vec<Effect> {
         self.message = None;
         if matches!(
             action,

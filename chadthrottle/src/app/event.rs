@@ -7,7 +7,7 @@ use ratatui::layout::Size;
 
 use super::{BackendNames, Message};
 use crate::{
-    backends::registry::Kind,
+    backends::{PacketCost, registry::Kind},
     backends::throttle::{
         Target,
         manager::{LimitedTarget, Limits},
@@ -36,6 +36,9 @@ pub enum Event {
     Notice(String),
     /// What we ourselves have taken so far.
     Cost(Cost),
+    /// What our programs in the kernel have taken since somebody wanted to know; `None` where there are none. Or why that
+    /// is not known.
+    PacketCost(Result<Option<PacketCost>, String>),
     /// Other backends are at work.
     Backends(BackendNames),
     /// A backend could not be changed; in words.
@@ -96,6 +99,8 @@ pub enum Effect {
         /// Which.
         name: &'static str,
     },
+    /// Measure what our programs in the kernel take of packets, or stop that.
+    MeasurePackets(bool),
     /// Take the mouse, or leave it to the terminal.
     Mouse(bool),
     /// Find out; the answer comes as [`Event::Answer`].

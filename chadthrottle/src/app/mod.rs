@@ -240,6 +240,7 @@ impl App {
                 self.refresh();
             }
             Event::Cost(cost) => self.cost.take_in(cost),
+            Event::PacketCost(cost) => self.cost.take_in_packets(cost),
             Event::Backends(names) => {
                 self.setup.backends = names;
                 self.say("Another backend is at work.");

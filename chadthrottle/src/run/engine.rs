@@ -43,6 +43,7 @@ pub(super) struct Command {
 enum Order {
     Limit(Command),
     Use(Kind, &'static str),
+    MeasurePackets(bool),
 }
 
 /// Makes the backends ready. That may take its time: loading programs into the kernel does.
@@ -78,7 +79,8 @@ impl Engine {
                     return;
                 }
             };
-            let mut work = Work { monitor, manager, supply, stats: Stats::default(), send };
+            let mut work =
+                Work { monitor, manager, supply, stats: Stats::default(), measures_packets: false, send };
             // A panic must not keep the limits from being taken back.
             let worked = catch_unwind(AssertUnwindSafe(|| work.until_told(interval, &orders)));
             let worked = worked.map_err(|panic| format!("the engine failed: {}", words(panic.as_ref())));
@@ -100,6 +102,11 @@ impl Engine {
     /// Orders another backend.
     pub(super) fn use_backend(&self, kind: Kind, name: &'static str) {
         let _ = self.orders.as_ref().map(|orders| orders.send(Order::Use(kind, name)));
+    }
+
+    /// Orders that what packets cost is measured and told, or no more.
+    pub(super) fn measure_packets(&self, wanted: bool) {
+        let _ = self.orders.as_ref().map(|orders| orders.send(Order::MeasurePackets(wanted)));
     }
 
     /// Ends it, and waits until everything has been taken back.
@@ -156,6 +163,7 @@ struct Work {
     manager: ThrottleManager,
     supply: Box<dyn Supply>,
     stats: Stats,
+    measures_packets: bool,
     send: Sender<Message>,
 }
 
@@ -181,6 +189,7 @@ impl Work {
             match orders.recv_timeout(due.min(maintenance).saturating_sub(start.elapsed())) {
                 Ok(Order::Limit(command)) => self.carry_out(command),
                 Ok(Order::Use(kind, name)) => self.use_backend(kind, name),
+                Ok(Order::MeasurePackets(wanted)) => self.measure_packets(wanted),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -197,6 +206,18 @@ impl Work {
         self.tell(figures);
         if let Some(cost) = own_cost(now) {
             self.tell(Event::Cost(cost));
+        }
+        if self.measures_packets {
+            self.tell(Event::PacketCost(self.supply.packet_cost()));
+        }
+    }
+
+    fn measure_packets(&mut self, wanted: bool) {
+        self.measures_packets = wanted;
+        if wanted {
+            self.tell(Event::PacketCost(self.supply.packet_cost()));
+        } else {
+            self.supply.stop_measuring();
         }
     }
 

@@ -131,6 +131,7 @@ where
                     self.engine.order(Command { target, limits: Limits::default() });
                 }
                 Effect::UseBackend { kind, name } => self.engine.use_backend(kind, name),
+                Effect::MeasurePackets(wanted) => self.engine.measure_packets(wanted),
                 Effect::Mouse(wanted) => screen::set_mouse(wanted),
                 Effect::Ask(question) => self.askable.looker.ask(question),
                 Effect::Name(addresses) => self.askable.namer.ask(addresses),

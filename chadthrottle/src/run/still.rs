@@ -183,6 +183,7 @@ impl Still {
             Effect::Name(addresses) => {
                 addresses.into_iter().map(|host| Event::Named(host, DemoNames.name(host))).collect()
             }
+            Effect::MeasurePackets(_) => vec![Event::PacketCost(Ok(None))],
             Effect::Quit | Effect::Suspend | Effect::Mouse(_) => Vec::new(),
             Effect::UseBackend { .. } => {
                 vec![Event::NotSwitched("A simulated host has no other backends.".into())]
