@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
     process::ExitCode,
 };
 
@@ -32,7 +32,8 @@ fn main() -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(error) => match failure::exit_status(&error) {
             Some(status) => {
-                eprintln!("chadthrottle: {error:#}");
+                // Whoever cannot read it any more still wants to know the status.
+                let _ = writeln!(io::stderr(), "chadthrottle: {error:#}");
                 ExitCode::from(status)
             }
             None => ExitCode::SUCCESS,

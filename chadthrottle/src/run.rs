@@ -160,7 +160,7 @@ pub fn run(
         app.update(Event::Notice(notice.to_owned()));
     }
     let mut session = Session::new(app, terminal, engine, Askable { looker, namer }, messages);
-    let ended = session.run();
+    let ended = session.run_to_the_end();
 
     // The terminal first: taking limits back may take its time, and is no reason to leave it unusable.
     wanted.store(false, Ordering::Relaxed);

@@ -32,6 +32,8 @@ pub enum Column {
     DownloadLimit,
     /// What its limits threw away.
     Dropped,
+    /// What waits for its upload limit.
+    HeldBack,
     /// Who holds its limits.
     Backend,
     /// Its unit or container.
@@ -84,7 +86,7 @@ impl Spec {
 }
 
 /// From left to right.
-fn specs(units: Units) -> [Spec; 15] {
+fn specs(units: Units) -> [Spec; 16] {
     use SortColumn as By;
     let number = |column, rank, gap, heading, sort| {
         Spec::new(column, rank, gap, (units.width(), units.width()), heading).sort(sort)
@@ -98,14 +100,15 @@ fn specs(units: Units) -> [Spec; 15] {
         number(Column::UploadRate, 1, 2, "UP", By::UploadRate),
         number(Column::DownloadRate, 1, 1, "DOWN", By::DownloadRate),
         number(Column::Total, 6, 2, "TOTAL", By::Total),
-        number(Column::UploadTotal, 10, 2, "UP", By::UploadTotal).replaces(Column::Total),
-        number(Column::DownloadTotal, 10, 1, "DOWN", By::DownloadTotal),
+        number(Column::UploadTotal, 11, 2, "UP", By::UploadTotal).replaces(Column::Total),
+        number(Column::DownloadTotal, 11, 1, "DOWN", By::DownloadTotal),
         number(Column::UploadLimit, 2, 2, "UP", By::UploadLimit),
         number(Column::DownloadLimit, 2, 1, "DOWN", By::DownloadLimit),
         number(Column::Dropped, 7, 2, "BYTES", By::Dropped),
-        Spec::new(Column::Backend, 8, 2, (11, 23), "HELD BY"),
-        Spec::new(Column::Unit, 9, 2, (18, 36), "UNIT"),
-        Spec::new(Column::Exe, 11, 2, (18, 64), "EXECUTABLE"),
+        Spec::new(Column::HeldBack, 8, 2, (units.width(), units.width()), "BACK"),
+        Spec::new(Column::Backend, 9, 2, (11, 23), "HELD BY"),
+        Spec::new(Column::Unit, 10, 2, (18, 36), "UNIT"),
+        Spec::new(Column::Exe, 12, 2, (18, 64), "EXECUTABLE"),
     ]
 }
 
@@ -125,7 +128,7 @@ pub struct Placed {
 pub fn columns(room: usize, units: Units) -> Vec<Placed> {
     let specs = specs(units);
     let mut left = room.saturating_sub(MARK);
-    let mut chosen = [false; 15];
+    let mut chosen = [false; 16];
     let ranks = specs.iter().map(|spec| spec.rank).max().unwrap_or_default();
     let place_of = |column| specs.iter().position(|spec| spec.column == column);
     for rank in 0..=ranks {
@@ -181,16 +184,17 @@ mod tests {
             (Column::Lately, 55),
             (Column::User, 64),
             (Column::Dropped, 78),
-            (Column::Backend, 91),
-            (Column::Unit, 111),
-            (Column::UploadTotal, 117),
-            (Column::Exe, 137),
+            (Column::HeldBack, 85),
+            (Column::Backend, 98),
+            (Column::Unit, 118),
+            (Column::UploadTotal, 124),
+            (Column::Exe, 144),
         ] {
             for room in from..from + 100 {
                 assert!(has(room, column), "{column:?} at {room}");
             }
         }
-        assert!((71..117).all(|room| has(room, Column::Total)));
-        assert!((117..300).all(|room| !has(room, Column::Total)), "told by two columns");
+        assert!((71..124).all(|room| has(room, Column::Total)));
+        assert!((124..300).all(|room| !has(room, Column::Total)), "told by two columns");
     }
 }

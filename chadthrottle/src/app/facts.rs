@@ -106,6 +106,9 @@ fn of_limits(app: &App, row: &Row) -> Vec<Fact> {
     ] {
         facts.push(directions(name, upload, download));
     }
+    if let Some(waiting) = row.held_back {
+        facts.push(directions("held back", units.amount(waiting), String::new()));
+    }
     let backends = app.backends();
     facts.push(directions(
         "limited by",
@@ -193,7 +196,7 @@ pub(super) fn of_help() -> [Vec<Fact>; 2] {
         rest.push(Fact::Gap);
     }
     rest.push(Fact::Note(
-        "IP bytes; K, M, G are powers of 1000. Dropped: thrown away to hold a limit. * before a limit: shared with others.".into(),
+        "IP bytes; K, M, G are powers of 1000. Held back: waits in the program's own sockets for its upload limit. Dropped: thrown away to hold a limit. * before a limit: shared with others.".into(),
     ));
     [part(&table), rest]
 }

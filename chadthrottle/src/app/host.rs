@@ -58,12 +58,11 @@ impl OwnCost {
         match &self.packets {
             None => "not known yet".into(),
             Some(Err(words)) => format!("not known: {words}"),
-            Some(Ok(None)) => "nothing: no program of ours is in the kernel".into(),
+            Some(Ok(None)) => "nothing: no programs in the kernel".into(),
             Some(Ok(Some(cost))) => format!(
-                "{} sent, {} received, with what it takes to measure that ({} packets)",
+                "{} sent, {} received, measuring included",
                 each(cost.upload),
-                each(cost.download),
-                cost.upload.count.saturating_add(cost.download.count)
+                each(cost.download)
             ),
         }
     }
@@ -215,7 +214,7 @@ impl App {
         lines.extend(pairs("residual", &words, room));
         let lost = snapshot.lost_events;
         let tone = if lost > 0 { Tone::Error } else { Tone::Plain };
-        lines.push(pair("lost events", lost.to_string()).toned(tone));
+        lines.push(pair("lost events", format!("{lost} in {}", clock(self.elapsed))).toned(tone));
         let running = snapshot.processes.iter().filter(|row| row.alive).count();
         let ended = snapshot.processes.len() - running;
         lines.push(pair(
@@ -232,20 +231,18 @@ impl App {
     fn own_cost(&self, room: usize) -> Vec<FactLine> {
         let pair = |name: &str, value: String| FactLine::text(format!(" {}  {value}", left(name, WORD)));
         let unknown = || "not known yet".to_owned();
-        let share =
-            self.cost.share().map_or_else(unknown, |share| format!("{:.1} % of one core", share * 100.0));
         let latest = self.cost.latest;
-        let cpu =
-            latest.map_or_else(unknown, |cost| format!("{:.2} s since the start", cost.cpu.as_secs_f64()));
+        let cpu = latest.map_or_else(unknown, |cost| {
+            let share = self.cost.share().map(|share| format!("{:.1} % of one core, ", share * 100.0));
+            format!("{}{:.2} s since the start", share.unwrap_or_default(), cost.cpu.as_secs_f64())
+        });
         let memory = latest.map_or_else(unknown, |cost| self.setup.units.amount(cost.resident) + "B");
         let mut lines = vec![
             FactLine::title(" What chadthrottle itself takes"),
-            pair("CPU now", share),
-            pair("CPU in all", cpu),
+            pair("CPU", cpu),
             pair("memory", memory),
         ];
         lines.extend(pairs("of each packet", &self.cost.of_a_packet(), room));
-        lines.push(pair("figures for", clock(self.elapsed)));
         lines
     }
 }

@@ -148,7 +148,7 @@ impl App {
         )]
         let rate = |rate: f32| units.rate(rate as u64);
         let limit = limit.map(|limit| format!("  limit {} (─)", units.limit(limit))).unwrap_or_default();
-        let words = format!("  peak {}  mean {} (╌){limit}", rate(peak), rate(mean));
+        let words = format!("  peak {} (┈)  mean {} (╌){limit}", rate(peak), rate(mean));
         let top = peak.max(level.unwrap_or_default());
         let graph = Graph {
             values,
@@ -156,6 +156,7 @@ impl App {
             top,
             limit: level.filter(|level| *level > 0.0),
             mean: Some(mean).filter(|mean| *mean > 0.0),
+            peak: Some(peak).filter(|peak| *peak > 0.0),
             ascii: self.setup.looks.ascii,
         };
         let head = FactLine { strong: name.to_owned(), text: start(&words, width), ..FactLine::default() };

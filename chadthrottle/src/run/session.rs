@@ -24,6 +24,9 @@ use crate::{
 /// The shortest time from one drawing to the next: more than thirty in a second nobody sees.
 const FRAME: Duration = Duration::from_millis(33);
 
+/// So long after a failure a signal may come that is its cause: the kernel takes a terminal away, and then tells.
+const LAST_SIGNAL: Duration = Duration::from_millis(100);
+
 /// Who is asked on demand.
 pub(super) struct Askable {
     pub(super) looker: Looker,
@@ -68,6 +71,21 @@ where
                 return Ok(ended);
             }
         }
+    }
+
+    /// The same; where it ends because the terminal is gone, the signal that says so tells it better than what failed first.
+    pub(super) fn run_to_the_end(&mut self) -> anyhow::Result<Ended> {
+        self.run().or_else(|error| {
+            let deadline = Instant::now() + LAST_SIGNAL;
+            loop {
+                let left = deadline.saturating_duration_since(Instant::now());
+                match self.messages.recv_timeout(left) {
+                    Ok(Message::Signal(signal)) => return Ok(Ended::BySignal(signal)),
+                    Ok(_) if !left.is_zero() => {}
+                    _ => return Err(error),
+                }
+            }
+        })
     }
 
     /// Draws when it is time to, or takes in one message. Without either, waits.

@@ -72,12 +72,13 @@ fn absence(app: &App) -> String {
 }
 
 /// Words above the headings of several columns.
-fn groups(units: Units) -> [(&'static str, Column, Column); 4] {
+fn groups(units: Units) -> [(&'static str, Column, Column); 5] {
     [
         (units.rate_heading(), Column::UploadRate, Column::DownloadRate),
         ("TOTAL", Column::UploadTotal, Column::DownloadTotal),
         ("LIMIT", Column::UploadLimit, Column::DownloadLimit),
         ("DROPPED", Column::Dropped, Column::Dropped),
+        ("HELD", Column::HeldBack, Column::HeldBack),
     ]
 }
 
@@ -160,6 +161,7 @@ impl Cells<'_> {
             Column::DownloadLimit => return self.limit(row.limits.download, row.is_shared),
             Column::Dropped if row.limits.is_empty() || row.is_shared => String::new(),
             Column::Dropped => units.amount(row.dropped()),
+            Column::HeldBack => row.held_back.map(|bytes| units.amount(bytes)).unwrap_or_default(),
             Column::Backend => return (self.backend(row.limits.upload, row.limits.download), plain),
             Column::Unit => info.cgroup.as_deref().and_then(unit).unwrap_or_default(),
             // Of a path, the end tells the most.
@@ -187,6 +189,7 @@ impl Cells<'_> {
             Column::DownloadLimit => return self.limit(limits.download, false),
             Column::Dropped if limits.is_empty() && group.limited == 0 => String::new(),
             Column::Dropped => units.amount(group.dropped),
+            Column::HeldBack => group.held_back.map(|bytes| units.amount(bytes)).unwrap_or_default(),
             Column::Backend => self.backend(limits.upload, limits.download),
             Column::Unit | Column::Exe => String::new(),
             Column::Lately => return (self.lately(placed.width), self.theme.curve),
