@@ -133,7 +133,7 @@ mod tests {
         let held = Graph { limit: Some(6.9), mean: Some(1.0), ..graph };
         assert_eq!(held.lines(4, 2), ["────", "╌⣴╌⣿"]);
         let high = Graph { peak: Some(7.0), top: 13.0, ..graph };
-        assert_eq!(high.lines(4, 2), [" ┈  ", "⢀⣠⣴⣾"]);
+        assert_eq!(high.lines(4, 2), [" ┈ ┈", "⢀⣠⣴⣿"]);
         let graph = Graph { ascii: true, points: 4, values: &values[4..], ..graph };
         assert_eq!(graph.lines(4, 2), ["  ##", "####"]);
         let graph = Graph { values: &[1.0], top: 100.0, limit: None, ..graph };

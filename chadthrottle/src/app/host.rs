@@ -54,7 +54,7 @@ impl OwnCost {
 
     /// What our programs in the kernel take of a packet, in words.
     fn of_a_packet(&self) -> String {
-        let each = |runs: Runs| runs.each().map_or_else(|| "none yet".into(), |each| format!("{each} ns"));
+        let each = |runs: Runs| runs.each().map_or_else(|| "no packet".into(), |each| format!("{each} ns"));
         match &self.packets {
             None => "not known yet".into(),
             Some(Err(words)) => format!("not known: {words}"),

@@ -68,3 +68,44 @@ fn answer(asked: &Mutex<Receiver<IpAddr>>, names: &dyn Names, send: &Sender<Mess
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Answers nothing until it is let go.
+    struct Hangs(Mutex<Receiver<()>>);
+
+    impl Names for Hangs {
+        fn name(&self, address: IpAddr) -> Option<String> {
+            let _ = self.0.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            Some(format!("host-{address}"))
+        }
+    }
+
+    #[test]
+    fn who_asks_never_waits_and_no_more_is_kept_than_there_is_room_for() {
+        let (gate, hang) = mpsc::channel();
+        let (send, messages) = mpsc::channel();
+        let mut namer = Namer::new(Box::new(Hangs(Mutex::new(hang))), send);
+        for half in 0..2 {
+            namer.ask((0..200).map(|host| IpAddr::from([10, 0, half, host])).collect());
+        }
+        assert!(messages.try_recv().is_err());
+        drop(gate);
+        let mut answers = 0;
+        while let Ok(message) = messages.recv_timeout(Duration::from_secs(20)) {
+            assert!(matches!(message, Message::Event(Event::Named(_, Some(_)))), "{message:?}");
+            answers += 1;
+            if answers == MOST_ASKED {
+                break;
+            }
+        }
+        assert_eq!(answers, MOST_ASKED);
+        // Those that were being asked at the time beside those that waited.
+        drop(namer);
+        assert!(messages.iter().count() <= THREADS);
+    }
+}

@@ -41,7 +41,7 @@ fn details() {
     looks("overview", "/firefox<Enter>d1M<Enter><5s><Enter>");
     looks("connections", "/transmission<Enter><Enter><Tab><2s>");
     looks("host_names", "/transmission<Enter><Enter><Tab>h<2s>");
-    looks("held_back", "/=ssh<Enter>u500K<Enter><9s>");
+    looks("held_back", "/pid=3908<Enter>u500K<Enter><9s>");
     looks("history", "/curl<Enter>d3M<Enter><20s><Enter><Tab><Tab>");
     looks("history_long", "/firefox<Enter><Enter><Tab><Tab><Right>");
     looks("traffic", "/node<Enter><Enter><Tab><Tab><Tab>");

@@ -14,7 +14,7 @@ use crossterm::event::KeyCode;
 
 use super::host::{BACKENDS, Screen, busy, id, limited, row, snapshot};
 
-/// In all sizes, after these keys (`\n` is Enter, `\t` Tab) and events.
+/// In all sizes, after these keys (`\n` is Enter, `\t` Tab, `→` Right) and events.
 #[track_caller]
 fn looks(name: &str, keys: &str, then: impl Fn(&mut Screen)) {
     Screen::looks_in_all_sizes(name, |width, height| {
@@ -30,7 +30,7 @@ fn pressed(screen: &mut Screen, keys: &str) {
         screen.key(match key {
             '\n' => KeyCode::Enter,
             '\t' => KeyCode::Tab,
-            '>' => KeyCode::Right,
+            '→' => KeyCode::Right,
             character => KeyCode::Char(character),
         });
     }
@@ -169,10 +169,9 @@ fn traffic_that_is_not_told_apart_and_that_is() {
             interfaces.map(|(name, upload, download)| (name.into(), Traffic { upload, download })).to_vec();
         screen.send(Event::Snapshot(all));
     });
-    looks("traffic_unseen", "/quiet\n\n\t\t\t", |screen| {
+    looks("traffic_unseen", "", |screen| {
         screen.send(Event::Limits(vec![limited(77, "quiet", Some(1000), None)]));
-        screen.key(KeyCode::Esc);
-        pressed(screen, "\n\t\t\t");
+        pressed(screen, "/quiet\n\n\t\t\t");
     });
 }
 
@@ -234,7 +233,7 @@ fn our_own_cost_is_told_and_measured_only_while_somebody_looks() {
     assert_eq!(screen.typed("i"), [Effect::MeasurePackets(false)]);
     screen.send(Event::PacketCost(Ok(Some(PacketCost::default()))));
     screen.typed("y");
-    assert!(screen.text().contains("none yet sent"), "{}", screen.text());
+    assert!(screen.text().contains("no packet sent"), "{}", screen.text());
 }
 
 #[test]
@@ -258,12 +257,12 @@ fn backends_that_are_not_known_and_that_do_not_change() {
 
 #[test]
 fn questions_and_dialogs() {
-    looks("limit_shared_sockets", "u5M\t>>", |screen| {
+    looks("limit_shared_sockets", "u5M\t→→", |screen| {
         let shared = vec![(Ancestor { id: id(812), name: "nginx".into() }, 4), (Ancestor { id: id(9), name: "sh".into() }, 1)];
         let reach = Reach { processes: 1, connections: Some(17), shared, uid: Some(1000) };
         screen.send(Event::Answer(Answer::Reach(vec![id(2114)], reach)));
     });
-    looks("limit_user_unknown", "u5M\t>>>>\n", nothing);
+    looks("limit_user_unknown", "u5M\t→→→→\n", nothing);
     looks("limit_not_ours", "t", |screen| {
         let reach = Reach { processes: 1, connections: None, shared: Vec::new(), uid: None };
         screen.send(Event::Answer(Answer::Reach(vec![id(2114)], reach)));
