@@ -11,6 +11,7 @@ use crate::{
         looks::{Background, Colours, Looks},
         units::Units,
     },
+    backends::demo::Part,
     headless::demo,
     run::RunOptions,
 };
@@ -144,6 +145,10 @@ pub struct DemoOptions {
     #[arg(long, value_name = "N", requires = "demo", default_value = "0", hide = true)]
     pub demo_crowd: usize,
 
+    /// Which part of it panics, to see what becomes of the terminal.
+    #[arg(long, value_name = "PART", requires = "demo", value_enum, hide = true)]
+    pub demo_panic: Option<Part>,
+
     /// Measure pictures and keys instead, and print figures as JSON.
     #[arg(long, requires = "demo", hide = true)]
     pub demo_measure: bool,
@@ -157,6 +162,7 @@ impl DemoOptions {
             seed: self.demo_seed,
             age: self.demo_time,
             crowd: self.demo_crowd,
+            panics: self.demo_panic,
             picture: self.demo_picture,
             measure: self.demo_measure,
             keys: self.demo_keys.clone(),

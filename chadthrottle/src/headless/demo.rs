@@ -6,7 +6,7 @@ use ratatui::layout::Size;
 
 use crate::{
     app::{BackendNames, Setup},
-    backends::demo::Demo,
+    backends::demo::{Demo, Part},
     failure::Failure,
     run::{
         self, Ended, Host, RunOptions,
@@ -25,6 +25,8 @@ pub struct Options {
     pub age: Duration,
     /// How many more processes there are.
     pub crowd: usize,
+    /// Which part of it panics, where one is to.
+    pub panics: Option<Part>,
     /// Columns and rows of a picture, instead of the screen.
     pub picture: Option<Size>,
     /// Measure instead, and write the figures as JSON.
@@ -60,7 +62,7 @@ pub fn run(options: &Options, screen: RunOptions, out: &mut impl Write) -> anyho
     }
     let signals = Signals::hold_for_screen()?;
     run::require_terminal().map_err(|error| Failure::Usage(error.to_string()))?;
-    let demo = Demo::new(options.seed, options.age, options.crowd);
+    let demo = Demo::new(options.seed, options.age, options.crowd).panicking(options.panics);
     let screen = RunOptions { is_demo: true, ..screen };
     let host = Host {
         lookout: Box::new(demo.lookout()),

@@ -1,6 +1,7 @@
 //! The main thread's loop: messages in, effects out, and a screen that is drawn when something has changed.
 
 use std::{
+    io::{self, IsTerminal},
     sync::mpsc::{Receiver, RecvTimeoutError},
     time::{Duration, Instant},
 };
@@ -25,7 +26,7 @@ use crate::{
 const FRAME: Duration = Duration::from_millis(33);
 
 /// So long after a failure a signal may come that is its cause: the kernel takes a terminal away, and then tells.
-const LAST_SIGNAL: Duration = Duration::from_millis(100);
+const LAST_SIGNAL: Duration = Duration::from_secs(1);
 
 /// Who is asked on demand.
 pub(super) struct Askable {
@@ -73,9 +74,12 @@ where
         }
     }
 
-    /// The same; where it ends because the terminal is gone, the signal that says so tells it better than what failed first.
+    /// The same; where the terminal is gone, the signal that says so tells it better than what failed first.
     pub(super) fn run_to_the_end(&mut self) -> anyhow::Result<Ended> {
         self.run().or_else(|error| {
+            if io::stdout().is_terminal() {
+                return Err(error);
+            }
             let deadline = Instant::now() + LAST_SIGNAL;
             loop {
                 let left = deadline.saturating_duration_since(Instant::now());
