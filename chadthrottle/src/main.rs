@@ -70,7 +70,8 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
             headless::limit::run(&backends, &wanted, &cli.limit).map(|()| 0)
         }
         None => match cli.demo.options() {
-            Some(demo) => headless::demo::run(&demo, cli.screen.options(), &mut io::stdout().lock()),
+            // Not locked: whichever thread panics gives the terminal back.
+            Some(demo) => headless::demo::run(&demo, cli.screen.options(), &mut io::stdout()),
             None => headless::screen::run(&backends, &wanted, cli.screen.options()),
         },
     }

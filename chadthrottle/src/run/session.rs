@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IsTerminal},
+    mem::ManuallyDrop,
     sync::mpsc::{Receiver, RecvTimeoutError},
     time::{Duration, Instant},
 };
@@ -37,7 +38,8 @@ pub(super) struct Askable {
 /// The application, its terminal and its engine.
 pub(super) struct Session<B: Backend> {
     app: App,
-    terminal: Terminal<B>,
+    /// Never dropped: that would panic where the terminal is gone, and who gives the terminal back is [`screen`].
+    terminal: ManuallyDrop<Terminal<B>>,
     engine: Engine,
     askable: Askable,
     messages: Receiver<Message>,
@@ -60,6 +62,7 @@ where
         askable: Askable,
         messages: Receiver<Message>,
     ) -> Self {
+        let terminal = ManuallyDrop::new(terminal);
         Self { app, terminal, engine, askable, messages, changed: true, due: Instant::now() }
     }
 
