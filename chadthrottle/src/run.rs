@@ -33,7 +33,7 @@ use ratatui::Terminal;
 
 use self::{engine::Engine, looker::Looker, namer::Namer, screen::Screen, session::{Askable, Session}};
 use crate::{
-    app::{App, BackendNames, Event, Setup, looks::Looks, units::Units},
+    app::{App, BackendNames, Event, Setup, chooser::Hidden, looks::Looks, units::Units},
     backends::{monitor::MonitorBackend, supply::Supply, throttle::ThrottleManager},
     lookout::Lookout,
     names::Names,
@@ -53,6 +53,8 @@ pub struct RunOptions {
     pub is_demo: bool,
     /// Whether the mouse is ours.
     pub mouse: bool,
+    /// Columns that nobody wants to see.
+    pub hidden: Hidden,
     /// What is to be known from the start, in a sentence.
     pub notice: Option<&'static str>,
 }
@@ -65,6 +67,7 @@ impl Default for RunOptions {
             units: Units::default(),
             is_demo: false,
             mouse: true,
+            hidden: Hidden::default(),
             notice: None,
         }
     }
@@ -153,8 +156,8 @@ pub fn run(
     })?;
     let terminal = Terminal::new(screen::backend()).context("cannot draw on the terminal")?;
     let size = terminal.size().context("cannot tell the size of the terminal")?;
-    let RunOptions { looks, units, is_demo, mouse, .. } = options;
-    let setup = Setup { backends, looks, units, is_demo, mouse };
+    let RunOptions { looks, units, is_demo, mouse, hidden, .. } = options;
+    let setup = Setup { backends, looks, units, is_demo, mouse, hidden };
     let mut app = App::new(setup, size);
     if let Some(notice) = options.notice {
         app.update(Event::Notice(notice.to_owned()));

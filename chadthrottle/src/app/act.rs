@@ -3,6 +3,7 @@
 use super::{
     App, Effect, Overlay, View,
     backends::BackendList,
+    chooser::Part,
     group::Key,
     input::{Edit, TextInput},
     keys::{Action, Destination, Motion},
@@ -132,6 +133,7 @@ impl App {
             }
             (None, View::Details(details)) => details.scroll = scrolled(details.scroll),
             (None, View::Backends(list)) => list.step(motion, body),
+            (None, View::Columns { place }) => *place = stepped(*place, motion, body, Part::ALL.len()),
             _ => self.table.step(motion, self.room()),
         }
     }
@@ -160,6 +162,7 @@ impl App {
             Destination::Interfaces => View::Interfaces { scroll: 0 },
             Destination::System => View::System { scroll: 0 },
             Destination::Log => View::Log { scroll: 0 },
+            Destination::Columns => View::Columns { place: 0 },
             Destination::Backends => {
                 self.view = View::Backends(BackendList::default());
                 return vec![Effect::Ask(Question::Backends)];
@@ -218,6 +221,10 @@ impl App {
         match (self.overlay.take(), &self.view) {
             (Some(Overlay::Limit(dialog)), _) => self.accept_limits(dialog),
             (Some(Overlay::Confirm(confirm)), _) => self.carry_out(confirm.plan),
+            (None, View::Columns { place }) => {
+                self.turn_column(*place);
+                Vec::new()
+            }
             (None, View::Backends(list)) => match list.switch() {
                 Ok(effect) => {
                     self.say("Changing the backend…");

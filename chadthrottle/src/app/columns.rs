@@ -1,6 +1,6 @@
 //! Which columns a window has room for, and where they stand. The drawing needs it, and whoever clicks on a heading.
 
-use super::{sort::SortColumn, units::Units};
+use super::{chooser::Hidden, sort::SortColumn, units::Units};
 
 /// Before the first column: the mark of the selected row.
 pub const MARK: usize = 2;
@@ -123,16 +123,17 @@ pub struct Placed {
     pub width: usize,
 }
 
-/// The columns that a window has room for.
+/// The columns that a window has room for, but those that nobody wants to see.
 #[must_use]
-pub fn columns(room: usize, units: Units) -> Vec<Placed> {
+pub fn columns(room: usize, units: Units, hidden: Hidden) -> Vec<Placed> {
     let specs = specs(units);
     let mut left = room.saturating_sub(MARK);
     let mut chosen = [false; 16];
     let ranks = specs.iter().map(|spec| spec.rank).max().unwrap_or_default();
     let place_of = |column| specs.iter().position(|spec| spec.column == column);
     for rank in 0..=ranks {
-        let of_rank = || specs.iter().enumerate().filter(|(_, spec)| spec.rank == rank);
+        let is_wanted = |spec: &Spec| spec.rank == rank && !hidden.hides(spec.column);
+        let of_rank = || specs.iter().enumerate().filter(|(_, spec)| is_wanted(spec));
         let wanted: usize = of_rank().map(|(_, spec)| spec.gap + spec.smallest).sum();
         let replaced =
             of_rank().filter_map(|(_, spec)| place_of(spec.replaces?)).find(|&place| chosen[place]);
@@ -160,6 +161,7 @@ pub fn columns(room: usize, units: Units) -> Vec<Placed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::chooser::Part;
 
     const ALL_UNITS: [Units; 2] = [Units { bits: false, binary: false }, Units { bits: true, binary: true }];
 
@@ -167,16 +169,27 @@ mod tests {
     fn columns_never_take_more_than_there_is() {
         for units in ALL_UNITS {
             for room in 14..300 {
-                let last = columns(room, units).last().map_or(0, |column| column.x + column.width);
+                let last = columns(room, units, Hidden::default()).last().map_or(0, |column| column.x + column.width);
                 assert!(last <= room, "{last} of {room}");
             }
         }
     }
 
     #[test]
+    fn what_is_hidden_makes_room_for_others() {
+        let hidden = Hidden::from_iter([Part::User, Part::Lately, Part::Totals]);
+        let shown: Vec<Column> =
+            columns(80, Units::default(), hidden).iter().map(|placed| placed.spec.column).collect();
+        assert!(shown.contains(&Column::Backend) && shown.contains(&Column::HeldBack), "{shown:?}");
+        assert!(!shown.contains(&Column::User) && !shown.contains(&Column::Total), "{shown:?}");
+        let all = columns(80, Units::default(), Part::ALL.into_iter().collect());
+        assert_eq!(all.len(), 1, "names stay");
+    }
+
+    #[test]
     fn wider_windows_have_no_fewer_columns_of_the_first_ranks() {
         let has =
-            |room, column| columns(room, Units::default()).iter().any(|placed| placed.spec.column == column);
+            |room, column| columns(room, Units::default(), Hidden::default()).iter().any(|placed| placed.spec.column == column);
         for (column, from) in [
             (Column::UploadRate, 27),
             (Column::UploadLimit, 40),

@@ -6,6 +6,7 @@
 mod act;
 mod backends;
 mod choices;
+pub mod chooser;
 pub mod columns;
 pub mod dialog;
 mod event;
@@ -45,6 +46,7 @@ pub use self::hosts::MOST_ASKED;
 pub use self::limiting::Confirm;
 use self::{
     backends::BackendList,
+    chooser::Hidden,
     dialog::LimitDialog,
     history::Histories,
     host::{InterfaceRates, OwnCost},
@@ -92,13 +94,16 @@ pub struct Setup {
     pub is_demo: bool,
     /// Whether the mouse is ours.
     pub mouse: bool,
+    /// Columns that nobody wants to see.
+    pub hidden: Hidden,
 }
 
 impl Setup {
     /// With these backends, and everything else as it usually is.
     #[must_use]
     pub fn new(backends: BackendNames) -> Self {
-        Self { backends, looks: Looks::default(), units: Units::default(), is_demo: false, mouse: true }
+        let (looks, units, hidden) = (Looks::default(), Units::default(), Hidden::default());
+        Self { backends, looks, units, is_demo: false, mouse: true, hidden }
     }
 }
 
@@ -118,6 +123,7 @@ enum View {
     Interfaces { scroll: usize },
     System { scroll: usize },
     Backends(BackendList),
+    Columns { place: usize },
     Log { scroll: usize },
 }
 
@@ -268,6 +274,7 @@ impl App {
             (None, View::Details(_)) => Place::Details,
             (None, View::Interfaces { .. } | View::System { .. } | View::Log { .. }) => Place::Page,
             (None, View::Backends(_)) => Place::Backends,
+            (None, View::Columns { .. }) => Place::Columns,
             (None, View::Table) => Place::Table,
         }
     }

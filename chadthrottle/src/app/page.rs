@@ -45,6 +45,7 @@ impl App {
             View::Details(details) => Some(self.details(details, size)),
             View::Interfaces { scroll } => Some(Page::of(vec![self.interface_lines(room)], *scroll)),
             View::System { scroll } => Some(Page::of(vec![self.system_lines(room)], *scroll)),
+            View::Columns { place } => Some(Page::of(vec![self.column_lines(*place, room)], 0)),
             View::Log { scroll } => Some(Page::of(vec![self.log.lines(room)], *scroll)),
             View::Backends(list) => {
                 let names = self.setup.backends;

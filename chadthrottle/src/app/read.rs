@@ -4,6 +4,7 @@ use ratatui::layout::Size;
 
 use super::{
     App, BackendNames, Message, Overlay,
+    chooser::Hidden,
     dialog::LimitDialog,
     history::Span,
     input::TextInput,
@@ -37,6 +38,12 @@ impl App {
     #[must_use]
     pub const fn units(&self) -> Units {
         self.setup.units
+    }
+
+    /// Columns that nobody wants to see.
+    #[must_use]
+    pub const fn hidden(&self) -> Hidden {
+        self.setup.hidden
     }
 
     /// Whether the host is a simulated one.

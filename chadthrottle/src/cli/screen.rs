@@ -8,10 +8,11 @@ use ratatui::layout::Size;
 use super::parse_time_argument;
 use crate::{
     app::{
+        chooser::Part,
         looks::{Background, Colours, Looks},
         units::Units,
     },
-    backends::demo::Part,
+    backends::demo::Part as DemoPart,
     headless::demo,
     run::RunOptions,
 };
@@ -39,6 +40,10 @@ pub struct ScreenOptions {
     /// Leave the mouse to the terminal.
     #[arg(long)]
     pub no_mouse: bool,
+
+    /// Columns that are not shown, with commas between them.
+    #[arg(long, value_name = "COLUMNS", value_enum, value_delimiter = ',')]
+    pub hide: Vec<Part>,
 }
 
 /// Units of rates.
@@ -112,6 +117,7 @@ impl ScreenOptions {
             looks: Looks { colours, background, ascii: self.ascii || detected.ascii },
             units: Units { bits, binary },
             mouse: !self.no_mouse,
+            hidden: self.hide.iter().copied().collect(),
             ..RunOptions::default()
         }
     }
@@ -147,7 +153,7 @@ pub struct DemoOptions {
 
     /// Which part of it panics, to see what becomes of the terminal.
     #[arg(long, value_name = "PART", requires = "demo", value_enum, hide = true)]
-    pub demo_panic: Option<Part>,
+    pub demo_panic: Option<DemoPart>,
 
     /// Measure pictures and keys instead, and print figures as JSON.
     #[arg(long, requires = "demo", hide = true)]

@@ -39,13 +39,18 @@ const BACKENDS: BackendNames = BackendNames { monitor: "demo", upload: "demo", d
 /// The window that is measured.
 const LARGE: Size = Size { width: 160, height: 50 };
 
+fn setup(screen: RunOptions) -> Setup {
+    let RunOptions { looks, units, hidden, .. } = screen;
+    Setup { looks, units, hidden, is_demo: true, ..Setup::new(BACKENDS) }
+}
+
 /// Opens the screen, or writes the picture, and returns the exit status.
 ///
 /// # Errors
 /// When there is no terminal, or the keys for a picture are none.
 pub fn run(options: &Options, screen: RunOptions, out: &mut impl Write) -> anyhow::Result<u8> {
     if options.measure {
-        let setup = Setup { looks: screen.looks, units: screen.units, is_demo: true, ..Setup::new(BACKENDS) };
+        let setup = setup(screen);
         for measured in measure(setup, options.picture.unwrap_or(LARGE), options.crowd)? {
             writeln!(out, "{}", serde_json::to_string(&measured)?)?;
         }
@@ -53,7 +58,7 @@ pub fn run(options: &Options, screen: RunOptions, out: &mut impl Write) -> anyho
     }
     if let Some(size) = options.picture {
         let moves = moves(&options.keys).map_err(|error| Failure::Usage(format!("--demo-keys: {error}")))?;
-        let setup = Setup { looks: screen.looks, units: screen.units, is_demo: true, ..Setup::new(BACKENDS) };
+        let setup = setup(screen);
         let mut still = Still::new(options.seed, setup, size)?;
         still.wait(options.age)?;
         still.go(&moves)?;

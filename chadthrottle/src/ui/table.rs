@@ -29,7 +29,7 @@ const DEEPEST: usize = 4;
 /// Draws headings and rows.
 pub(super) fn draw(frame: &mut Frame, app: &App, area: Rect) {
     let theme = Theme::of(app.looks());
-    let columns = columns(usize::from(area.width), app.units());
+    let columns = columns(usize::from(area.width), app.units(), app.hidden());
     let mut lines = area.rows();
     for line in headings(app, &columns) {
         if let Some(row) = lines.next() {

@@ -52,6 +52,8 @@ fn the_host() {
     looks("interfaces", "i");
     looks("system", "y");
     looks("backends", "b");
+    looks("columns", "cjj <Down><Down> ");
+    looks("fewer_columns", "cjj <Down><Down> c");
     looks("messages", "/curl<Enter>d2M<Enter>zu5K<Enter>L");
 }
 

@@ -64,6 +64,21 @@ fn sorting_goes_through_the_columns_and_back() {
 }
 
 #[test]
+fn columns_are_chosen_and_names_stay() {
+    let mut screen = Screen::busy(160, 50);
+    screen.typed("c");
+    assert_eq!(screen.app.place(), Place::Columns);
+    screen.typed("j ");
+    assert!(screen.text().contains("[ ] user"), "{}", screen.text());
+    screen.typed("c");
+    assert_eq!(screen.app.place(), Place::Table);
+    let text = screen.text();
+    assert!(!text.contains("USER") && text.contains("EXECUTABLE") && text.contains("PROCESS"), "{text}");
+    screen.typed("cj c");
+    assert!(screen.text().contains("USER"));
+}
+
+#[test]
 fn a_filter_holds_until_it_is_dropped() {
     let mut screen = Screen::busy(80, 24);
     let all = screen.pids();
