@@ -31,7 +31,13 @@ use crossterm::event::{self, Event as Input, MouseEventKind};
 use nix::sys::signal::Signal;
 use ratatui::Terminal;
 
-use self::{engine::Engine, looker::Looker, namer::Namer, screen::Screen, session::{Askable, Session}};
+use self::{
+    engine::Engine,
+    looker::Looker,
+    namer::Namer,
+    screen::Screen,
+    session::{Askable, Session},
+};
 use crate::{
     app::{App, BackendNames, Event, Setup, chooser::Hidden, looks::Looks, units::Units},
     backends::{monitor::MonitorBackend, supply::Supply, throttle::ThrottleManager},

@@ -93,7 +93,8 @@ fn a_process_is_seen_limited_and_freed_by_keys() -> anyhow::Result<()> {
         let words: Vec<&str> = top.split_whitespace().collect();
         let shown = words.get(1) == Some(&"iperf3");
         let down = words.iter().rev().nth(1).and_then(|word| figure(word));
-        let is_right = down.zip(download.reported()).is_some_and(|(down, told)| (0.6..1.7).contains(&(down / told)));
+        let is_right =
+            down.zip(download.reported()).is_some_and(|(down, told)| (0.6..1.7).contains(&(down / told)));
         Ok((shown && is_right).then_some(()))
     })
     .with_context(|| terminal.text().unwrap_or_default())?;
@@ -115,6 +116,13 @@ fn a_process_is_seen_limited_and_freed_by_keys() -> anyhow::Result<()> {
     terminal.keys(&["abc", "Enter"])?;
     terminal.wait_for("not a rate")?;
     terminal.keys(&["Escape"])?;
+
+    // What packets cost is measured while somebody looks.
+    terminal.keys(&["y", "End"])?;
+    let text = terminal.wait_for("ns received, measuring included")?;
+    assert!(text.contains("ns sent"), "{text}");
+    terminal.keys(&["Escape"])?;
+    terminal.wait_for("PROCESS")?;
 
     terminal.keys(&["q"])?;
     terminal.wait_for("status=0")?;

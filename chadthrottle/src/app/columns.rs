@@ -169,7 +169,9 @@ mod tests {
     fn columns_never_take_more_than_there_is() {
         for units in ALL_UNITS {
             for room in 14..300 {
-                let last = columns(room, units, Hidden::default()).last().map_or(0, |column| column.x + column.width);
+                let last = columns(room, units, Hidden::default())
+                    .last()
+                    .map_or(0, |column| column.x + column.width);
                 assert!(last <= room, "{last} of {room}");
             }
         }
@@ -188,8 +190,11 @@ mod tests {
 
     #[test]
     fn wider_windows_have_no_fewer_columns_of_the_first_ranks() {
-        let has =
-            |room, column| columns(room, Units::default(), Hidden::default()).iter().any(|placed| placed.spec.column == column);
+        let has = |room, column| {
+            columns(room, Units::default(), Hidden::default())
+                .iter()
+                .any(|placed| placed.spec.column == column)
+        };
         for (column, from) in [
             (Column::UploadRate, 27),
             (Column::UploadLimit, 40),

@@ -7,11 +7,11 @@ use ratatui::layout::Size;
 
 use super::{BackendNames, Message};
 use crate::{
-    backends::{PacketCost, registry::Kind},
     backends::throttle::{
         Target,
         manager::{LimitedTarget, Limits},
     },
+    backends::{PacketCost, registry::Kind},
     lookout::{Answer, Question},
     rate::scaled,
     stats::Snapshot,

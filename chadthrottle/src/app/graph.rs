@@ -128,7 +128,8 @@ mod tests {
     #[test]
     fn a_ramp_with_a_limit() {
         let values: Vec<f32> = (0..8_u8).map(f32::from).collect();
-        let graph = Graph { values: &values, points: 8, top: 7.0, limit: None, mean: None, peak: None, ascii: false };
+        let graph =
+            Graph { values: &values, points: 8, top: 7.0, limit: None, mean: None, peak: None, ascii: false };
         assert_eq!(graph.lines(4, 2), ["  ⣠⣾", "⢀⣴⣿⣿"]);
         let held = Graph { limit: Some(6.9), mean: Some(1.0), ..graph };
         assert_eq!(held.lines(4, 2), ["────", "╌⣴╌⣿"]);

@@ -59,11 +59,9 @@ impl OwnCost {
             None => "not known yet".into(),
             Some(Err(words)) => format!("not known: {words}"),
             Some(Ok(None)) => "nothing: no programs in the kernel".into(),
-            Some(Ok(Some(cost))) => format!(
-                "{} sent, {} received, measuring included",
-                each(cost.upload),
-                each(cost.download)
-            ),
+            Some(Ok(Some(cost))) => {
+                format!("{} sent, {} received, measuring included", each(cost.upload), each(cost.download))
+            }
         }
     }
 

@@ -139,7 +139,9 @@ mod tests {
     fn what_was_filled_in_makes_way_for_what_is_typed() {
         let edited = |edits: &[Edit]| {
             let mut input = TextInput::filled_in("10M".into());
-            edits.iter().for_each(|edit| input.edit(*edit));
+            for edit in edits {
+                input.edit(*edit);
+            }
             input.text()
         };
         assert_eq!(edited(&[Edit::Insert('2'), Edit::Insert('K')]), "2K");

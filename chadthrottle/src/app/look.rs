@@ -148,7 +148,12 @@ impl Looked {
     }
 
     /// Who is at the other ends of the connections on those lines.
-    pub(super) fn peers(&self, process: ProcessId, from: usize, count: usize) -> impl Iterator<Item = IpAddr> {
+    pub(super) fn peers(
+        &self,
+        process: ProcessId,
+        from: usize,
+        count: usize,
+    ) -> impl Iterator<Item = IpAddr> {
         let seen = self.of(process).and_then(|seen| seen.as_ref().ok());
         let shown = seen.into_iter().flatten().skip(from.saturating_sub(1)).take(count);
         shown.filter_map(|seen| seen.connection.remote.map(|remote| remote.ip()))

@@ -84,10 +84,7 @@ impl Runs {
     /// What has come since an earlier look.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Self {
-        Self {
-            count: self.count.saturating_sub(earlier.count),
-            time: self.time.saturating_sub(earlier.time),
-        }
+        Self { count: self.count.saturating_sub(earlier.count), time: self.time.saturating_sub(earlier.time) }
     }
 
     /// Nanoseconds a run, where there were any.

@@ -66,8 +66,7 @@ fn start(steps: impl IntoIterator<Item = Step>, interval: Duration) -> Running {
     let demo = Demo::new(1, Duration::ZERO, 0);
     let lookout = Box::new(demo.lookout());
     let looker = Looker::start(lookout, send.clone()).unwrap_or_else(|error| panic!("{error}"));
-    let namer = Namer::new(Box::new(demo.names()), send.clone());
-    let askable = Askable { looker, namer };
+    let askable = Askable { looker, namer: Namer::new(Box::new(demo.names()), send.clone()) };
     Running { session: Session::new(app, terminal, engine, askable, messages), send, journal }
 }
 

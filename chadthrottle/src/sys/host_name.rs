@@ -1,9 +1,6 @@
 //! What the system's resolver calls an address: /etc/hosts, DNS, and whatever else nsswitch.conf(5) names.
 
-use std::{
-    ffi::CStr,
-    net::IpAddr,
-};
+use std::{ffi::CStr, net::IpAddr};
 
 use nix::libc;
 

@@ -155,7 +155,6 @@ fn draw_field(frame: &mut Frame, app: &App, field: &Field, focused: bool, theme:
     let style = if focused && field.input.is_filled_in() { theme.selected } else { theme.input };
     let text = typed.text.trim_end().to_owned();
     let rest = typed.text[text.len()..].to_owned();
-    let spans =
-        [Span::raw(name), Span::styled(text, style), Span::styled(rest, theme.input), Span::raw(now)];
+    let spans = [Span::raw(name), Span::styled(text, style), Span::styled(rest, theme.input), Span::raw(now)];
     frame.render_widget(Line::from_iter(spans), row);
 }

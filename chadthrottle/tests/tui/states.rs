@@ -82,7 +82,7 @@ fn hosts_have_names_where_that_is_wanted_and_no_name_does_harm() {
         "\u{1b}[2J\u{1b}]0;evil\u{7}.example\u{202e}gro".to_owned(),
         "10.0.0.1".to_owned(),
     ];
-    let named = |screen: &mut Screen| {
+    let answer_all = |screen: &mut Screen| {
         screen.send(look(1, Ok(four())));
         let effects = screen.typed("h");
         let [Effect::Name(asked)] = &effects[..] else { panic!("{effects:?}") };
@@ -90,11 +90,11 @@ fn hosts_have_names_where_that_is_wanted_and_no_name_does_harm() {
             screen.send(Event::Named(*address, Some(name.clone())));
         }
     };
-    looks("host_names", "\n\t", named);
+    looks("host_names", "\n\t", answer_all);
     let mut screen = Screen::busy(80, 24);
     pressed(&mut screen, "\n\t");
     assert_eq!(screen.send(look(1, Ok(four()))), [], "nobody is asked unless it is wanted");
-    named(&mut screen);
+    answer_all(&mut screen);
     assert_eq!(screen.send(look(2, Ok(four()))), [], "nobody is asked twice");
     let text = screen.text();
     assert!(text.contains("mail.example.org:443") && !text.contains("10.0.0.1"), "{text}");
@@ -207,11 +207,13 @@ fn runs(count: u64, each: u64) -> Runs {
 
 #[test]
 fn our_own_cost_is_told_and_measured_only_while_somebody_looks() {
-    let cost = |seconds: u64| Event::Cost(Cost {
-        at: Duration::from_secs(seconds),
-        cpu: Duration::from_millis(seconds * 12),
-        resident: 21_400_000,
-    });
+    let cost = |seconds: u64| {
+        Event::Cost(Cost {
+            at: Duration::from_secs(seconds),
+            cpu: Duration::from_millis(seconds * 12),
+            resident: 21_400_000,
+        })
+    };
     let packets = PacketCost { upload: runs(40_000, 231), download: runs(90_000, 187) };
     looks("system_cost", "y", |screen| {
         screen.send(cost(9));
@@ -258,7 +260,10 @@ fn backends_that_are_not_known_and_that_do_not_change() {
 #[test]
 fn questions_and_dialogs() {
     looks("limit_shared_sockets", "u5M\t→→", |screen| {
-        let shared = vec![(Ancestor { id: id(812), name: "nginx".into() }, 4), (Ancestor { id: id(9), name: "sh".into() }, 1)];
+        let shared = vec![
+            (Ancestor { id: id(812), name: "nginx".into() }, 4),
+            (Ancestor { id: id(9), name: "sh".into() }, 1),
+        ];
         let reach = Reach { processes: 1, connections: Some(17), shared, uid: Some(1000) };
         screen.send(Event::Answer(Answer::Reach(vec![id(2114)], reach)));
     });

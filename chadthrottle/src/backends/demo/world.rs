@@ -235,7 +235,12 @@ impl World {
     /// Sets a limit, in bytes a second.
     pub(super) fn hold(&mut self, target: &Target, way: Way, limit: u64) {
         let held = self.held.entry((target.subject.clone(), way));
-        let held = held.or_insert(Held { limit, traffic: target.traffic, stats: ThrottleStats::default(), waiting: 0 });
+        let held = held.or_insert(Held {
+            limit,
+            traffic: target.traffic,
+            stats: ThrottleStats::default(),
+            waiting: 0,
+        });
         (held.limit, held.traffic) = (limit, target.traffic);
     }
 
