@@ -70,8 +70,8 @@ pub(super) fn of_process(app: &App, row: &Row) -> Vec<Fact> {
         directions("total", units.amount(row.total.upload), units.amount(row.total.download)),
         directions("limit", limit(units, row.limits.upload), limit(units, row.limits.download)),
     ]);
-    if let Some(words) = app.refusal(&Entry::Process(row)) {
-        facts.push(Fact::Note(format!("Refused: {words}")));
+    if let Some(refused) = app.refusal(&Entry::Process(row)) {
+        facts.push(Fact::Note(format!("Refused: {}", refused.words)));
     }
     if !row.limits.is_empty() {
         facts.extend(of_limits(app, row));

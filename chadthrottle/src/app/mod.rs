@@ -43,7 +43,7 @@ use ratatui::layout::Size;
 pub use self::event::{Cost, Effect, Event, LimitOutcome};
 pub(crate) use self::graph::sparkline;
 pub use self::hosts::MOST_ASKED;
-pub use self::limiting::Confirm;
+pub use self::limiting::{Confirm, Refused};
 use self::{
     backends::BackendList,
     chooser::Hidden,
@@ -116,6 +116,9 @@ pub struct Message {
     pub error: bool,
 }
 
+/// So long stands what is no error; what matters is among the messages then.
+const LINGERS: Duration = Duration::from_secs(20);
+
 #[derive(Clone, Debug)]
 enum View {
     Table,
@@ -151,7 +154,7 @@ pub struct App {
     traffic: TrafficType,
     limited: Vec<LimitedTarget>,
     /// Limits that were refused, and why, until they are asked for again.
-    refused: HashMap<Subject, String>,
+    refused: HashMap<Subject, Refused>,
     table: Table,
     /// Whether a question about kin is on its way.
     asking_kin: bool,
@@ -166,8 +169,9 @@ pub struct App {
     recent: Vec<u64>,
     view: View,
     overlay: Option<Overlay>,
-    /// Until the next key.
+    /// Until the next key, or for a while where nothing is wrong.
     message: Option<Message>,
+    said_at: Duration,
     /// Until the engine works again.
     trouble: Option<String>,
     log: Log,
@@ -202,6 +206,7 @@ impl App {
             view: View::Table,
             overlay: None,
             message: None,
+            said_at: Duration::ZERO,
             trouble: None,
             log: Log::default(),
             elapsed: Duration::ZERO,
@@ -283,6 +288,10 @@ impl App {
         self.trouble = None;
         self.elapsed += snapshot.interval;
         self.histories.take_in(&snapshot);
+        let is_old = self.elapsed.saturating_sub(self.said_at) > LINGERS;
+        if is_old && self.message.as_ref().is_some_and(|message| !message.error) {
+            self.message = None;
+        }
         if self.paused {
             self.held = Some(snapshot);
             return Vec::new();
@@ -348,7 +357,12 @@ impl App {
     }
 
     fn say(&mut self, text: impl Into<String>) {
-        self.message = Some(Message { text: text.into(), error: false });
+        self.tell(Message { text: text.into(), error: false });
+    }
+
+    fn tell(&mut self, message: Message) {
+        self.message = Some(message);
+        self.said_at = self.elapsed;
     }
 
     /// Adds a sentence to what stands there.
@@ -363,7 +377,7 @@ impl App {
     fn complain(&mut self, text: impl Into<String>) {
         let message = Message { text: text.into(), error: true };
         self.log.push(self.elapsed, message.clone());
-        self.message = Some(message);
+        self.tell(message);
     }
 }
 
