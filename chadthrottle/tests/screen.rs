@@ -54,9 +54,9 @@ impl Download {
     }
 }
 
-/// Payload is 1448 of 1500 bytes, and 2 MB/s are to be held to within some percent: this is about the screen.
+/// How exactly a limit is held other tests tell: this is about the screen, on a machine that may be busy.
 fn is_two_megabytes(rate: f64) -> bool {
-    (1.5e6..2.3e6).contains(&rate)
+    (1.2e6..2.6e6).contains(&rate)
 }
 
 fn is_fast(rate: f64) -> bool {
@@ -194,7 +194,7 @@ fn without_privilege_ones_own_programs_are_shown_and_limited() -> anyhow::Result
         || interface_rate(bed.server(), bed.server().interfaces()[0], "rx", Duration::from_millis(500));
     testbed::until("iperf3 runs at full speed", PATIENCE, || Ok((rate()? > 20e6).then_some(())))?;
 
-    let terminal = Terminal::open(&bed, 120, 24)?;
+    let terminal = Terminal::open(&bed, 120, 40)?;
     let line = format!("cd /; clear; setpriv {} {}; echo status=$?", NOBODY.join(" "), program.display());
     terminal.keys(&[&line, "Enter"])?;
     let text = terminal.wait_for("Without privilege")?;
@@ -204,6 +204,17 @@ fn without_privilege_ones_own_programs_are_shown_and_limited() -> anyhow::Result
     terminal.keys(&["5M", "Enter"])?;
     terminal.wait_for("sockopt limits TCP alone")?;
     testbed::until("iperf3 is held", PATIENCE, || Ok((rate()? < 8e6).then_some(())))?;
+    // What it writes faster than that waits in its own socket, and the screen says how much.
+    terminal.keys(&["Enter"])?;
+    testbed::until("what is held back is told", PATIENCE, || {
+        let text = terminal.text()?;
+        let line = text.lines().find_map(|line| line.trim_start().strip_prefix("held back"));
+        let waits = line.and_then(|line| figure(line.split_whitespace().next()?));
+        Ok(waits.filter(|waits| *waits > 0.0))
+    })
+    .with_context(|| terminal.text().unwrap_or_default())?;
+    terminal.keys(&["Escape"])?;
+    terminal.wait_for("PROCESS")?;
     terminal.keys(&["r"])?;
     testbed::until("iperf3 is free again", PATIENCE, || Ok((rate()? > 20e6).then_some(())))?;
     terminal.keys(&["q"])?;

@@ -27,7 +27,7 @@ use crate::{
 const FRAME: Duration = Duration::from_millis(33);
 
 /// So long after a failure a signal may come that is its cause: the kernel takes a terminal away, and then tells.
-const LAST_SIGNAL: Duration = Duration::from_secs(1);
+const LAST_SIGNAL: Duration = Duration::from_secs(2);
 
 /// Who is asked on demand.
 pub(super) struct Askable {
