@@ -105,7 +105,7 @@ fn specs(units: Units) -> [Spec; 16] {
         number(Column::UploadLimit, 2, 2, "UP", By::UploadLimit),
         number(Column::DownloadLimit, 2, 1, "DOWN", By::DownloadLimit),
         number(Column::Dropped, 7, 2, "BYTES", By::Dropped),
-        Spec::new(Column::HeldBack, 8, 2, (units.width(), units.width()), "BACK"),
+        number(Column::HeldBack, 8, 2, "BACK", By::HeldBack),
         Spec::new(Column::Backend, 9, 2, (11, 23), "HELD BY"),
         Spec::new(Column::Unit, 10, 2, (18, 36), "UNIT"),
         Spec::new(Column::Exe, 12, 2, (18, 64), "EXECUTABLE"),

@@ -193,6 +193,7 @@ impl Group {
             total: self.total,
             limits: self.limits(),
             dropped: self.dropped,
+            held_back: self.held_back,
         }
     }
 }

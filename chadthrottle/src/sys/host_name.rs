@@ -60,12 +60,21 @@ fn called<A>(address: &A) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use super::*;
 
     #[test]
-    fn an_address_for_documentation_has_no_name_and_our_own_is_a_host() {
-        // By whatever /etc/hosts says of it, where it says anything.
-        let own = host_name(IpAddr::from([127, 0, 0, 1]));
-        assert!(own.is_none_or(|name| !name.is_empty() && name.parse::<IpAddr>().is_err()));
+    fn our_own_addresses_have_the_names_that_the_hosts_file_gives_them() {
+        let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+        let named = |address: IpAddr| {
+            let words = hosts.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+            words.into_iter().any(|words| words.len() > 1 && words[0].parse() == Ok(address))
+        };
+        for address in [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
+            let name = host_name(address);
+            assert!(name.is_some() || !named(address), "{address}");
+            assert!(name.is_none_or(|name| name.parse::<IpAddr>().is_err()));
+        }
     }
 }
