@@ -17,6 +17,7 @@ pub mod connections;
 pub mod failure;
 pub mod headless;
 pub mod lookout;
+pub mod names;
 pub mod process;
 pub mod rate;
 pub mod run;

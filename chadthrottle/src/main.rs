@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
     process::ExitCode,
 };
 
@@ -32,7 +32,8 @@ fn main() -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(error) => match failure::exit_status(&error) {
             Some(status) => {
-                eprintln!("chadthrottle: {error:#}");
+                // Whoever cannot read it any more still wants to know the status.
+                let _ = writeln!(io::stderr(), "chadthrottle: {error:#}");
                 ExitCode::from(status)
             }
             None => ExitCode::SUCCESS,
@@ -69,7 +70,8 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
             headless::limit::run(&backends, &wanted, &cli.limit).map(|()| 0)
         }
         None => match cli.demo.options() {
-            Some(demo) => headless::demo::run(&demo, cli.screen.options(), &mut io::stdout().lock()),
+            // Not locked: whichever thread panics gives the terminal back.
+            Some(demo) => headless::demo::run(&demo, cli.screen.options(), &mut io::stdout()),
             None => headless::screen::run(&backends, &wanted, cli.screen.options()),
         },
     }

@@ -8,6 +8,7 @@ use crate::{
     },
     failure::Failure,
     lookout::Here,
+    names::Resolver,
     run::{self, Ended, Host, RunOptions},
     sys::{
         capability::{self, NET_ADMIN},
@@ -36,6 +37,7 @@ pub fn run(backends: &Backends, wanted: &Wanted, options: RunOptions) -> anyhow:
     let options = RunOptions { notice: is_partial.then(what_is_missing), ..options };
     let host = Host {
         lookout: Box::new(Here::new(backends.clone(), wanted.clone())),
+        names: Box::new(Resolver),
         supply: Box::new(backends.clone()),
     };
     let start = move || {
