@@ -57,3 +57,4 @@ pub mod tcp_info;
     feature = "throttle-nftables"
 ))]
 pub mod tcp_socket;
+pub mod terminal;
