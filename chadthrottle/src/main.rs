@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         feature = "throttle-tc-htb",
         feature = "throttle-nftables"
     ))]
-    if let Some(status) = chadthrottle::backends::throttle::flow::run_if_asked() {
+    if let Some(status) = chadthrottle::backends::throttle::guard::run_if_asked() {
         return status;
     }
     let cli = Cli::from_arguments();

@@ -9,16 +9,19 @@ use std::io::Write;
 pub fn run(dry_run: bool, out: &mut impl Write) -> anyhow::Result<()> {
     #[cfg(feature = "throttle-tc-htb")]
     {
-        use crate::backends::throttle::tc_htb;
+        use crate::backends::throttle::journal;
         use anyhow::Context;
 
         if !dry_run {
-            tc_htb::forget_gone_networks().context("cannot forget what is gone")?;
+            journal::forget_gone_networks().context("cannot forget what is gone")?;
         }
         let verb = if dry_run { "would remove" } else { "removed" };
-        let leftovers = tc_htb::leftovers().context("cannot look for what a killed instance left")?;
+        let leftovers = journal::leftovers().context("cannot look for what a killed instance left")?;
         let mut result = Ok(());
         for leftover in leftovers {
+            if let Some(problem) = leftover.problem() {
+                super::tell(&problem);
+            }
             let removed = if dry_run { Ok(()) } else { leftover.remove() };
             if let Err(error) = removed {
                 let what = leftover.describe().join(", ");

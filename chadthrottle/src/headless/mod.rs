@@ -10,11 +10,21 @@ pub mod list;
 pub mod monitor;
 pub mod screen;
 
+use std::{
+    fmt,
+    io::{self, Write},
+};
+
 use crate::backends::{
     BackendError, Obstacle,
     registry::{Backends, NO_BACKEND, Wanted},
     throttle::{DownloadThrottleBackend, UploadThrottleBackend, manager::Limits},
 };
+
+/// Says something about the work. Where nobody can be told any more it is done all the same.
+fn tell(words: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "chadthrottle: {words}");
+}
 
 /// The backends that would hold these limits, chosen but not made ready: nothing in the kernel has changed.
 fn select_throttles(backends: &Backends, wanted: &Wanted, limits: Limits) -> anyhow::Result<Throttles> {

@@ -18,7 +18,6 @@ use nix::{
 use super::{
     device::{Device, stats_of},
     interfaces::{OURS, Root, carrying, root_of, why_not},
-    journal::{Entry, Journal, restore},
     limited::{HtbError, Limited, failed},
     shape,
 };
@@ -28,6 +27,7 @@ use crate::{
         throttle::{
             Subject, Target,
             flow::SharedFlow,
+            journal::{Entry, Journal, restore},
             tagger::{SocketTagger, Tag, Tagger},
         },
     },
@@ -274,7 +274,7 @@ impl State {
             step: "write down in /run/chadthrottle what is about to be made",
             cause,
         })?;
-        match Device::claim(&mut self.netlink, link) {
+        match Device::claim(&mut self.netlink, link, self.journal.signature()) {
             Ok(device) => {
                 self.devices.insert(link.index, device);
                 Ok(())
@@ -292,6 +292,7 @@ impl State {
 
     /// What is to be done every now and then.
     fn tick(&mut self) -> Result<(), HtbError> {
+        self.journal.watch();
         if self.has_news() {
             self.forget_gone()?;
             self.claim_all(false)?;
