@@ -185,6 +185,10 @@ pub struct Common {
     #[arg(long, global = true, value_name = "PATH")]
     pub cgroup_root: Option<PathBuf>,
 
+    /// Set a limit although it may cut off the session that one is typing in.
+    #[arg(long, global = true)]
+    pub force: bool,
+
     /// Tell more on stderr; -vv with messages of the programs in the kernel, -vvv with one for every packet dropped.
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,

@@ -21,6 +21,7 @@ pub mod process;
 pub mod rate;
 pub mod run;
 pub mod scope;
+pub mod session;
 pub mod stats;
 pub mod sys;
 pub mod ui;

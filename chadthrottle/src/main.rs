@@ -66,7 +66,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
             headless::list::run(&backends, &wanted, cli.json, &mut io::stdout().lock()).map(|()| 0)
         }
         None if cli.limit.option().is_some() => {
-            headless::limit::run(&backends, &wanted, &cli.limit).map(|()| 0)
+            headless::limit::run(&backends, &wanted, &cli.limit, cli.common.force).map(|()| 0)
         }
         None => match cli.demo.options() {
             Some(demo) => headless::demo::run(&demo, cli.screen.options(), &mut io::stdout().lock()),

@@ -18,6 +18,7 @@ use crate::{
     failure::Failure,
     process::{ProcessId, ProcessInfo, UserNames},
     rate::scaled,
+    session,
     sys::{
         cgroup::{self, CgroupRoot},
         signals::Signals,
@@ -27,15 +28,19 @@ use crate::{
 /// How often to look whether the process still runs.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// Holds the limits until a signal, the end of the time that was given, or of the process.
+/// Holds the limits until a signal, the end of the time that was given, or of the process. Those that may cut this session
+/// off only where that is what is wanted (`force`).
 ///
 /// # Errors
 /// When the limits cannot be enforced.
-pub fn run(backends: &Backends, wanted: &Wanted, asked: &LimitSubject) -> anyhow::Result<()> {
+pub fn run(backends: &Backends, wanted: &Wanted, asked: &LimitSubject, force: bool) -> anyhow::Result<()> {
     let signals = Signals::hold()?;
     let limits = limits(asked.upload_limit, asked.download_limit);
     let (upload, download) = select_throttles(backends, wanted, limits)?;
     let target = target(backends, asked)?;
+    if let Some(why) = session::refusal(&target.subject).filter(|_| !force) {
+        return Err(Failure::Usage(format!("{target} is not limited: {why}")).into());
+    }
     let mut manager = ThrottleManager::new(upload, download)?;
     manager.throttle_process(&target, limits)?;
     eprintln!("chadthrottle: {target} is held to {}; Ctrl-C ends it", in_words(limits));
