@@ -131,6 +131,12 @@ pub enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// List the limits that are in force now, whoever set them.
+    Status {
+        /// As one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print what every process sends and receives.
     Monitor {
         /// One JSON object a line, one line an interval.

@@ -16,6 +16,7 @@ pub mod cli;
 pub mod connections;
 pub mod failure;
 pub mod headless;
+pub mod instances;
 pub mod lookout;
 pub mod process;
 pub mod rate;

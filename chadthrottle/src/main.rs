@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
     process::ExitCode,
 };
 
@@ -32,7 +32,8 @@ fn main() -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(error) => match failure::exit_status(&error) {
             Some(status) => {
-                eprintln!("chadthrottle: {error:#}");
+                // Where nobody can be told any more the status says it.
+                let _ = writeln!(io::stderr(), "chadthrottle: {error:#}");
                 ExitCode::from(status)
             }
             None => ExitCode::SUCCESS,
@@ -58,6 +59,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Some(Command::Cleanup { dry_run }) => {
             headless::cleanup::run(dry_run, &mut io::stdout().lock()).map(|()| 0)
         }
+        Some(Command::Status { json }) => headless::status::run(json, &mut io::stdout().lock()).map(|()| 0),
         Some(Command::Monitor { json, interval, count, pids, connections }) => {
             let options = headless::monitor::Options { json, interval, count, pids, connections };
             headless::monitor::run(&backends, &wanted, &options).map(|()| 0)

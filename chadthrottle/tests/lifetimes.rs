@@ -40,6 +40,17 @@ fn command(host: &Host, line: &str) -> anyhow::Result<String> {
     Process::spawn(host.command(words[0]).args(&words[1..]))?.success(PATIENCE)
 }
 
+/// The queue of a device, without what changes with the traffic.
+fn queue_of(bed: &Testbed, device: &str) -> anyhow::Result<String> {
+    let text = command(bed.client(), &format!("tc qdisc show dev {device}"))?;
+    let words = text.split_ascii_whitespace().collect::<Vec<_>>();
+    let is_steady = |place: &usize| {
+        let before = place.checked_sub(1).and_then(|before| words.get(before));
+        !matches!(before, Some(&("refcnt" | "direct_packets_stat")))
+    };
+    Ok((0..words.len()).filter(is_steady).map(|place| words[place]).collect::<Vec<_>>().join(" "))
+}
+
 /// `chadthrottle cleanup`: what it says of what it does, and what it complains of.
 fn cleanup(bed: &Testbed, options: &[&str]) -> anyhow::Result<(String, String)> {
     let mut cleanup = Process::spawn(bed.client().command(BINARY).arg("cleanup").args(options))?;
@@ -86,7 +97,7 @@ fn a_damaged_note_is_told_of_and_only_what_is_signed_is_removed() -> anyhow::Res
     // Somebody else's, with the same kind and number.
     command(bed.client(), "ip link add foreign type veth peer name other")?;
     command(bed.client(), "tc qdisc add dev foreign root handle 7cad: htb")?;
-    let queue = |device: &str| command(bed.client(), &format!("tc qdisc show dev {device}"));
+    let queue = |device: &str| queue_of(&bed, device);
     let foreign = queue("foreign")?;
     let (out, complaint) = cleanup(&bed, &["--dry-run"])?;
     assert!(out.contains("would remove"), "{out}");
@@ -112,7 +123,7 @@ fn a_queue_that_somebody_else_put_in_the_place_of_ours_stays() -> anyhow::Result
     let ours = bed.client().interfaces()[0];
     command(bed.client(), &format!("tc qdisc replace dev {ours} root handle 1: pfifo"))?;
     command(bed.client(), &format!("tc qdisc replace dev {ours} root handle 7cad: htb"))?;
-    let queue = || command(bed.client(), &format!("tc qdisc show dev {ours}"));
+    let queue = || queue_of(&bed, ours);
     let foreign = queue()?;
     cleanup(&bed, &[])?;
     assert_eq!(queue()?, foreign);

@@ -161,4 +161,25 @@ pub enum BackendError {
         /// What came back.
         cause: anyhow::Error,
     },
+    /// Several things, none of which kept the others from being done.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Several(Vec<Self>),
+}
+
+impl BackendError {
+    /// All that went wrong of what has been done.
+    ///
+    /// # Errors
+    /// When something did.
+    pub fn all_of(results: impl IntoIterator<Item = Result<(), Self>>) -> Result<(), Self> {
+        let mut errors: Vec<Self> = results.into_iter().filter_map(Result::err).collect();
+        match errors.pop() {
+            None => Ok(()),
+            Some(only) if errors.is_empty() => Err(only),
+            Some(last) => {
+                errors.push(last);
+                Err(Self::Several(errors))
+            }
+        }
+    }
 }

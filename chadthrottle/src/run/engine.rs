@@ -2,6 +2,7 @@
 
 use std::{
     any::Any,
+    io::{self, Write},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
     thread,
@@ -109,7 +110,8 @@ impl Engine {
         }
         let result = match self.result.recv_timeout(PATIENCE) {
             Err(RecvTimeoutError::Timeout) => {
-                eprintln!("chadthrottle: taking the limits back…");
+                // Where nobody can be told any more it is done all the same.
+                let _ = writeln!(io::stderr(), "chadthrottle: taking the limits back…");
                 self.result.recv().map_err(|_| ())
             }
             result => result.map_err(|_| ()),

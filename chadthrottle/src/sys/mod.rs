@@ -24,6 +24,7 @@ pub mod namespace;
 pub mod netlink;
 #[cfg(feature = "throttle-nftables")]
 pub mod nft;
+pub mod note;
 #[cfg(feature = "monitor-pnet")]
 pub mod packet;
 pub mod pidfd;

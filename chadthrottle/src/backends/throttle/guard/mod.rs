@@ -28,6 +28,7 @@ pub(super) use self::note::{Note, Originals};
 pub(super) use self::note::{OriginalTags, Replaced};
 use self::sockets::{Watched, put_back};
 use crate::{
+    instances,
     process::ProcessId,
     sys::{
         pipe::{has_reader, wait_readable},
@@ -174,7 +175,7 @@ fn undo(ward: ProcessId, mut watched: Watched, has_journal: bool) {
     #[cfg(feature = "throttle-tc-htb")]
     let left = if has_journal { super::journal::of(ward).ok().flatten() } else { None };
     #[cfg(not(feature = "throttle-tc-htb"))]
-    let _ = (ward, has_journal);
+    let _ = has_journal;
     // Queues first: they are what limits, and to look for sockets may take its time. Whoever starts meanwhile waits.
     #[cfg(feature = "throttle-tc-htb")]
     let left = left.as_ref().and_then(|left| left.lock().ok().flatten());
@@ -184,6 +185,7 @@ fn undo(ward: ProcessId, mut watched: Watched, has_journal: bool) {
         watched.lost.entry(cookie).or_default().add(known);
     }
     put_back(watched.lost);
+    instances::forget(ward);
     #[cfg(feature = "throttle-tc-htb")]
     if let Some(left) = left.filter(|_| is_removed) {
         let _ = left.forget();

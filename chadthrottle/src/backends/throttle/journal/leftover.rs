@@ -7,13 +7,14 @@ use nix::{
     sys::socket::SockProtocol,
 };
 
-use super::{Entry, networks, own_network, record::Note, remove};
+use super::{Entry, networks, own_network, record::Note};
 use crate::{
     backends::throttle::tc_htb::OURS,
     process::ProcessId,
     sys::{
         links::{self, set_queue_len},
         netlink::{Netlink, Refusal},
+        note,
         pidfd::PidFd,
         proc_fd,
         socket_tag::{Field, TaggedSocket},
@@ -126,7 +127,7 @@ impl Locked<'_> {
             log::info!("{} is kept: what it is about may be in another network namespace", path.display());
             return Ok(());
         }
-        remove(path)
+        note::remove(path)
     }
 }
 

@@ -11,9 +11,8 @@ mod record;
 
 use std::{
     collections::BTreeSet,
-    fs::{self, File},
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -22,12 +21,15 @@ use serde::{Deserialize, Serialize};
 
 pub use self::leftover::Leftover;
 pub(super) use self::leftover::restore;
-use self::record::{Note, Record, boot};
+use self::record::{Note, Record};
 use super::guard::{self, Guard};
-use crate::{process::ProcessId, sys::proc_fd};
+use crate::{
+    process::ProcessId,
+    sys::{note, proc_fd},
+};
 
 /// Where running programs keep what is no longer true after a boot.
-pub(crate) const DIRECTORY: &str = "/run/chadthrottle";
+const DIRECTORY: &str = "/run/chadthrottle";
 /// How the files there begin that are ours.
 const PREFIX: &str = "tc-";
 /// And how they end, once they are whole.
@@ -78,7 +80,7 @@ impl Journal {
         if !self.record.interfaces.is_empty() {
             return self.write();
         }
-        remove(&self.path)?;
+        note::remove(&self.path)?;
         if let Some(guard) = self.guard.take() {
             // One that has ended undoes nothing.
             let _ = guard.note(&guard::Note::Journal(false));
@@ -104,38 +106,8 @@ impl Journal {
     }
 
     fn write(&self) -> io::Result<()> {
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(DIRECTORY)?;
-        write_whole(&self.path, &serde_json::to_vec(&self.record)?)
+        note::write(&self.path, &serde_json::to_vec(&self.record)?, 0o755)
     }
-}
-
-/// Writes a file whole or not at all, however we end, and not before it is on the disk.
-pub(crate) fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let written = File::create(&new).and_then(|mut file| {
-        file.write_all(text)?;
-        file.sync_all()
-    });
-    let written = written.and_then(|()| fs::rename(&new, path));
-    if written.is_err() {
-        // Half of one is of no use to anybody.
-        let _ = fs::remove_file(&new);
-    }
-    written?;
-    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
-}
-
-/// Removes a file of ours, and the directory with the last one.
-pub(crate) fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    // Others may have theirs there.
-    if let Some(directory) = path.parent() {
-        let _ = fs::remove_dir(directory);
-    }
-    Ok(())
 }
 
 fn path_of(process: ProcessId) -> PathBuf {
@@ -173,11 +145,11 @@ pub fn forget_gone_networks() -> io::Result<()> {
         return Ok(());
     }
     let networks = networks()?;
-    let boot = boot()?;
+    let boot = note::boot()?;
     let is_gone = |record: &Record| record.boot != boot || !networks.contains(&record.network);
     for note in killed {
         if note.record.as_ref().is_ok_and(is_gone) {
-            remove(&note.path)?;
+            note::remove(&note.path)?;
         }
     }
     Ok(())

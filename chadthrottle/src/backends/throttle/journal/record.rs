@@ -1,22 +1,19 @@
 //! A note as it stands in a file, and whether it can be believed.
 
 use std::{
-    fs::{self, File},
-    io::{self, Read},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    io,
     path::{Path, PathBuf},
 };
 
-use nix::libc;
 use serde::{Deserialize, Serialize};
 
 use super::{Entry, PREFIX, SUFFIX};
-use crate::process::ProcessId;
+use crate::{process::ProcessId, sys::note};
 
 /// What a note says has a form, which may be another one some day.
 const VERSION: u32 = 1;
-/// A note is a line for each interface, in bytes.
-const LONGEST: u64 = 1 << 20;
+/// Whoever else wrote one does not tell us what to remove.
+const ROOT: u32 = 0;
 
 /// A file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,7 +33,7 @@ impl Record {
     /// Nothing of this process yet.
     pub(super) fn new(process: ProcessId, network: u64) -> io::Result<Self> {
         let ProcessId { pid, start_time } = process;
-        Ok(Self { version: VERSION, boot: boot()?, pid, start_time, network, interfaces: Vec::new() })
+        Ok(Self { version: VERSION, boot: note::boot()?, pid, start_time, network, interfaces: Vec::new() })
     }
 
     pub(super) const fn process(&self) -> ProcessId {
@@ -60,28 +57,13 @@ impl Note {
         let name = path.file_name()?.to_str()?.strip_suffix(SUFFIX)?.strip_prefix(PREFIX)?;
         let (pid, start_time) = name.split_once('-')?;
         let process = ProcessId { pid: pid.parse().ok()?, start_time: start_time.parse().ok()? };
-        let record = match read(path) {
+        let record = match note::read(path, ROOT) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => Err(error.to_string()),
             Ok(text) => believed(&text, process),
         };
         Some(Self { path: path.to_owned(), process, record })
     }
-}
-
-/// What a file says, if it is root's: whoever else wrote it does not tell us what to remove.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let file = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::other("it is no file"));
-    }
-    if metadata.uid() != 0 {
-        return Err(io::Error::other(format!("user {} wrote it, and not root", metadata.uid())));
-    }
-    let mut text = Vec::new();
-    file.take(LONGEST).read_to_end(&mut text)?;
-    Ok(text)
 }
 
 fn believed(text: &[u8], process: ProcessId) -> Result<Record, String> {
@@ -93,11 +75,6 @@ fn believed(text: &[u8], process: ProcessId) -> Result<Record, String> {
         return Err(format!("it is about process {}, and not the one in its name", record.pid));
     }
     Ok(record)
-}
-
-/// The kernel's name for the time since the last boot.
-pub(super) fn boot() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
 impl ProcessId {
@@ -142,7 +119,7 @@ mod tests {
     fn files_of_other_names_are_no_notes() -> io::Result<()> {
         let directory = tempfile::tempdir()?;
         for name in ["tc-7-9.new", "tc-7.json", "tc-x-9.json", "instance-7-9.json", "tc-7-9.json.bak"] {
-            fs::write(directory.path().join(name), "{}")?;
+            std::fs::write(directory.path().join(name), "{}")?;
             assert!(Note::read(&directory.path().join(name)).is_none(), "{name}");
         }
         let path = directory.path().join("tc-7-9.json");
