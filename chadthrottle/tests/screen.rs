@@ -150,7 +150,9 @@ fn a_tree_and_a_unit_are_limited_and_freed_by_keys() -> anyhow::Result<()> {
 fn the_terminal_is_given_back_on_a_signal() -> anyhow::Result<()> {
     let bed = Testbed::new("screen")?;
     let terminal = Terminal::open(&bed, 100, 30)?;
-    for (signal, status) in [("TERM", "status=143"), ("HUP", "status=129"), ("INT", "status=130")] {
+    for (signal, status) in
+        [("TERM", "status=143"), ("HUP", "status=129"), ("INT", "status=130"), ("QUIT", "status=131")]
+    {
         terminal.start()?;
         terminal.wait_for("UP")?;
         let pids = std::fs::read_to_string(bed.cgroup_root().join("cgroup.procs"))?;

@@ -183,3 +183,18 @@ impl BackendError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_failed_is_told() {
+        let failed = |pid| Err(BackendError::Process(ProcessError::Absent(pid)));
+        assert!(BackendError::all_of([Ok(()), Ok(())]).is_ok());
+        let one = BackendError::all_of([Ok(()), failed(7)]).expect_err("one failed");
+        assert!(matches!(one, BackendError::Process(_)), "{one}");
+        let two = BackendError::all_of([failed(7), Ok(()), failed(8)]).expect_err("two failed").to_string();
+        assert!(two.contains("no process 7") && two.contains("no process 8"), "{two}");
+    }
+}

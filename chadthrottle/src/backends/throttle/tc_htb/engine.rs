@@ -116,7 +116,7 @@ impl Engine {
         let all: Vec<Subject> = state.targets.keys().cloned().collect();
         let mut result = Ok(());
         for subject in all {
-            result = result.and(state.remove(&subject));
+            result = both(result, state.remove(&subject));
         }
         self.changed.notify_all();
         result
@@ -149,6 +149,14 @@ fn watch(engine: &Weak<Engine>) {
         // Woken where a limit was removed, so that we end with the last one.
         drop(engine.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner));
     }
+}
+
+/// Of two things that have been done, what failed. Where both did, the second one is told of here.
+fn both(first: Result<(), HtbError>, second: Result<(), HtbError>) -> Result<(), HtbError> {
+    if let (Err(_), Err(error)) = (&first, &second) {
+        log::error!("tc_htb: {error}");
+    }
+    first.and(second)
 }
 
 impl State {
@@ -209,7 +217,7 @@ impl State {
         let Some(mut limited) = self.targets.remove(subject) else { return Ok(()) };
         self.tagger.untag(subject);
         let left = limited.leave(&self.devices, &mut self.netlink);
-        left.and(self.release_if_unused())
+        both(left, self.release_if_unused())
     }
 
     /// Gives every interface back where there is no limit.
@@ -222,10 +230,10 @@ impl State {
             let link = device.link;
             let entry = Entry { index, name: link.name.clone(), queue_len: link.queue_len };
             match restore(&mut self.netlink, &entry) {
-                Ok(()) => result = result.and(self.forget(index)),
+                Ok(()) => result = both(result, self.forget(index)),
                 // What is not there any more has nothing to be restored.
-                Err(refusal) if refusal.errno == Errno::ENODEV => result = result.and(self.forget(index)),
-                Err(cause) => result = result.and(Err(failed("restore the queue", &link, cause))),
+                Err(refusal) if refusal.errno == Errno::ENODEV => result = both(result, self.forget(index)),
+                Err(cause) => result = both(result, Err(failed("restore the queue", &link, cause))),
             }
         }
         self.notices = None;
