@@ -137,6 +137,12 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Tell what this kernel offers, what is missing, who else is there, and how to get what would work better.
+    Doctor {
+        /// As one JSON object without names of interfaces, tables and programs, for a bug report.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print what every process sends and receives.
     Monitor {
         /// One JSON object a line, one line an interval.

@@ -14,6 +14,7 @@ pub mod app;
 pub mod backends;
 pub mod cli;
 pub mod connections;
+pub mod doctor;
 pub mod failure;
 pub mod headless;
 pub mod instances;

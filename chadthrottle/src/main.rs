@@ -60,6 +60,9 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
             headless::cleanup::run(dry_run, &mut io::stdout().lock()).map(|()| 0)
         }
         Some(Command::Status { json }) => headless::status::run(json, &mut io::stdout().lock()).map(|()| 0),
+        Some(Command::Doctor { json }) => {
+            headless::doctor::run(&backends, &wanted, json, &mut io::stdout().lock()).map(|()| 0)
+        }
         Some(Command::Monitor { json, interval, count, pids, connections }) => {
             let options = headless::monitor::Options { json, interval, count, pids, connections };
             headless::monitor::run(&backends, &wanted, &options).map(|()| 0)

@@ -4,6 +4,7 @@ pub mod cleanup;
 pub mod command;
 mod connections;
 pub mod demo;
+pub mod doctor;
 pub mod limit;
 mod line;
 pub mod list;

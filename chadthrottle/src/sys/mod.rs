@@ -3,6 +3,8 @@
 #[cfg(feature = "ebpf")]
 pub mod bpf_map;
 #[cfg(feature = "ebpf")]
+pub mod bpf_trial;
+#[cfg(feature = "ebpf")]
 pub mod btf;
 pub mod capability;
 pub mod cgroup;
@@ -10,13 +12,7 @@ pub mod cpu_time;
 #[cfg(feature = "ebpf")]
 pub mod file_id;
 pub mod inet_diag;
-#[cfg(any(
-    feature = "ebpf",
-    feature = "monitor-pnet",
-    feature = "throttle-sockopt",
-    feature = "throttle-tc-htb",
-    feature = "throttle-nftables"
-))]
+pub mod kernel_features;
 pub mod links;
 #[cfg(feature = "ebpf")]
 pub mod memory;
