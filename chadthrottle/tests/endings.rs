@@ -21,7 +21,9 @@ fn send(pid: u32, signal: &str) -> anyhow::Result<()> {
 fn the_terminal_is_given_back_on_a_signal() -> anyhow::Result<()> {
     let bed = Testbed::new("screen")?;
     let terminal = Terminal::open(&bed, 100, 30)?;
-    for (signal, status) in [("TERM", "status=143"), ("HUP", "status=129"), ("INT", "status=130")] {
+    for (signal, status) in
+        [("TERM", "status=143"), ("HUP", "status=129"), ("INT", "status=130"), ("QUIT", "status=131")]
+    {
         terminal.start()?;
         terminal.wait_for("UP")?;
         send(terminal.pid()?, signal)?;
