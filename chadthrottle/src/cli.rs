@@ -1,6 +1,6 @@
 //! The command line. Its contract is in README.md; scripts rely on it.
 
-mod screen;
+pub(crate) mod screen;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
@@ -13,6 +13,7 @@ use crate::{
         registry::Wanted,
         throttle::{TrafficType, manager::Limits},
     },
+    config::Files,
     rate::{ParseError, Rate, parse_time},
     scope::Prefix,
 };
@@ -185,6 +186,14 @@ pub struct Common {
     #[arg(long, global = true, value_name = "PATH")]
     pub cgroup_root: Option<PathBuf>,
 
+    /// The configuration file, instead of the user's and the system's.
+    #[arg(long, global = true, value_name = "PATH", conflicts_with = "no_config")]
+    pub config: Option<PathBuf>,
+
+    /// Read no configuration file.
+    #[arg(long, global = true)]
+    pub no_config: bool,
+
     /// Tell more on stderr; -vv with messages of the programs in the kernel, -vvv with one for every packet dropped.
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
@@ -252,6 +261,16 @@ impl Common {
             1 => log::LevelFilter::Info,
             2 => log::LevelFilter::Debug,
             _ => log::LevelFilter::Trace,
+        }
+    }
+
+    /// Which configuration files count.
+    #[must_use]
+    pub fn config_files(&self) -> Files {
+        match &self.config {
+            _ if self.no_config => Files::none(),
+            Some(path) => Files::only(path),
+            None => Files::usual(),
         }
     }
 

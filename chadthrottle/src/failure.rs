@@ -4,6 +4,7 @@ use std::io;
 
 use crate::{
     backends::{BackendError, Obstacle, registry::SelectError},
+    config::ConfigError,
     process::ProcessError,
 };
 
@@ -58,6 +59,12 @@ pub fn exit_status(error: &anyhow::Error) -> Option<u8> {
                 BackendError::Denied { .. } => UNPRIVILEGED,
                 BackendError::Unenforceable { .. } => UNAVAILABLE,
                 BackendError::Process(_) | BackendError::Kernel { .. } => FAILED,
+            });
+        }
+        if let Some(error) = cause.downcast_ref::<ConfigError>() {
+            return Some(match error {
+                ConfigError::Wrong(_) => USAGE,
+                ConfigError::Unreadable { .. } => FAILED,
             });
         }
         if cause.downcast_ref::<ProcessError>().is_some() {

@@ -8,8 +8,9 @@ use std::{
 
 use anyhow::Context;
 use chadthrottle::{
-    backends::registry::Backends,
+    backends::registry::{Backends, Wanted},
     cli::{Cli, Command, Common},
+    config::Files,
     failure::{self, Failure},
     headless,
     sys::cgroup::CgroupRoot,
@@ -68,11 +69,21 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         None if cli.limit.option().is_some() => {
             headless::limit::run(&backends, &wanted, &cli.limit).map(|()| 0)
         }
-        None => match cli.demo.options() {
-            Some(demo) => headless::demo::run(&demo, cli.screen.options(), &mut io::stdout().lock()),
-            None => headless::screen::run(&backends, &wanted, cli.screen.options()),
-        },
+        None => show(&cli, &backends, &wanted),
     }
+}
+
+/// The screen, over this host or over a simulated one.
+fn show(cli: &Cli, backends: &Backends, wanted: &Wanted) -> anyhow::Result<u8> {
+    let Some(demo) = cli.demo.options() else {
+        let config = headless::screen::configured(&cli.common.config_files())?;
+        return headless::screen::run(backends, wanted, cli.screen.options(config.screen));
+    };
+    // A picture is the same everywhere, but for what the command line says.
+    let is_picture = demo.picture.is_some() && cli.common.config.is_none();
+    let files = if is_picture { Files::none() } else { cli.common.config_files() };
+    let options = cli.screen.options(headless::screen::configured(&files)?.screen);
+    headless::demo::run(&demo, options, &mut io::stdout().lock())
 }
 
 /// A name that nothing has would show nothing, and limit nobody.

@@ -6,6 +6,7 @@ use crate::{
         registry::{Backends, Wanted},
         throttle::{ThrottleManager, manager::Limits},
     },
+    config::{Config, Files},
     failure::Failure,
     lookout::Here,
     run::{self, Ended, Host, RunOptions},
@@ -15,6 +16,18 @@ use crate::{
         spawn::status_of_signal,
     },
 };
+
+/// What the configuration says; the keys that it wants are those of the program from here on.
+///
+/// # Errors
+/// When it cannot be read, or says something wrong.
+pub fn configured(files: &Files) -> anyhow::Result<Config> {
+    let mut config = Config::load(files)?;
+    if let Some(keys) = config.keys.take() {
+        keys.choose();
+    }
+    Ok(config)
+}
 
 /// Opens the screen, and returns the exit status once it is closed.
 ///

@@ -4,6 +4,8 @@
 //! not in the table does nothing, and one that is cannot be missing from the help.
 
 mod help;
+pub mod names;
+pub mod rebinding;
 mod tables;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
@@ -62,7 +64,12 @@ impl Place {
 
     /// What its keys do.
     #[must_use]
-    pub const fn bindings(self) -> &'static [Binding] {
+    pub fn bindings(self) -> &'static [Binding] {
+        rebinding::in_use(self)
+    }
+
+    /// What they do where nobody wants others.
+    const fn own_bindings(self) -> &'static [Binding] {
         match self {
             Self::Table => tables::TABLE,
             Self::Details => tables::DETAILS,
