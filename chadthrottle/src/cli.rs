@@ -1,12 +1,16 @@
 //! The command line. Its contract is in README.md; scripts rely on it.
 
+pub mod rules;
 pub(crate) mod screen;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, ArgGroup, Args, CommandFactory, Parser, Subcommand};
 
-use self::screen::{DemoOptions, ScreenOptions};
+use self::{
+    rules::RulesCommand,
+    screen::{DemoOptions, ScreenOptions},
+};
 use crate::{
     backends::{
         BackendOptions,
@@ -132,6 +136,11 @@ pub enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Keep the rules of the configuration, without a screen, until SIGTERM; SIGHUP reads them again.
+    Daemon,
+    /// Show rules, change them, and tell why a process is limited.
+    #[command(subcommand)]
+    Rules(RulesCommand),
     /// Print what every process sends and receives.
     Monitor {
         /// One JSON object a line, one line an interval.

@@ -20,6 +20,7 @@ pub mod headless;
 pub mod lookout;
 pub mod process;
 pub mod rate;
+pub mod rules;
 pub mod run;
 pub mod scope;
 pub mod stats;

@@ -59,6 +59,13 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Some(Command::Cleanup { dry_run }) => {
             headless::cleanup::run(dry_run, &mut io::stdout().lock()).map(|()| 0)
         }
+        Some(Command::Daemon) => {
+            headless::daemon::run(&backends, &wanted, &cli.common.config_files()).map(|()| 0)
+        }
+        Some(Command::Rules(command)) => {
+            let (files, root) = (cli.common.config_files(), cli.common.cgroup_root.as_deref());
+            headless::rules::run(&command, &files, root, &mut io::stdout().lock()).map(|()| 0)
+        }
         Some(Command::Monitor { json, interval, count, pids, connections }) => {
             let options = headless::monitor::Options { json, interval, count, pids, connections };
             headless::monitor::run(&backends, &wanted, &options).map(|()| 0)
@@ -76,8 +83,15 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
 /// The screen, over this host or over a simulated one.
 fn show(cli: &Cli, backends: &Backends, wanted: &Wanted) -> anyhow::Result<u8> {
     let Some(demo) = cli.demo.options() else {
-        let config = headless::screen::configured(&cli.common.config_files())?;
-        return headless::screen::run(backends, wanted, cli.screen.options(config.screen));
+        let files = cli.common.config_files();
+        let config = headless::screen::configured(&files)?;
+        return headless::screen::run(
+            backends,
+            wanted,
+            cli.screen.options(config.screen),
+            config.rules,
+            files,
+        );
     };
     // A picture is the same everywhere, but for what the command line says.
     let is_picture = demo.picture.is_some() && cli.common.config.is_none();

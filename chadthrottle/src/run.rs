@@ -35,6 +35,7 @@ use crate::{
     app::{App, BackendNames, Event, Setup, looks::Looks, units::Units},
     backends::{monitor::MonitorBackend, supply::Supply, throttle::ThrottleManager},
     lookout::Lookout,
+    rules::keeper::RuleFiles,
     sys::signals::Signals,
 };
 
@@ -74,6 +75,8 @@ pub struct Host {
     pub lookout: Box<dyn Lookout>,
     /// Makes other backends.
     pub supply: Box<dyn Supply>,
+    /// Keeps rules, where there are files for them.
+    pub rules: Option<RuleFiles>,
 }
 
 /// How it ended.
@@ -133,7 +136,7 @@ pub fn run(
 ) -> anyhow::Result<Ended> {
     require_terminal()?;
     let (send, messages) = mpsc::channel();
-    let engine = Engine::start(Box::new(start), host.supply, options.interval, send.clone())?;
+    let engine = Engine::start(Box::new(start), host.supply, host.rules, options.interval, send.clone())?;
     let looker = Looker::start(host.lookout, send.clone())?;
     spawn("signals", {
         let send = send.clone();

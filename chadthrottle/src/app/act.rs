@@ -19,7 +19,12 @@ impl App {
         self.message = None;
         if matches!(
             action,
-            Action::Open | Action::Limit(_) | Action::RemoveLimits | Action::Block | Action::Step { .. }
+            Action::Open
+                | Action::Limit(_)
+                | Action::RemoveLimits
+                | Action::Block
+                | Action::Step { .. }
+                | Action::SaveRule
         ) {
             self.table.choose();
         }
@@ -37,6 +42,7 @@ impl App {
             Action::Step { up } => return self.step_limits(up),
             Action::Block => self.ask_to_block(),
             Action::Undo => return self.undo(),
+            Action::SaveRule => self.ask_to_save(),
             Action::NextSort => {
                 self.sort(Sort { column: self.table.sort().column.next(), reversed: false });
             }
@@ -197,6 +203,7 @@ impl App {
         match (self.overlay.take(), &self.view) {
             (Some(Overlay::Limit(dialog)), _) => self.accept_limits(dialog),
             (Some(Overlay::Confirm(confirm)), _) => self.carry_out(confirm.plan),
+            (Some(Overlay::Save(saving)), _) => self.save(*saving),
             (None, View::Backends(list)) => match list.switch() {
                 Ok(effect) => {
                     self.say("Changing the backend…");

@@ -9,11 +9,12 @@ use super::{BackendNames, Message};
 use crate::{
     backends::registry::Kind,
     backends::throttle::{
-        Target,
+        Subject, Target,
         manager::{LimitedTarget, Limits},
     },
     lookout::{Answer, Question},
     rate::scaled,
+    rules::edit::NewRule,
     stats::Snapshot,
 };
 
@@ -34,6 +35,10 @@ pub enum Event {
     LimitResult(LimitOutcome),
     /// Something that is to be known about what was said last, or at the start.
     Notice(String),
+    /// These rules hold these, in words.
+    Rules(Vec<(Subject, String)>),
+    /// A rule was saved, or was not; in a sentence.
+    RuleSaved(Result<String, String>),
     /// What we ourselves have taken so far.
     Cost(Cost),
     /// Other backends are at work.
@@ -87,6 +92,8 @@ pub enum Effect {
         /// Whose.
         target: Target,
     },
+    /// Save a rule.
+    SaveRule(NewRule),
     /// Use another backend from now on.
     UseBackend {
         /// For what.

@@ -14,14 +14,17 @@ use std::{io, path::Path, sync::Arc};
 
 use toml_edit::Document;
 
-pub(crate) use self::screen::parse_refresh;
+pub(crate) use self::screen::{chosen, parse_refresh};
 pub use self::{
     files::Files,
     screen::ScreenSettings,
     section::{Field, Reader, Section},
     source::{ConfigError, Place, Problem, Source},
 };
-use crate::app::keys::rebinding::KeyTables;
+use crate::{
+    app::keys::rebinding::KeyTables,
+    rules::{self, Rule, rank},
+};
 
 /// What the files say together.
 #[derive(Debug, Default)]
@@ -30,6 +33,8 @@ pub struct Config {
     pub screen: ScreenSettings,
     /// Other keys than the program's own, where some are wanted.
     pub keys: Option<KeyTables>,
+    /// The rules, in the order in which they stand.
+    pub rules: Vec<Rule>,
     /// The files that were read, in the order in which they count: what stands in the first one wins.
     pub files: Vec<Arc<Path>>,
 }
@@ -69,12 +74,15 @@ impl Config {
             let mut reader = Reader::new(source);
             match Document::parse(source.text()) {
                 Ok(document) => {
-                    let top = reader.table(document.as_table(), "the file", &["screen", "keys"]);
+                    let top = reader.table(document.as_table(), "the file", &["screen", "keys", "rule"]);
                     if let Some(item) = top.item("screen") {
                         config.screen = config.screen.or(screen::read(&mut reader, item));
                     }
                     if let Some(item) = top.item("keys") {
                         rebindings.read(&mut reader, item);
+                    }
+                    if let Some(item) = top.item("rule") {
+                        config.rules.extend(rules::read::read(&mut reader, item));
                     }
                 }
                 Err(error) => reader.complain(error.span(), error.message()),
@@ -85,6 +93,7 @@ impl Config {
             Ok(tables) => config.keys = tables,
             Err(problem) => problems.push(problem),
         }
+        problems.extend(rank::conflicts(&config.rules));
         if problems.is_empty() { Ok(config) } else { Err(ConfigError::Wrong(problems)) }
     }
 }
@@ -147,8 +156,8 @@ mod tests {
     fn a_file_that_is_no_toml_says_where() {
         let told = problems(&["", "[screen]\nunits = = 1\n"]);
         assert!(told.starts_with("system.toml:2:"), "{told}");
-        let told = problems(&["[rules]\n"]);
-        assert!(told.starts_with("user.toml:1:2: \"rules\" is no key of the file"), "{told}");
+        let told = problems(&["[limits]\n"]);
+        assert!(told.starts_with("user.toml:1:2: \"limits\" is no key of the file"), "{told}");
     }
 
     #[test]

@@ -76,7 +76,7 @@ pub(super) fn read(reader: &mut Reader<'_>, item: &Item) -> ScreenSettings {
 }
 
 /// One of the values that the option of the same name takes.
-pub(super) fn chosen<T: ValueEnum>(reader: &mut Reader<'_>, section: &Section<'_>, key: &str) -> Option<T> {
+pub(crate) fn chosen<T: ValueEnum>(reader: &mut Reader<'_>, section: &Section<'_>, key: &str) -> Option<T> {
     let parse = |typed: &str| {
         T::from_str(typed, false).map_err(|_| {
             let values = T::value_variants().iter().filter_map(ValueEnum::to_possible_value);

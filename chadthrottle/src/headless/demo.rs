@@ -62,7 +62,7 @@ pub fn run(options: &Options, screen: RunOptions, out: &mut impl Write) -> anyho
     run::require_terminal().map_err(|error| Failure::Usage(error.to_string()))?;
     let demo = Demo::new(options.seed, options.age, options.crowd);
     let screen = RunOptions { is_demo: true, ..screen };
-    let host = Host { lookout: Box::new(demo.lookout()), supply: Box::new(demo.clone()) };
+    let host = Host { lookout: Box::new(demo.lookout()), supply: Box::new(demo.clone()), rules: None };
     let start = move || Ok((demo.monitor(), demo.manager()?));
     match run::run(BACKENDS, start, host, screen, signals)? {
         Ended::ByUser => Ok(0),

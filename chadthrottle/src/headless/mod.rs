@@ -3,11 +3,13 @@
 pub mod cleanup;
 pub mod command;
 mod connections;
+pub mod daemon;
 pub mod demo;
 pub mod limit;
 mod line;
 pub mod list;
 pub mod monitor;
+pub mod rules;
 pub mod screen;
 
 use crate::backends::{

@@ -1,5 +1,7 @@
 //! Without a command: the screen.
 
+use jiff::tz::TimeZone;
+
 use crate::{
     app::BackendNames,
     backends::{
@@ -9,9 +11,14 @@ use crate::{
     config::{Config, Files},
     failure::Failure,
     lookout::Here,
+    rules::{
+        Rule,
+        keeper::{Keeper, RuleFiles},
+    },
     run::{self, Ended, Host, RunOptions},
     sys::{
         capability::{self, NET_ADMIN},
+        cgroup::CgroupRoot,
         signals::Signals,
         spawn::status_of_signal,
     },
@@ -33,7 +40,13 @@ pub fn configured(files: &Files) -> anyhow::Result<Config> {
 ///
 /// # Errors
 /// When no backend works here, or there is no terminal.
-pub fn run(backends: &Backends, wanted: &Wanted, options: RunOptions) -> anyhow::Result<u8> {
+pub fn run(
+    backends: &Backends,
+    wanted: &Wanted,
+    options: RunOptions,
+    rules: Vec<Rule>,
+    files: Files,
+) -> anyhow::Result<u8> {
     let signals = Signals::hold_for_screen()?;
     // Whatever can be told without changing the kernel is refused before the terminal is taken over.
     let mut monitor = backends.select_monitor_backend(wanted.monitor.as_deref())?;
@@ -47,9 +60,12 @@ pub fn run(backends: &Backends, wanted: &Wanted, options: RunOptions) -> anyhow:
     };
     let is_partial = !(monitor.capabilities().udp && limits_udp);
     let options = RunOptions { notice: is_partial.then(what_is_missing), ..options };
+    let root = CgroupRoot::open(backends.options().cgroup_root.as_deref()).ok();
+    let keeper = Keeper::new(rules, root, TimeZone::system());
     let host = Host {
         lookout: Box::new(Here::new(backends.clone(), wanted.clone())),
         supply: Box::new(backends.clone()),
+        rules: Some(RuleFiles { files, keeper }),
     };
     let start = move || {
         // The monitor first: it finds out whose sockets are before anything is counted.

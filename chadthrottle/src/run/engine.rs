@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
+use jiff::Timestamp;
 use procfs::{WithCurrentSystemInfo, process::Process};
 
 use super::Message;
@@ -19,10 +20,11 @@ use crate::{
         registry::Kind,
         supply::Supply,
         throttle::{
-            Target, ThrottleManager,
+            Subject, Target, ThrottleManager,
             manager::{Limits, MAINTENANCE_INTERVAL},
         },
     },
+    rules::{edit::NewRule, keeper::RuleFiles},
     stats::Stats,
 };
 
@@ -43,6 +45,7 @@ pub(super) struct Command {
 enum Order {
     Limit(Command),
     Use(Kind, &'static str),
+    Save(NewRule),
 }
 
 /// Makes the backends ready. That may take its time: loading programs into the kernel does.
@@ -60,6 +63,7 @@ impl Engine {
     pub(super) fn start(
         start: Start,
         supply: Box<dyn Supply>,
+        rules: Option<RuleFiles>,
         interval: Duration,
         send: Sender<Message>,
     ) -> anyhow::Result<Self> {
@@ -78,7 +82,8 @@ impl Engine {
                     return;
                 }
             };
-            let mut work = Work { monitor, manager, supply, stats: Stats::default(), send };
+            let stats = Stats::default();
+            let mut work = Work { monitor, manager, supply, rules, known: Vec::new(), stats, send };
             // A panic must not keep the limits from being taken back.
             let worked = catch_unwind(AssertUnwindSafe(|| work.until_told(interval, &orders)));
             let worked = worked.map_err(|panic| format!("the engine failed: {}", words(panic.as_ref())));
@@ -100,6 +105,11 @@ impl Engine {
     /// Orders another backend.
     pub(super) fn use_backend(&self, kind: Kind, name: &'static str) {
         let _ = self.orders.as_ref().map(|orders| orders.send(Order::Use(kind, name)));
+    }
+
+    /// Orders a rule to be saved.
+    pub(super) fn save_rule(&self, rule: NewRule) {
+        let _ = self.orders.as_ref().map(|orders| orders.send(Order::Save(rule)));
     }
 
     /// Ends it, and waits until everything has been taken back.
@@ -155,6 +165,9 @@ struct Work {
     monitor: Box<dyn MonitorBackend>,
     manager: ThrottleManager,
     supply: Box<dyn Supply>,
+    rules: Option<RuleFiles>,
+    /// By which rules limits are in force, as was told last.
+    known: Vec<(Subject, String)>,
     stats: Stats,
     send: Sender<Message>,
 }
@@ -165,11 +178,18 @@ impl Work {
         let start = Instant::now();
         let mut due = Duration::ZERO;
         let mut maintenance = MAINTENANCE_INTERVAL;
+        let mut look = Duration::ZERO;
         loop {
             let now = start.elapsed();
             if now >= due {
                 self.tick(now);
                 due = next_tick(due, interval, start.elapsed());
+            }
+            if now >= look {
+                self.keep_rules();
+                let interval =
+                    self.rules.as_ref().map_or(MAINTENANCE_INTERVAL, |rules| rules.keeper.interval());
+                look = next_tick(look, interval, start.elapsed());
             }
             if now >= maintenance {
                 // What was not looked after this time will be the next; the limits themselves are in force.
@@ -178,9 +198,10 @@ impl Work {
                 }
                 maintenance = next_tick(maintenance, MAINTENANCE_INTERVAL, start.elapsed());
             }
-            match orders.recv_timeout(due.min(maintenance).saturating_sub(start.elapsed())) {
+            match orders.recv_timeout(due.min(maintenance).min(look).saturating_sub(start.elapsed())) {
                 Ok(Order::Limit(command)) => self.carry_out(command),
                 Ok(Order::Use(kind, name)) => self.use_backend(kind, name),
+                Ok(Order::Save(rule)) => self.save_rule(&rule),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -204,6 +225,29 @@ impl Work {
         for event in carry_out(&mut self.manager, command) {
             self.tell(event);
         }
+    }
+
+    /// Has the limits be those of the rules.
+    fn keep_rules(&mut self) {
+        let Some(rules) = &mut self.rules else { return };
+        let told = rules.keeper.look(&mut self.manager, Timestamp::now());
+        let held = rules.keeper.held().iter().map(|(subject, held)| (subject.clone(), held.rule.clone()));
+        let held: Vec<_> = held.collect();
+        for words in told {
+            self.tell(Event::Notice(format!("{words}.")));
+        }
+        if held != self.known {
+            self.known.clone_from(&held);
+            self.tell(Event::Rules(held));
+            self.tell(self.limits());
+        }
+    }
+
+    fn save_rule(&mut self, rule: &NewRule) {
+        let Some(rules) = &mut self.rules else { return };
+        let saved = rules.save(rule).map_err(|error| format!("The rule was not saved: {error:#}"));
+        self.tell(Event::RuleSaved(saved));
+        self.keep_rules();
     }
 
     /// Puts another backend in the place of one, which keeps its place where that fails.

@@ -124,6 +124,7 @@ where
                     self.engine.order(Command { target, limits: Limits::default() });
                 }
                 Effect::UseBackend { kind, name } => self.engine.use_backend(kind, name),
+                Effect::SaveRule(rule) => self.engine.save_rule(rule),
                 Effect::Mouse(wanted) => screen::set_mouse(wanted),
                 Effect::Ask(question) => self.looker.ask(question),
                 Effect::Suspend => {}

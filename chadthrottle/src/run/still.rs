@@ -179,7 +179,7 @@ impl Still {
                 engine::carry_out(&mut self.manager, Command { target, limits: Limits::default() })
             }
             Effect::Ask(question) => vec![self.answer(question)],
-            Effect::Quit | Effect::Suspend | Effect::Mouse(_) => Vec::new(),
+            Effect::Quit | Effect::Suspend | Effect::Mouse(_) | Effect::SaveRule(_) => Vec::new(),
             Effect::UseBackend { .. } => {
                 vec![Event::NotSwitched("A simulated host has no other backends.".into())]
             }

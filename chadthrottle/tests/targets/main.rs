@@ -10,6 +10,7 @@ mod precedence;
 mod processes;
 mod programs;
 mod rig;
+mod rules;
 mod shared;
 #[path = "../support/mod.rs"]
 mod support;

@@ -30,19 +30,22 @@ pub enum Place {
     Limit,
     /// A question before something drastic.
     Confirm,
+    /// The question for whom a rule is to be.
+    Save,
     /// The line that asks for a filter.
     Filter,
 }
 
 impl Place {
     /// Every place, in the order of the help.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Table,
         Self::Details,
         Self::Page,
         Self::Backends,
         Self::Limit,
         Self::Confirm,
+        Self::Save,
         Self::Filter,
         Self::Help,
     ];
@@ -58,6 +61,7 @@ impl Place {
             Self::Help => "Help",
             Self::Limit => "Limit dialog",
             Self::Confirm => "Questions",
+            Self::Save => "Saving a rule",
             Self::Filter => "Filter",
         }
     }
@@ -78,6 +82,7 @@ impl Place {
             Self::Help => tables::HELP,
             Self::Limit => tables::LIMIT,
             Self::Confirm => tables::CONFIRM,
+            Self::Save => tables::SAVE,
             Self::Filter => tables::FILTER,
         }
     }
@@ -137,6 +142,8 @@ pub enum Action {
     Block,
     /// Take the last change of limits back.
     Undo,
+    /// Save the limit of the selected process as a rule.
+    SaveRule,
     /// Sort by the next column.
     NextSort,
     /// Sort the other way round.

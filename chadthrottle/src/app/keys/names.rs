@@ -32,6 +32,7 @@ pub const fn name(action: Action) -> Option<&'static str> {
         Action::Step { up: false } => "tighter",
         Action::Block => "block",
         Action::Undo => "undo",
+        Action::SaveRule => "save-rule",
         Action::NextSort => "sort",
         Action::ReverseSort => "reverse-sort",
         Action::NextGrouping => "group",

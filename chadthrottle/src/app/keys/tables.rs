@@ -40,6 +40,7 @@ const LOOSER: Binding =
 const TIGHTER: Binding = Binding::new(&[plain('-')], Action::Step { up: false }, "a step looser, tighter");
 const BLOCK: Binding = Binding::new(&[plain('0')], Action::Block, "block it");
 const UNDO: Binding = Binding::new(&[plain('z')], Action::Undo, "undo the last limit").footer("undo");
+const SAVE_RULE: Binding = Binding::new(&[plain('w')], Action::SaveRule, "save its limit as a rule");
 const PAUSE: Binding = Binding::new(&[plain('p')], Action::Pause, "pause, or go on").footer("pause");
 const TRAFFIC: Binding =
     Binding::new(&[plain('l')], Action::NextTraffic, "all, internet or local").footer("traffic");
@@ -89,6 +90,7 @@ pub(super) const TABLE: &[Binding] = &[
     Binding::new(&[plain('s')], Action::NextSort, "sort by the next column").footer("sort"),
     Binding::new(&[plain('S')], Action::ReverseSort, "sort the other way"),
     UNDO,
+    SAVE_RULE,
     PAUSE,
     TRAFFIC,
     INTERFACES,
@@ -129,6 +131,7 @@ pub(super) const DETAILS: &[Binding] = &[
     TIGHTER,
     BLOCK,
     UNDO,
+    SAVE_RULE,
     PAUSE,
     TRAFFIC,
     UNITS,
@@ -153,6 +156,7 @@ pub(super) const PAGE: &[Binding] = &[
     LOG,
     REMOVE_ALL,
     UNDO,
+    SAVE_RULE,
     PAUSE,
     UNITS,
     MOUSE,
@@ -198,6 +202,14 @@ pub(super) const HELP: &[Binding] = &[
 pub(super) const CONFIRM: &[Binding] = &[
     Binding::new(&[ENTER, plain('y')], Action::Accept, "yes, do it").footer("yes"),
     Binding::new(&[ESC, plain('n')], Action::Back, "no, change nothing").footer("no"),
+    QUIT_BY_CTRL,
+];
+
+pub(super) const SAVE: &[Binding] = &[
+    Binding::new(&[ENTER, plain('y')], Action::Accept, "save it").footer("save"),
+    Binding::new(&[ESC, plain('n')], Action::Back, "save nothing").footer("no"),
+    Binding::new(&[RIGHT_KEY, TAB], Action::Choose { next: true }, "for others").footer("for others"),
+    Binding::new(&[LEFT_KEY, BACK_TAB], Action::Choose { next: false }, "for others"),
     QUIT_BY_CTRL,
 ];
 
