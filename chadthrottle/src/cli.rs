@@ -1,5 +1,6 @@
 //! The command line. Its contract is in README.md; scripts rely on it.
 
+pub mod history;
 pub mod rules;
 pub(crate) mod screen;
 
@@ -8,6 +9,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{ArgAction, ArgGroup, Args, CommandFactory, Parser, Subcommand};
 
 use self::{
+    history::HistoryOptions,
     rules::RulesCommand,
     screen::{DemoOptions, ScreenOptions},
 };
@@ -136,6 +138,8 @@ pub enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Print what programs, units, users or interfaces have used, as the screen and the daemon record it.
+    History(HistoryOptions),
     /// Keep the rules of the configuration, without a screen, until SIGTERM; SIGHUP reads them again.
     Daemon,
     /// Show rules, change them, and tell why a process is limited.

@@ -17,6 +17,7 @@ pub mod config;
 pub mod connections;
 pub mod failure;
 pub mod headless;
+pub mod history;
 pub mod lookout;
 pub mod process;
 pub mod rate;

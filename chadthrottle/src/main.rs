@@ -59,6 +59,11 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Some(Command::Cleanup { dry_run }) => {
             headless::cleanup::run(dry_run, &mut io::stdout().lock()).map(|()| 0)
         }
+        Some(Command::History(options)) => {
+            let settings = headless::screen::configured(&cli.common.config_files())?.history;
+            let path = settings.file().context("there is no home to keep a history in: HOME is not set")?;
+            headless::history::run(&path, &options, &mut io::stdout().lock()).map(|()| 0)
+        }
         Some(Command::Daemon) => {
             headless::daemon::run(&backends, &wanted, &cli.common.config_files()).map(|()| 0)
         }
@@ -85,13 +90,8 @@ fn show(cli: &Cli, backends: &Backends, wanted: &Wanted) -> anyhow::Result<u8> {
     let Some(demo) = cli.demo.options() else {
         let files = cli.common.config_files();
         let config = headless::screen::configured(&files)?;
-        return headless::screen::run(
-            backends,
-            wanted,
-            cli.screen.options(config.screen),
-            config.rules,
-            files,
-        );
+        let options = cli.screen.options(config.screen);
+        return headless::screen::run(backends, wanted, options, config, files);
     };
     // A picture is the same everywhere, but for what the command line says.
     let is_picture = demo.picture.is_some() && cli.common.config.is_none();

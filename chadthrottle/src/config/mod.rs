@@ -4,6 +4,7 @@
 //! written whole or not at all ([`write`]), and comments and order stay as they are.
 
 pub mod files;
+mod history;
 mod keys;
 mod screen;
 mod section;
@@ -17,6 +18,7 @@ use toml_edit::Document;
 pub(crate) use self::screen::{chosen, parse_refresh};
 pub use self::{
     files::Files,
+    history::HistorySettings,
     screen::ScreenSettings,
     section::{Field, Reader, Section},
     source::{ConfigError, Place, Problem, Source},
@@ -31,6 +33,8 @@ use crate::{
 pub struct Config {
     /// How the screen is to look.
     pub screen: ScreenSettings,
+    /// Whether and where what is used is recorded.
+    pub history: HistorySettings,
     /// Other keys than the program's own, where some are wanted.
     pub keys: Option<KeyTables>,
     /// The rules, in the order in which they stand.
@@ -74,12 +78,16 @@ impl Config {
             let mut reader = Reader::new(source);
             match Document::parse(source.text()) {
                 Ok(document) => {
-                    let top = reader.table(document.as_table(), "the file", &["screen", "keys", "rule"]);
+                    let top =
+                        reader.table(document.as_table(), "the file", &["screen", "keys", "history", "rule"]);
                     if let Some(item) = top.item("screen") {
                         config.screen = config.screen.or(screen::read(&mut reader, item));
                     }
                     if let Some(item) = top.item("keys") {
                         rebindings.read(&mut reader, item);
+                    }
+                    if let Some(item) = top.item("history") {
+                        config.history = config.history.or(history::read(&mut reader, item));
                     }
                     if let Some(item) = top.item("rule") {
                         config.rules.extend(rules::read::read(&mut reader, item));

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use jiff::{Timestamp, tz::TimeZone};
 use nix::sys::signal::Signal;
 
-use super::select_throttles;
+use super::{screen::recorded, select_throttles};
 use crate::{
     backends::{
+        monitor::MonitorBackend,
         registry::{Backends, Wanted},
         throttle::{
             ThrottleManager,
@@ -19,6 +20,7 @@ use crate::{
         Rule,
         keeper::{Keeper, RuleFiles},
     },
+    stats::Stats,
     sys::{cgroup::CgroupRoot, signals::Signals},
 };
 
@@ -29,7 +31,8 @@ use crate::{
 /// When the files are wrong at the start, or no backend works here.
 pub fn run(backends: &Backends, wanted: &Wanted, files: &Files) -> anyhow::Result<()> {
     let signals = Signals::hold()?;
-    let rules = Config::load(files)?.rules;
+    let Config { rules, history, .. } = Config::load(files)?;
+    let has_quota = rules.iter().any(|rule| rule.enabled && rule.quota.is_some());
     let (upload, download) = select_throttles(backends, wanted, asked_for(&rules))?;
     let root = CgroupRoot::open(backends.options().cgroup_root.as_deref()).ok();
     let mut manager = ThrottleManager::new(upload, download)?;
@@ -37,10 +40,57 @@ pub fn run(backends: &Backends, wanted: &Wanted, files: &Files) -> anyhow::Resul
         eprintln!("chadthrottle: {missing}");
     }
     let keeper = Keeper::new(rules, root, TimeZone::system());
-    let mut rules = RuleFiles { files: files.clone(), keeper };
-    let kept = keep(&mut rules, &mut manager, &signals);
+    let history = recorded(&history);
+    let mut counter = match history {
+        Some(_) => Some(Counter::new(backends, wanted)?),
+        None => None,
+    };
+    if history.is_none() && has_quota {
+        eprintln!("chadthrottle: no quota is counted, since nothing is recorded here");
+    }
+    let mut rules = RuleFiles { files: files.clone(), keeper, history };
+    let kept = keep(&mut rules, &mut manager, counter.as_mut(), &signals);
     manager.cleanup()?;
+    counter.map_or(Ok(()), Counter::end)?;
     kept
+}
+
+/// How often what is used is read.
+const COUNT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Counts what is used.
+struct Counter {
+    monitor: Box<dyn MonitorBackend>,
+    stats: Stats,
+    start: Instant,
+    /// Whether it has been told that nothing can be counted.
+    told: bool,
+}
+
+impl Counter {
+    fn new(backends: &Backends, wanted: &Wanted) -> anyhow::Result<Self> {
+        let mut monitor = backends.select_monitor_backend(wanted.monitor.as_deref())?;
+        monitor.init()?;
+        Ok(Self { monitor, stats: Stats::default(), start: Instant::now(), told: false })
+    }
+
+    fn count(&mut self, rules: &mut RuleFiles) {
+        match self.monitor.update() {
+            Ok(sample) => {
+                self.told = false;
+                rules.take_in(&self.stats.advance(self.start.elapsed(), &sample));
+            }
+            Err(error) if !self.told => {
+                self.told = true;
+                eprintln!("chadthrottle: nothing is recorded: {error}");
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn end(mut self) -> anyhow::Result<()> {
+        Ok(self.monitor.cleanup()?)
+    }
 }
 
 /// Every direction in which some rule limits something.
@@ -52,13 +102,20 @@ fn asked_for(rules: &[Rule]) -> Limits {
     })
 }
 
-fn keep(rules: &mut RuleFiles, manager: &mut ThrottleManager, signals: &Signals) -> anyhow::Result<()> {
+fn keep(
+    rules: &mut RuleFiles,
+    manager: &mut ThrottleManager,
+    mut counter: Option<&mut Counter>,
+    signals: &Signals,
+) -> anyhow::Result<()> {
     look(&mut rules.keeper, manager);
     tell(&rules.keeper);
     let mut due = Instant::now() + rules.keeper.interval();
     let mut maintenance = Instant::now() + MAINTENANCE_INTERVAL;
+    let mut count = Instant::now();
     loop {
-        match signals.wait(Some(due.min(maintenance)))? {
+        let next = if counter.is_some() { due.min(count) } else { due };
+        match signals.wait(Some(next.min(maintenance)))? {
             Some(Signal::SIGCHLD) => continue,
             Some(Signal::SIGHUP) => {
                 read_again(rules);
@@ -72,6 +129,10 @@ fn keep(rules: &mut RuleFiles, manager: &mut ThrottleManager, signals: &Signals)
         if now >= due {
             look(&mut rules.keeper, manager);
             due = later(due, rules.keeper.interval());
+        }
+        if let Some(counter) = counter.as_mut().filter(|_| now >= count) {
+            counter.count(rules);
+            count = later(count, COUNT_INTERVAL);
         }
         if now >= maintenance {
             maintenance = later(maintenance, MAINTENANCE_INTERVAL);

@@ -5,6 +5,7 @@ pub mod command;
 mod connections;
 pub mod daemon;
 pub mod demo;
+pub mod history;
 pub mod limit;
 mod line;
 pub mod list;

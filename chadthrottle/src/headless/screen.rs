@@ -8,13 +8,11 @@ use crate::{
         registry::{Backends, Wanted},
         throttle::{ThrottleManager, manager::Limits},
     },
-    config::{Config, Files},
+    config::{Config, Files, HistorySettings},
     failure::Failure,
+    history::{Writer, store::HistoryError},
     lookout::Here,
-    rules::{
-        Rule,
-        keeper::{Keeper, RuleFiles},
-    },
+    rules::keeper::{Keeper, RuleFiles},
     run::{self, Ended, Host, RunOptions},
     sys::{
         capability::{self, NET_ADMIN},
@@ -36,6 +34,22 @@ pub fn configured(files: &Files) -> anyhow::Result<Config> {
     Ok(config)
 }
 
+/// Who records what is used, where that is wanted and nobody else does already.
+pub(super) fn recorded(settings: &HistorySettings) -> Option<Writer> {
+    let path = settings.recorded_to()?;
+    match Writer::new(&path) {
+        Ok(writer) => Some(writer),
+        Err(error @ HistoryError::Busy(_)) => {
+            log::info!("{error}");
+            None
+        }
+        Err(error) => {
+            log::warn!("nothing is recorded: {error}");
+            None
+        }
+    }
+}
+
 /// Opens the screen, and returns the exit status once it is closed.
 ///
 /// # Errors
@@ -44,7 +58,7 @@ pub fn run(
     backends: &Backends,
     wanted: &Wanted,
     options: RunOptions,
-    rules: Vec<Rule>,
+    config: Config,
     files: Files,
 ) -> anyhow::Result<u8> {
     let signals = Signals::hold_for_screen()?;
@@ -61,11 +75,12 @@ pub fn run(
     let is_partial = !(monitor.capabilities().udp && limits_udp);
     let options = RunOptions { notice: is_partial.then(what_is_missing), ..options };
     let root = CgroupRoot::open(backends.options().cgroup_root.as_deref()).ok();
-    let keeper = Keeper::new(rules, root, TimeZone::system());
+    let keeper = Keeper::new(config.rules, root, TimeZone::system());
+    let history = recorded(&config.history);
     let host = Host {
         lookout: Box::new(Here::new(backends.clone(), wanted.clone())),
         supply: Box::new(backends.clone()),
-        rules: Some(RuleFiles { files, keeper }),
+        rules: Some(RuleFiles { files, keeper, history }),
     };
     let start = move || {
         // The monitor first: it finds out whose sockets are before anything is counted.

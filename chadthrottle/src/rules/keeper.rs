@@ -27,8 +27,9 @@ use crate::{
         manager::{LimitedTarget, Limits},
     },
     config::{Config, Files},
+    history::Writer,
     process::UserNames,
-    stats::Traffic,
+    stats::{Snapshot, Traffic},
     sys::cgroup::CgroupRoot,
 };
 
@@ -69,6 +70,8 @@ pub struct RuleFiles {
     pub files: Files,
     /// Keeps what they say.
     pub keeper: Keeper,
+    /// Records what is used, where that is wanted, and counts quotas.
+    pub history: Option<Writer>,
 }
 
 impl RuleFiles {
@@ -80,6 +83,14 @@ impl RuleFiles {
         let (name, path) = store::add_by_any_name(&self.files, new)?;
         self.keeper.replace(Config::load(&self.files)?.rules);
         Ok(format!("Saved as rule {name:?} in {}.", path.display()))
+    }
+
+    /// Records what was counted, and how much of quotas that makes.
+    pub fn take_in(&mut self, snapshot: &Snapshot) {
+        let Some(history) = &mut self.history else { return };
+        history.take_in(snapshot, self.keeper.rules());
+        let passed = history.passed(self.keeper.rules(), Timestamp::now(), &self.keeper.zone);
+        self.keeper.count(passed);
     }
 
     /// Reads the files again. Where they are wrong, the rules stay as they are.

@@ -58,6 +58,14 @@ fn rule(reader: &mut Reader<'_>, table: &dyn TableLike, span: Option<Range<usize
     if limits.is_empty() && section.item("quota").is_none() && reader.problems.len() == before {
         reader.complain(span.clone(), "the rule limits nothing; give it upload, download or quota");
     }
+    if let Some(conditions) = conditions.as_ref().filter(|conditions| conditions.command.is_some())
+        && quota.is_some()
+    {
+        // The history does not know it, since it is gone with the process.
+        let message =
+            format!("a quota cannot be counted by a command line ({conditions}); use name or program");
+        reader.complain(section.key_span("quota"), message);
+    }
     let rule = Rule {
         name: name.map(|field| field.value).unwrap_or_default(),
         place: reader.source.place(span),
@@ -169,7 +177,7 @@ fn quota(reader: &mut Reader<'_>, item: &Item) -> Option<Quota> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::path::Path;
 
     use super::*;

@@ -210,7 +210,13 @@ impl Work {
 
     fn tick(&mut self, now: Duration) {
         let figures = match self.monitor.update() {
-            Ok(sample) => Event::Snapshot(self.stats.advance(now, &sample)),
+            Ok(sample) => {
+                let snapshot = self.stats.advance(now, &sample);
+                if let Some(rules) = &mut self.rules {
+                    rules.take_in(&snapshot);
+                }
+                Event::Snapshot(snapshot)
+            }
             Err(error) => Event::EngineFailed(error.to_string()),
         };
         // Both at once: they are drawn together. Limits first: with the figures all is put together.

@@ -5,6 +5,7 @@
 mod cgroups;
 mod changes;
 mod figures;
+mod history;
 mod inside;
 mod precedence;
 mod processes;

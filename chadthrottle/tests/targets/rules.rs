@@ -25,11 +25,16 @@ impl Kept {
     fn start(bed: &Testbed, rules: &str) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
         let file = directory.path().join("config.toml");
-        fs::write(&file, rules)?;
+        fs::write(&file, Self::text(rules))?;
         let daemon = Process::spawn(chadthrottle(bed).args(["--config", text(&file), "daemon"]))?;
         let mut kept = Self { directory, daemon, read: 0 };
         kept.wait_until_read()?;
         Ok(kept)
+    }
+
+    /// What they are recorded to would be the host's.
+    fn text(rules: &str) -> String {
+        format!("history.enabled = false\n{rules}")
     }
 
     fn file(&self) -> PathBuf {
@@ -38,7 +43,7 @@ impl Kept {
 
     /// Has other rules read.
     fn replace(&mut self, rules: &str) -> anyhow::Result<()> {
-        fs::write(self.file(), rules)?;
+        fs::write(self.file(), Self::text(rules))?;
         self.daemon.signal(Signal::SIGHUP)?;
         self.wait_until_read()
     }
@@ -48,11 +53,10 @@ impl Kept {
         let is_read = || self.daemon.stderr().matches("in force\n").count() >= self.read;
         testbed::until("the rules are read", PATIENCE, || Ok(is_read().then_some(())))
     }
+}
 
-    /// Waits until what it has to look for is found.
-    fn wait_for(&self, what: &str, is_so: impl Fn() -> anyhow::Result<bool>) -> anyhow::Result<()> {
-        testbed::until(what, PATIENCE, || Ok(is_so()?.then_some(())))
-    }
+fn wait_for(what: &str, is_so: impl Fn() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    testbed::until(what, PATIENCE, || Ok(is_so()?.then_some(())))
 }
 
 fn rule(name: &str, conditions: &str, limits: &str) -> String {
@@ -105,20 +109,17 @@ fn who_is_looked_for_is_held_soon_and_others_are_not() -> anyhow::Result<()> {
     let (bed, copies) = (Testbed::new("rule")?, Copies::new()?);
     let program = copies.traffic("worker")?;
     let conditions = format!("program = \"{}\", command = \"*--rate 6000000 *\"", text(&program));
-    let kept = Kept::start(&bed, &rule("busy", &conditions, "upload = \"1M\""))?;
+    let _kept = Kept::start(&bed, &rule("busy", &conditions, "upload = \"1M\""))?;
     let sink = Sink::endless(bed.server(), Family::V4)?;
     let sender =
         Process::spawn(bed.client().command(&program).args(send_for(sink.address, 6_000_000, "60")))?;
     traffic::ready(&sender)?;
-    kept.wait_for("it is found", || Ok(Meter::rate(&bed, Duration::from_millis(400))? < 1.5 * CAP))?;
+    wait_for("it is found", || Ok(Meter::rate(&bed, Duration::from_millis(400))? < 1.5 * CAP))?;
     holds(&bed, CAP, "a process that was looked for")?;
     drop(sender);
     let other = Process::spawn(bed.client().command(&program).args(send_for(sink.address, 3_000_000, "60")))?;
     traffic::ready(&other)?;
-    kept.wait_for(
-        "another command is free",
-        || Ok(Meter::rate(&bed, Duration::from_millis(400))? > 2.0 * CAP),
-    )
+    wait_for("another command is free", || Ok(Meter::rate(&bed, Duration::from_millis(400))? > 2.0 * CAP))
 }
 
 #[test]
@@ -140,14 +141,14 @@ fn rules_that_are_read_again_lose_no_limit_and_wrong_ones_change_nothing() -> an
     }
     fs::write(kept.file(), "[[rule]]\nname = 5\n")?;
     kept.daemon.signal(Signal::SIGHUP)?;
-    kept.wait_for("the file is refused", || {
+    wait_for("the file is refused", || {
         let told = kept.daemon.stderr();
         Ok(told.contains("stay as they are") && told.contains("config.toml:2:8: name of [[rule]]"))
     })?;
     let (bytes, seconds) = meter.read()?;
     assert!(bytes < 1000.0, "{bytes} bytes have come through in {seconds} s");
     kept.replace("")?;
-    kept.wait_for("it is free", || Ok(Meter::rate(&bed, Duration::from_millis(400))? > CAP))?;
+    wait_for("it is free", || Ok(Meter::rate(&bed, Duration::from_millis(400))? > CAP))?;
     kept.daemon.signal(Signal::SIGTERM)?;
     assert_eq!(kept.daemon.wait_timeout(PATIENCE)?.code(), Some(0), "{}", kept.daemon.stderr());
     Ok(())
