@@ -80,7 +80,7 @@ impl Saving {
             count => format!(" (Choice {} of {count}; Right and Left show the others.)", self.chosen + 1),
         };
         self.question.question =
-            format!("From now on and after every start: {words} held to {limits}. Save this rule?{others}");
+            format!("{words}: {limits}, from now on and after each start. Save this as a rule?{others}");
     }
 }
 

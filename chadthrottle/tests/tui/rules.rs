@@ -38,12 +38,12 @@ fn a_limit_is_saved_for_its_program_unit_or_user_and_never_for_its_pid() {
     screen.send(Event::Limits(vec![limited(9, "curl", Some(1_500_000), None)]));
     screen.typed("w");
     assert_eq!(screen.app.place(), Place::Save);
-    assert!(screen.text().contains("every /usr/bin/curl held to"), "{}", screen.text());
+    assert!(screen.text().contains("every /usr/bin/curl: 1.5MB/s up,"), "{}", screen.text());
     assert_eq!(screen.key(KeyCode::Enter), rule(("program", "/usr/bin/curl"), "curl"));
 
     screen.typed("w");
     screen.key(KeyCode::Right);
-    assert!(screen.text().contains("all of fetch.service held to"), "{}", screen.text());
+    assert!(screen.text().contains("all of fetch.service: 1.5MB/s up,"), "{}", screen.text());
     assert_eq!(screen.key(KeyCode::Enter), rule(("unit", "fetch.service"), "fetch.service"));
 
     screen.typed("w");
