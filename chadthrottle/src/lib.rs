@@ -19,6 +19,7 @@ pub mod failure;
 pub mod headless;
 pub mod history;
 pub mod lookout;
+pub mod names;
 pub mod process;
 pub mod rate;
 pub mod rules;

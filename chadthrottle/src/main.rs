@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
     process::ExitCode,
 };
 
@@ -33,7 +33,8 @@ fn main() -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(error) => match failure::exit_status(&error) {
             Some(status) => {
-                eprintln!("chadthrottle: {error:#}");
+                // Whoever cannot read it any more still wants to know the status.
+                let _ = writeln!(io::stderr(), "chadthrottle: {error:#}");
                 ExitCode::from(status)
             }
             None => ExitCode::SUCCESS,
@@ -97,7 +98,8 @@ fn show(cli: &Cli, backends: &Backends, wanted: &Wanted) -> anyhow::Result<u8> {
     let is_picture = demo.picture.is_some() && cli.common.config.is_none();
     let files = if is_picture { Files::none() } else { cli.common.config_files() };
     let options = cli.screen.options(headless::screen::configured(&files)?.screen);
-    headless::demo::run(&demo, options, &mut io::stdout().lock())
+    // Not locked: whichever thread panics gives the terminal back.
+    headless::demo::run(&demo, options, &mut io::stdout())
 }
 
 /// A name that nothing has would show nothing, and limit nobody.

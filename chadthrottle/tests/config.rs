@@ -25,7 +25,7 @@ fn stderr(output: &Output) -> String {
 fn rebound_keys_are_those_of_the_help_the_footer_and_the_program() -> anyhow::Result<()> {
     let home = tempfile::tempdir()?;
     let file = home.path().join("my.toml");
-    fs::write(&file, "[screen]\nunits = \"bits\"\n[keys]\npause = \"x\"\nhelp = [\"F1\", \"h\"]\n")?;
+    fs::write(&file, "[screen]\nunits = \"bits\"\n[keys]\npause = \"x\"\nhelp = [\"F1\", \"H\"]\n")?;
     let file = file.to_str().expect("paths here are text");
     let shown = |keys: &str| -> anyhow::Result<String> {
         let output = demo(home.path(), &["--config", file, "--demo-keys", keys])?;
@@ -35,7 +35,7 @@ fn rebound_keys_are_those_of_the_help_the_footer_and_the_program() -> anyhow::Re
     let table = shown("")?;
     assert!(table.contains("F1 help") && table.contains("x pause"), "{table}");
     assert!(table.contains("bit/s"), "{table}");
-    assert!(shown("h")?.contains("F1 h"), "the help is the table of keys");
+    assert!(shown("H")?.contains("F1 H"), "the help is the table of keys");
     assert!(shown("x")?.to_lowercase().contains("paused"), "x pauses");
     assert!(!shown("p")?.to_lowercase().contains("paused"), "p does not any more");
     assert!(!shown("?")?.contains("Limit dialog"), "? is no key any more");

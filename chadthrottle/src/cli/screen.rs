@@ -8,9 +8,11 @@ use ratatui::layout::Size;
 use super::parse_time_argument;
 use crate::{
     app::{
+        chooser::Part,
         looks::{Background, Colours, Looks},
         units::Units,
     },
+    backends::demo::Part as DemoPart,
     config::{ScreenSettings, parse_refresh},
     headless::demo,
     run::RunOptions,
@@ -43,6 +45,10 @@ pub struct ScreenOptions {
     /// How often figures are read: 100ms to 60s. By default each second.
     #[arg(long, value_name = "TIME", value_parser = parse_refresh)]
     pub refresh: Option<Duration>,
+
+    /// Columns that are not shown, with commas between them.
+    #[arg(long, value_name = "COLUMNS", value_enum, value_delimiter = ',')]
+    pub hide: Vec<Part>,
 }
 
 /// Units of rates.
@@ -127,6 +133,7 @@ impl ScreenOptions {
             units: Units { bits, binary },
             mouse: wanted.mouse.unwrap_or(true),
             interval: wanted.refresh.unwrap_or(usual.interval),
+            hidden: self.hide.iter().copied().collect(),
             ..usual
         }
     }
@@ -160,6 +167,10 @@ pub struct DemoOptions {
     #[arg(long, value_name = "N", requires = "demo", default_value = "0", hide = true)]
     pub demo_crowd: usize,
 
+    /// Which part of it panics, to see what becomes of the terminal.
+    #[arg(long, value_name = "PART", requires = "demo", value_enum, hide = true)]
+    pub demo_panic: Option<DemoPart>,
+
     /// Measure pictures and keys instead, and print figures as JSON.
     #[arg(long, requires = "demo", hide = true)]
     pub demo_measure: bool,
@@ -173,6 +184,7 @@ impl DemoOptions {
             seed: self.demo_seed,
             age: self.demo_time,
             crowd: self.demo_crowd,
+            panics: self.demo_panic,
             picture: self.demo_picture,
             measure: self.demo_measure,
             keys: self.demo_keys.clone(),

@@ -12,6 +12,7 @@ use crate::{
     failure::Failure,
     history::{Writer, store::HistoryError},
     lookout::Here,
+    names::Resolver,
     rules::keeper::{Keeper, RuleFiles},
     run::{self, Ended, Host, RunOptions},
     sys::{
@@ -79,6 +80,7 @@ pub fn run(
     let history = recorded(&config.history);
     let host = Host {
         lookout: Box::new(Here::new(backends.clone(), wanted.clone())),
+        names: Box::new(Resolver),
         supply: Box::new(backends.clone()),
         rules: Some(RuleFiles { files, keeper, history }),
     };

@@ -2,6 +2,7 @@
 
 use std::{
     any::Any,
+    io::{self, Write},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
     thread,
@@ -46,6 +47,7 @@ enum Order {
     Limit(Command),
     Use(Kind, &'static str),
     Save(NewRule),
+    MeasurePackets(bool),
 }
 
 /// Makes the backends ready. That may take its time: loading programs into the kernel does.
@@ -83,7 +85,8 @@ impl Engine {
                 }
             };
             let stats = Stats::default();
-            let mut work = Work { monitor, manager, supply, rules, known: Vec::new(), stats, send };
+            let (known, measures_packets) = (Vec::new(), false);
+            let mut work = Work { monitor, manager, supply, rules, known, stats, measures_packets, send };
             // A panic must not keep the limits from being taken back.
             let worked = catch_unwind(AssertUnwindSafe(|| work.until_told(interval, &orders)));
             let worked = worked.map_err(|panic| format!("the engine failed: {}", words(panic.as_ref())));
@@ -112,6 +115,11 @@ impl Engine {
         let _ = self.orders.as_ref().map(|orders| orders.send(Order::Save(rule)));
     }
 
+    /// Orders that what packets cost is measured and told, or no more.
+    pub(super) fn measure_packets(&self, wanted: bool) {
+        let _ = self.orders.as_ref().map(|orders| orders.send(Order::MeasurePackets(wanted)));
+    }
+
     /// Ends it, and waits until everything has been taken back.
     pub(super) fn stop(&mut self) -> Result<(), String> {
         if self.orders.take().is_none() {
@@ -119,7 +127,8 @@ impl Engine {
         }
         let result = match self.result.recv_timeout(PATIENCE) {
             Err(RecvTimeoutError::Timeout) => {
-                eprintln!("chadthrottle: taking the limits back…");
+                // A terminal that is gone is no reason to leave them.
+                let _ = writeln!(io::stderr(), "chadthrottle: taking the limits back…");
                 self.result.recv().map_err(|_| ())
             }
             result => result.map_err(|_| ()),
@@ -169,6 +178,7 @@ struct Work {
     /// By which rules limits are in force, as was told last.
     known: Vec<(Subject, String)>,
     stats: Stats,
+    measures_packets: bool,
     send: Sender<Message>,
 }
 
@@ -202,6 +212,7 @@ impl Work {
                 Ok(Order::Limit(command)) => self.carry_out(command),
                 Ok(Order::Use(kind, name)) => self.use_backend(kind, name),
                 Ok(Order::Save(rule)) => self.save_rule(&rule),
+                Ok(Order::MeasurePackets(wanted)) => self.measure_packets(wanted),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -224,6 +235,18 @@ impl Work {
         self.tell(figures);
         if let Some(cost) = own_cost(now) {
             self.tell(Event::Cost(cost));
+        }
+        if self.measures_packets {
+            self.tell(Event::PacketCost(self.supply.packet_cost()));
+        }
+    }
+
+    fn measure_packets(&mut self, wanted: bool) {
+        self.measures_packets = wanted;
+        if wanted {
+            self.tell(Event::PacketCost(self.supply.packet_cost()));
+        } else {
+            self.supply.stop_measuring();
         }
     }
 

@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod cpu_time;
 #[cfg(feature = "ebpf")]
 pub mod file_id;
+pub mod host_name;
 pub mod inet_diag;
 #[cfg(any(
     feature = "ebpf",

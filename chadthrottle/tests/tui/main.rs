@@ -12,3 +12,4 @@ mod mouse;
 mod rules;
 mod screens;
 mod shapes;
+mod states;

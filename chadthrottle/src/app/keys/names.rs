@@ -23,6 +23,8 @@ pub const fn name(action: Action) -> Option<&'static str> {
         Action::Show(Destination::System) => "system",
         Action::Show(Destination::Backends) => "backends",
         Action::Show(Destination::Log) => "messages",
+        Action::Show(Destination::Columns) => "columns",
+        Action::HostNames => "host-names",
         Action::Limit(Directions::Upload) => "limit-upload",
         Action::Limit(Directions::Download) => "limit-download",
         Action::Limit(Directions::Both) => "limit-both",
