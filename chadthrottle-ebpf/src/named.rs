@@ -118,7 +118,7 @@ fn target_of_path(cgroup: u64, path: u64) -> Option<(u64, u32)> {
 
 /// The address that stands at an address.
 #[inline(always)]
-fn address_at(address: u64) -> Option<u64> {
+pub(crate) fn address_at(address: u64) -> Option<u64> {
     // SAFETY: the helper checks the address; a wrong one is an error, not a fault.
     unsafe { bpf_probe_read_kernel(address as *const u64).ok() }
 }

@@ -22,6 +22,11 @@ offsets!(
     TASK_START_BOOTTIME,
     TASK_FLAGS,
     TASK_SIGNAL,
+    TASK_COMM,
+    TASK_CRED,
+    CRED_UID,
+    TASK_CGROUPS,
+    CSS_SET_CGROUP,
     SIGNAL_LIVE,
     BINPRM_INTERP,
     BINPRM_FILE,
@@ -63,6 +68,16 @@ pub(crate) static OWN_NETNS_COOKIE: Global<u64> = Global::new(0);
 pub(crate) unsafe fn is_owned_by_user(tcp_sock: *const c_void) -> bool {
     // SAFETY: as promised by the caller. A TCP socket begins with the general one.
     unsafe { ptr::read_volatile(tcp_sock.byte_add(SOCK_LOCK_OWNED.load() as usize).cast::<i32>()) != 0 }
+}
+
+/// The process that a task belongs to.
+///
+/// # Safety
+/// `task` comes from `bpf_get_current_task_btf`, for the same reason.
+#[inline(always)]
+pub(crate) unsafe fn tgid_of(task: *const c_void) -> u32 {
+    // SAFETY: as promised by the caller.
+    unsafe { ptr::read_volatile(task.byte_add(TASK_TGID.load() as usize).cast()) }
 }
 
 /// The sequence number after the last byte that was written to a TCP socket.
@@ -152,6 +167,12 @@ pub(crate) struct TaskOffsets {
     pub(crate) flags: u64,
     pub(crate) signal: u64,
     pub(crate) signal_live: u64,
+    pub(crate) comm: u64,
+    pub(crate) cred: u64,
+    pub(crate) cred_uid: u64,
+    /// To `struct css_set`, and from there to the cgroup of version 2.
+    pub(crate) cgroups: u64,
+    pub(crate) cgroups_default: u64,
 }
 
 impl TaskOffsets {
@@ -165,6 +186,11 @@ impl TaskOffsets {
             flags: TASK_FLAGS.load().into(),
             signal: TASK_SIGNAL.load().into(),
             signal_live: SIGNAL_LIVE.load().into(),
+            comm: TASK_COMM.load().into(),
+            cred: TASK_CRED.load().into(),
+            cred_uid: CRED_UID.load().into(),
+            cgroups: TASK_CGROUPS.load().into(),
+            cgroups_default: CSS_SET_CGROUP.load().into(),
         }
     }
 }

@@ -131,6 +131,18 @@ pub enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// List the limits that are in force now, whoever set them.
+    Status {
+        /// As one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tell what this kernel offers, what is missing, who else is there, and how to get what would work better.
+    Doctor {
+        /// As one JSON object without names of interfaces, tables and programs, for a bug report.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print what every process sends and receives.
     Monitor {
         /// One JSON object a line, one line an interval.
@@ -184,6 +196,10 @@ pub struct Common {
     /// Where in the cgroup v2 tree programs are attached: only processes below are seen and limited.
     #[arg(long, global = true, value_name = "PATH")]
     pub cgroup_root: Option<PathBuf>,
+
+    /// Set a limit although it may cut off the session that one is typing in.
+    #[arg(long, global = true)]
+    pub force: bool,
 
     /// Tell more on stderr; -vv with messages of the programs in the kernel, -vvv with one for every packet dropped.
     #[arg(short, long, global = true, action = ArgAction::Count)]

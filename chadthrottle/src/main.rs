@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
     process::ExitCode,
 };
 
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         feature = "throttle-tc-htb",
         feature = "throttle-nftables"
     ))]
-    if let Some(status) = chadthrottle::backends::throttle::flow::run_if_asked() {
+    if let Some(status) = chadthrottle::backends::throttle::guard::run_if_asked() {
         return status;
     }
     let cli = Cli::from_arguments();
@@ -32,7 +32,8 @@ fn main() -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(error) => match failure::exit_status(&error) {
             Some(status) => {
-                eprintln!("chadthrottle: {error:#}");
+                // Whoever cannot read it any more still wants to know the status.
+                let _ = writeln!(io::stderr(), "chadthrottle: {error:#}");
                 ExitCode::from(status)
             }
             None => ExitCode::SUCCESS,
@@ -58,6 +59,10 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Some(Command::Cleanup { dry_run }) => {
             headless::cleanup::run(dry_run, &mut io::stdout().lock()).map(|()| 0)
         }
+        Some(Command::Status { json }) => headless::status::run(json, &mut io::stdout().lock()).map(|()| 0),
+        Some(Command::Doctor { json }) => {
+            headless::doctor::run(&backends, &wanted, json, &mut io::stdout().lock()).map(|()| 0)
+        }
         Some(Command::Monitor { json, interval, count, pids, connections }) => {
             let options = headless::monitor::Options { json, interval, count, pids, connections };
             headless::monitor::run(&backends, &wanted, &options).map(|()| 0)
@@ -66,10 +71,11 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
             headless::list::run(&backends, &wanted, cli.json, &mut io::stdout().lock()).map(|()| 0)
         }
         None if cli.limit.option().is_some() => {
-            headless::limit::run(&backends, &wanted, &cli.limit).map(|()| 0)
+            headless::limit::run(&backends, &wanted, &cli.limit, cli.common.force).map(|()| 0)
         }
         None => match cli.demo.options() {
-            Some(demo) => headless::demo::run(&demo, cli.screen.options(), &mut io::stdout().lock()),
+            // Not locked: whichever thread panics gives the terminal back.
+            Some(demo) => headless::demo::run(&demo, cli.screen.options(), &mut io::stdout()),
             None => headless::screen::run(&backends, &wanted, cli.screen.options()),
         },
     }

@@ -8,6 +8,7 @@
 mod engine;
 mod looker;
 pub mod measure;
+mod namer;
 mod screen;
 mod session;
 pub mod still;
@@ -30,11 +31,18 @@ use crossterm::event::{self, Event as Input, MouseEventKind};
 use nix::sys::signal::Signal;
 use ratatui::Terminal;
 
-use self::{engine::Engine, looker::Looker, screen::Screen, session::Session};
+use self::{
+    engine::Engine,
+    looker::Looker,
+    namer::Namer,
+    screen::Screen,
+    session::{Askable, Session},
+};
 use crate::{
-    app::{App, BackendNames, Event, Setup, looks::Looks, units::Units},
+    app::{App, BackendNames, Event, Setup, chooser::Hidden, looks::Looks, units::Units},
     backends::{monitor::MonitorBackend, supply::Supply, throttle::ThrottleManager},
     lookout::Lookout,
+    names::Names,
     sys::signals::Signals,
 };
 
@@ -51,6 +59,8 @@ pub struct RunOptions {
     pub is_demo: bool,
     /// Whether the mouse is ours.
     pub mouse: bool,
+    /// Columns that nobody wants to see.
+    pub hidden: Hidden,
     /// What is to be known from the start, in a sentence.
     pub notice: Option<&'static str>,
 }
@@ -63,6 +73,7 @@ impl Default for RunOptions {
             units: Units::default(),
             is_demo: false,
             mouse: true,
+            hidden: Hidden::default(),
             notice: None,
         }
     }
@@ -72,6 +83,8 @@ impl Default for RunOptions {
 pub struct Host {
     /// Answers questions.
     pub lookout: Box<dyn Lookout>,
+    /// Knows what hosts are called.
+    pub names: Box<dyn Names>,
     /// Makes other backends.
     pub supply: Box<dyn Supply>,
 }
@@ -135,6 +148,7 @@ pub fn run(
     let (send, messages) = mpsc::channel();
     let engine = Engine::start(Box::new(start), host.supply, options.interval, send.clone())?;
     let looker = Looker::start(host.lookout, send.clone())?;
+    let namer = Namer::new(host.names, send.clone());
     spawn("signals", {
         let send = send.clone();
         move || watch_signals(&signals, &send)
@@ -148,14 +162,14 @@ pub fn run(
     })?;
     let terminal = Terminal::new(screen::backend()).context("cannot draw on the terminal")?;
     let size = terminal.size().context("cannot tell the size of the terminal")?;
-    let RunOptions { looks, units, is_demo, mouse, .. } = options;
-    let setup = Setup { backends, looks, units, is_demo, mouse };
+    let RunOptions { looks, units, is_demo, mouse, hidden, .. } = options;
+    let setup = Setup { backends, looks, units, is_demo, mouse, hidden };
     let mut app = App::new(setup, size);
     if let Some(notice) = options.notice {
         app.update(Event::Notice(notice.to_owned()));
     }
-    let mut session = Session::new(app, terminal, engine, looker, messages);
-    let ended = session.run();
+    let mut session = Session::new(app, terminal, engine, Askable { looker, namer }, messages);
+    let ended = session.run_to_the_end();
 
     // The terminal first: taking limits back may take its time, and is no reason to leave it unusable.
     wanted.store(false, Ordering::Relaxed);

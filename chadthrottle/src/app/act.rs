@@ -3,6 +3,7 @@
 use super::{
     App, Effect, Overlay, View,
     backends::BackendList,
+    chooser::Part,
     group::Key,
     input::{Edit, TextInput},
     keys::{Action, Destination, Motion},
@@ -16,6 +17,17 @@ use crate::lookout::Question;
 impl App {
     /// Does what a key stands for where it was pressed.
     pub(super) fn act(&mut self, action: Action) -> Vec<Effect> {
+        let shows_cost = |view: &View| matches!(view, View::System { .. });
+        let before = shows_cost(&self.view);
+        let mut effects = self.carry_out_action(action);
+        let now = shows_cost(&self.view);
+        if before != now {
+            effects.push(Effect::MeasurePackets(now));
+        }
+        effects
+    }
+
+    fn carry_out_action(&mut self, action: Action) -> Vec<Effect> {
         self.message = None;
         if matches!(
             action,
@@ -76,6 +88,16 @@ impl App {
                 if let View::Details(details) = &mut self.view {
                     details.turn(next);
                 }
+                return self.ask_for_names();
+            }
+            Action::HostNames => {
+                self.hosts.switch();
+                self.say(if self.hosts.is_on() {
+                    "Host names are asked for, of the system's resolver."
+                } else {
+                    "Addresses, no host names."
+                });
+                return self.ask_for_names();
             }
             Action::Zoom { longer } => {
                 if let View::Details(details) = &mut self.view {
@@ -111,6 +133,7 @@ impl App {
             }
             (None, View::Details(details)) => details.scroll = scrolled(details.scroll),
             (None, View::Backends(list)) => list.step(motion, body),
+            (None, View::Columns { place }) => *place = stepped(*place, motion, body, Part::ALL.len()),
             _ => self.table.step(motion, self.room()),
         }
     }
@@ -139,6 +162,7 @@ impl App {
             Destination::Interfaces => View::Interfaces { scroll: 0 },
             Destination::System => View::System { scroll: 0 },
             Destination::Log => View::Log { scroll: 0 },
+            Destination::Columns => View::Columns { place: 0 },
             Destination::Backends => {
                 self.view = View::Backends(BackendList::default());
                 return vec![Effect::Ask(Question::Backends)];
@@ -197,6 +221,10 @@ impl App {
         match (self.overlay.take(), &self.view) {
             (Some(Overlay::Limit(dialog)), _) => self.accept_limits(dialog),
             (Some(Overlay::Confirm(confirm)), _) => self.carry_out(confirm.plan),
+            (None, View::Columns { place }) => {
+                self.turn_column(*place);
+                Vec::new()
+            }
             (None, View::Backends(list)) => match list.switch() {
                 Ok(effect) => {
                     self.say("Changing the backend…");

@@ -1,17 +1,17 @@
 //! What comes in and what goes out.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use crossterm::event::{KeyEvent, MouseEvent};
 use ratatui::layout::Size;
 
 use super::{BackendNames, Message};
 use crate::{
-    backends::registry::Kind,
     backends::throttle::{
         Target,
         manager::{LimitedTarget, Limits},
     },
+    backends::{PacketCost, registry::Kind},
     lookout::{Answer, Question},
     rate::scaled,
     stats::Snapshot,
@@ -36,6 +36,9 @@ pub enum Event {
     Notice(String),
     /// What we ourselves have taken so far.
     Cost(Cost),
+    /// What our programs in the kernel have taken since somebody wanted to know; `None` where there are none. Or why that
+    /// is not known.
+    PacketCost(Result<Option<PacketCost>, String>),
     /// Other backends are at work.
     Backends(BackendNames),
     /// A backend could not be changed; in words.
@@ -46,6 +49,8 @@ pub enum Event {
     EngineFailed(String),
     /// What was asked is answered.
     Answer(Answer),
+    /// What a host is called, where it is called anything.
+    Named(IpAddr, Option<String>),
     /// The program was told to end.
     Signal,
 }
@@ -94,10 +99,14 @@ pub enum Effect {
         /// Which.
         name: &'static str,
     },
+    /// Measure what our programs in the kernel take of packets, or stop that.
+    MeasurePackets(bool),
     /// Take the mouse, or leave it to the terminal.
     Mouse(bool),
     /// Find out; the answer comes as [`Event::Answer`].
     Ask(Question),
+    /// Find out what these hosts are called; each comes as [`Event::Named`].
+    Name(Vec<IpAddr>),
     /// Stop until the shell lets the program go on.
     Suspend,
     /// End.

@@ -70,8 +70,8 @@ pub(super) fn of_process(app: &App, row: &Row) -> Vec<Fact> {
         directions("total", units.amount(row.total.upload), units.amount(row.total.download)),
         directions("limit", limit(units, row.limits.upload), limit(units, row.limits.download)),
     ]);
-    if let Some(words) = app.refusal(&Entry::Process(row)) {
-        facts.push(Fact::Note(format!("Refused: {words}")));
+    if let Some(refused) = app.refusal(&Entry::Process(row)) {
+        facts.push(Fact::Note(format!("Refused: {}", refused.words)));
     }
     if !row.limits.is_empty() {
         facts.extend(of_limits(app, row));
@@ -105,6 +105,9 @@ fn of_limits(app: &App, row: &Row) -> Vec<Fact> {
         ("in packets", counted(&|stats| stats.packets_dropped)),
     ] {
         facts.push(directions(name, upload, download));
+    }
+    if let Some(waiting) = row.held_back {
+        facts.push(directions("held back", units.amount(waiting), String::new()));
     }
     let backends = app.backends();
     facts.push(directions(
@@ -193,7 +196,7 @@ pub(super) fn of_help() -> [Vec<Fact>; 2] {
         rest.push(Fact::Gap);
     }
     rest.push(Fact::Note(
-        "IP bytes; K, M, G are powers of 1000. Dropped: thrown away to hold a limit. * before a limit: shared with others.".into(),
+        "IP bytes; K, M, G are powers of 1000. Held back: waits in the program's own sockets for its upload limit. Dropped: thrown away to hold a limit. * before a limit: shared with others.".into(),
     ));
     [part(&table), rest]
 }

@@ -43,6 +43,15 @@ const RECENT: usize = 4;
 /// `+` on what is blocked, and as far as `-` goes.
 const LEAST: u64 = 1_000;
 
+/// Limits that could not be set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// What was asked for.
+    pub limits: Limits,
+    /// Why not.
+    pub words: String,
+}
+
 impl App {
     pub(super) fn ask_for_limits(&mut self, directions: Directions) -> Vec<Effect> {
         let choices = match self.limitable() {
@@ -267,12 +276,13 @@ impl App {
                 if let Some(place) = ours {
                     self.changes.remove(place);
                 }
-                self.refused.insert(outcome.target.subject.clone(), words.clone());
+                let refused = Refused { limits: outcome.limits, words: words.clone() };
+                self.refused.insert(outcome.target.subject.clone(), refused);
             }
         }
         let message: Message = outcome.message();
         self.log.push(self.elapsed, message.clone());
-        self.message = Some(message);
+        self.tell(message);
     }
 }
 

@@ -8,9 +8,11 @@ use ratatui::layout::Size;
 use super::parse_time_argument;
 use crate::{
     app::{
+        chooser::Part,
         looks::{Background, Colours, Looks},
         units::Units,
     },
+    backends::demo::Part as DemoPart,
     headless::demo,
     run::RunOptions,
 };
@@ -38,6 +40,10 @@ pub struct ScreenOptions {
     /// Leave the mouse to the terminal.
     #[arg(long)]
     pub no_mouse: bool,
+
+    /// Columns that are not shown, with commas between them.
+    #[arg(long, value_name = "COLUMNS", value_enum, value_delimiter = ',')]
+    pub hide: Vec<Part>,
 }
 
 /// Units of rates.
@@ -111,6 +117,7 @@ impl ScreenOptions {
             looks: Looks { colours, background, ascii: self.ascii || detected.ascii },
             units: Units { bits, binary },
             mouse: !self.no_mouse,
+            hidden: self.hide.iter().copied().collect(),
             ..RunOptions::default()
         }
     }
@@ -144,6 +151,10 @@ pub struct DemoOptions {
     #[arg(long, value_name = "N", requires = "demo", default_value = "0", hide = true)]
     pub demo_crowd: usize,
 
+    /// Which part of it panics, to see what becomes of the terminal.
+    #[arg(long, value_name = "PART", requires = "demo", value_enum, hide = true)]
+    pub demo_panic: Option<DemoPart>,
+
     /// Measure pictures and keys instead, and print figures as JSON.
     #[arg(long, requires = "demo", hide = true)]
     pub demo_measure: bool,
@@ -157,6 +168,7 @@ impl DemoOptions {
             seed: self.demo_seed,
             age: self.demo_time,
             crowd: self.demo_crowd,
+            panics: self.demo_panic,
             picture: self.demo_picture,
             measure: self.demo_measure,
             keys: self.demo_keys.clone(),

@@ -8,6 +8,7 @@ use crate::{
     },
     failure::Failure,
     lookout::Here,
+    names::Resolver,
     run::{self, Ended, Host, RunOptions},
     sys::{
         capability::{self, NET_ADMIN},
@@ -36,12 +37,13 @@ pub fn run(backends: &Backends, wanted: &Wanted, options: RunOptions) -> anyhow:
     let options = RunOptions { notice: is_partial.then(what_is_missing), ..options };
     let host = Host {
         lookout: Box::new(Here::new(backends.clone(), wanted.clone())),
+        names: Box::new(Resolver),
         supply: Box::new(backends.clone()),
     };
     let start = move || {
         // The monitor first: it finds out whose sockets are before anything is counted.
         monitor.init()?;
-        Ok((monitor, ThrottleManager::new(upload, download)?))
+        Ok((monitor, ThrottleManager::new(upload, download)?.announced()))
     };
     match run::run(names, start, host, options, signals)? {
         Ended::ByUser => Ok(0),

@@ -2,6 +2,7 @@
 
 use std::{
     any::Any,
+    io::{self, Write},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
     thread,
@@ -43,6 +44,7 @@ pub(super) struct Command {
 enum Order {
     Limit(Command),
     Use(Kind, &'static str),
+    MeasurePackets(bool),
 }
 
 /// Makes the backends ready. That may take its time: loading programs into the kernel does.
@@ -78,7 +80,8 @@ impl Engine {
                     return;
                 }
             };
-            let mut work = Work { monitor, manager, supply, stats: Stats::default(), send };
+            let mut work =
+                Work { monitor, manager, supply, stats: Stats::default(), measures_packets: false, send };
             // A panic must not keep the limits from being taken back.
             let worked = catch_unwind(AssertUnwindSafe(|| work.until_told(interval, &orders)));
             let worked = worked.map_err(|panic| format!("the engine failed: {}", words(panic.as_ref())));
@@ -102,6 +105,11 @@ impl Engine {
         let _ = self.orders.as_ref().map(|orders| orders.send(Order::Use(kind, name)));
     }
 
+    /// Orders that what packets cost is measured and told, or no more.
+    pub(super) fn measure_packets(&self, wanted: bool) {
+        let _ = self.orders.as_ref().map(|orders| orders.send(Order::MeasurePackets(wanted)));
+    }
+
     /// Ends it, and waits until everything has been taken back.
     pub(super) fn stop(&mut self) -> Result<(), String> {
         if self.orders.take().is_none() {
@@ -109,7 +117,8 @@ impl Engine {
         }
         let result = match self.result.recv_timeout(PATIENCE) {
             Err(RecvTimeoutError::Timeout) => {
-                eprintln!("chadthrottle: taking the limits back…");
+                // A terminal that is gone is no reason to leave them.
+                let _ = writeln!(io::stderr(), "chadthrottle: taking the limits back…");
                 self.result.recv().map_err(|_| ())
             }
             result => result.map_err(|_| ()),
@@ -156,6 +165,7 @@ struct Work {
     manager: ThrottleManager,
     supply: Box<dyn Supply>,
     stats: Stats,
+    measures_packets: bool,
     send: Sender<Message>,
 }
 
@@ -181,6 +191,7 @@ impl Work {
             match orders.recv_timeout(due.min(maintenance).saturating_sub(start.elapsed())) {
                 Ok(Order::Limit(command)) => self.carry_out(command),
                 Ok(Order::Use(kind, name)) => self.use_backend(kind, name),
+                Ok(Order::MeasurePackets(wanted)) => self.measure_packets(wanted),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -197,6 +208,18 @@ impl Work {
         self.tell(figures);
         if let Some(cost) = own_cost(now) {
             self.tell(Event::Cost(cost));
+        }
+        if self.measures_packets {
+            self.tell(Event::PacketCost(self.supply.packet_cost()));
+        }
+    }
+
+    fn measure_packets(&mut self, wanted: bool) {
+        self.measures_packets = wanted;
+        if wanted {
+            self.tell(Event::PacketCost(self.supply.packet_cost()));
+        } else {
+            self.supply.stop_measuring();
         }
     }
 

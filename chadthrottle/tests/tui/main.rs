@@ -11,3 +11,4 @@ mod limits;
 mod mouse;
 mod screens;
 mod shapes;
+mod states;

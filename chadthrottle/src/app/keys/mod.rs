@@ -22,6 +22,8 @@ pub enum Place {
     Page,
     /// The list of backends.
     Backends,
+    /// The list of columns.
+    Columns,
     /// The help.
     Help,
     /// The dialog that asks for limits.
@@ -34,11 +36,12 @@ pub enum Place {
 
 impl Place {
     /// Every place, in the order of the help.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Table,
         Self::Details,
         Self::Page,
         Self::Backends,
+        Self::Columns,
         Self::Limit,
         Self::Confirm,
         Self::Filter,
@@ -53,6 +56,7 @@ impl Place {
             Self::Details => "Details of a process",
             Self::Page => "Interfaces, system, messages",
             Self::Backends => "Backends",
+            Self::Columns => "Columns",
             Self::Help => "Help",
             Self::Limit => "Limit dialog",
             Self::Confirm => "Questions",
@@ -68,6 +72,7 @@ impl Place {
             Self::Details => tables::DETAILS,
             Self::Page => tables::PAGE,
             Self::Backends => tables::BACKENDS,
+            Self::Columns => tables::COLUMNS,
             Self::Help => tables::HELP,
             Self::Limit => tables::LIMIT,
             Self::Confirm => tables::CONFIRM,
@@ -151,6 +156,8 @@ pub enum Action {
         /// The next.
         next: bool,
     },
+    /// Show what hosts are called, or their addresses.
+    HostNames,
     /// Look further back, or less far.
     Zoom {
         /// Further.
@@ -187,6 +194,8 @@ pub enum Destination {
     Backends,
     /// What was said so far.
     Log,
+    /// Columns of the table.
+    Columns,
 }
 
 /// A step in a list.

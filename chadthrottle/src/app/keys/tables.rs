@@ -59,6 +59,8 @@ const SYSTEM: Binding = show(&[plain('y')], Destination::System, "the whole syst
 const SHOW_BACKENDS: Binding = show(&[plain('b')], Destination::Backends, "backends", "backends");
 const LOG: Binding = show(&[plain('L')], Destination::Log, "messages so far", "messages");
 
+const SHOW_COLUMNS: Binding = show(&[plain('c')], Destination::Columns, "choose columns", "columns");
+
 const ROW_UP: Binding = Binding::new(&[UP, plain('k')], Action::Move(Motion::Up), "one row up, down");
 const ROW_DOWN: Binding = Binding::new(&[DOWN, plain('j')], Action::Move(Motion::Down), "one row up, down");
 const PAGE_UP: Binding =
@@ -95,6 +97,7 @@ pub(super) const TABLE: &[Binding] = &[
     SYSTEM,
     SHOW_BACKENDS,
     LOG,
+    SHOW_COLUMNS,
     UNITS,
     MOUSE,
     SUSPEND,
@@ -119,8 +122,6 @@ pub(super) const DETAILS: &[Binding] = &[
     QUIT,
     Binding::new(&[TAB], Action::Part { next: true }, "next, previous part").footer("next part"),
     Binding::new(&[BACK_TAB], Action::Part { next: false }, "next, previous part"),
-    Binding::new(&[RIGHT_KEY], Action::Zoom { longer: true }, "history: longer, shorter").footer("longer"),
-    Binding::new(&[LEFT_KEY], Action::Zoom { longer: false }, "history: longer, shorter").footer("shorter"),
     LIMIT_UPLOAD,
     LIMIT_DOWNLOAD,
     LIMIT_BOTH,
@@ -131,7 +132,13 @@ pub(super) const DETAILS: &[Binding] = &[
     UNDO,
     PAUSE,
     TRAFFIC,
+    Binding::new(&[plain('h')], Action::HostNames, "connections: names or addresses").footer("host names"),
+    Binding::new(&[RIGHT_KEY], Action::Zoom { longer: true }, "history: longer, shorter").footer("longer"),
+    Binding::new(&[LEFT_KEY], Action::Zoom { longer: false }, "history: longer, shorter").footer("shorter"),
     UNITS,
+    INTERFACES,
+    SYSTEM,
+    SHOW_BACKENDS,
     LOG,
     MOUSE,
     SUSPEND,
@@ -173,6 +180,22 @@ pub(super) const BACKENDS: &[Binding] = &[
     INTERFACES,
     SYSTEM,
     LOG,
+    MOUSE,
+    SUSPEND,
+    ROW_UP,
+    ROW_DOWN,
+    PAGE_UP,
+    PAGE_DOWN,
+    FIRST,
+    LAST,
+];
+
+pub(super) const COLUMNS: &[Binding] = &[
+    Binding::new(&[plain('c'), ESC], Action::Back, "back").footer("back"),
+    SHOW_HELP,
+    QUIT,
+    Binding::new(&[plain(' '), ENTER], Action::Accept, "show the column, or hide it").footer("show or hide"),
+    UNITS,
     MOUSE,
     SUSPEND,
     ROW_UP,
