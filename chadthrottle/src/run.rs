@@ -43,6 +43,7 @@ use crate::{
     backends::{monitor::MonitorBackend, supply::Supply, throttle::ThrottleManager},
     lookout::Lookout,
     names::Names,
+    rules::keeper::RuleFiles,
     sys::signals::Signals,
 };
 
@@ -87,6 +88,8 @@ pub struct Host {
     pub names: Box<dyn Names>,
     /// Makes other backends.
     pub supply: Box<dyn Supply>,
+    /// Keeps rules, where there are files for them.
+    pub rules: Option<RuleFiles>,
 }
 
 /// How it ended.
@@ -146,7 +149,7 @@ pub fn run(
 ) -> anyhow::Result<Ended> {
     require_terminal()?;
     let (send, messages) = mpsc::channel();
-    let engine = Engine::start(Box::new(start), host.supply, options.interval, send.clone())?;
+    let engine = Engine::start(Box::new(start), host.supply, host.rules, options.interval, send.clone())?;
     let looker = Looker::start(host.lookout, send.clone())?;
     let namer = Namer::new(host.names, send.clone());
     spawn("signals", {

@@ -31,7 +31,12 @@ impl App {
         self.message = None;
         if matches!(
             action,
-            Action::Open | Action::Limit(_) | Action::RemoveLimits | Action::Block | Action::Step { .. }
+            Action::Open
+                | Action::Limit(_)
+                | Action::RemoveLimits
+                | Action::Block
+                | Action::Step { .. }
+                | Action::SaveRule
         ) {
             self.table.choose();
         }
@@ -49,6 +54,7 @@ impl App {
             Action::Step { up } => return self.step_limits(up),
             Action::Block => self.ask_to_block(),
             Action::Undo => return self.undo(),
+            Action::SaveRule => self.ask_to_save(),
             Action::NextSort => {
                 self.sort(Sort { column: self.table.sort().column.next(), reversed: false });
             }
@@ -221,6 +227,7 @@ impl App {
         match (self.overlay.take(), &self.view) {
             (Some(Overlay::Limit(dialog)), _) => self.accept_limits(dialog),
             (Some(Overlay::Confirm(confirm)), _) => self.carry_out(confirm.plan),
+            (Some(Overlay::Save(saving)), _) => self.save(*saving),
             (None, View::Columns { place }) => {
                 self.turn_column(*place);
                 Vec::new()

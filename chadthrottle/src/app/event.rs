@@ -8,12 +8,13 @@ use ratatui::layout::Size;
 use super::{BackendNames, Message};
 use crate::{
     backends::throttle::{
-        Target,
+        Subject, Target,
         manager::{LimitedTarget, Limits},
     },
     backends::{PacketCost, registry::Kind},
     lookout::{Answer, Question},
     rate::scaled,
+    rules::edit::NewRule,
     stats::Snapshot,
 };
 
@@ -34,6 +35,10 @@ pub enum Event {
     LimitResult(LimitOutcome),
     /// Something that is to be known about what was said last, or at the start.
     Notice(String),
+    /// These rules hold these, in words.
+    Rules(Vec<(Subject, String)>),
+    /// A rule was saved, or was not; in a sentence.
+    RuleSaved(Result<String, String>),
     /// What we ourselves have taken so far.
     Cost(Cost),
     /// What our programs in the kernel have taken since somebody wanted to know; `None` where there are none. Or why that
@@ -92,6 +97,8 @@ pub enum Effect {
         /// Whose.
         target: Target,
     },
+    /// Save a rule.
+    SaveRule(NewRule),
     /// Use another backend from now on.
     UseBackend {
         /// For what.

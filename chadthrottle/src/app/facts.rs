@@ -89,6 +89,9 @@ fn of_limits(app: &App, row: &Row) -> Vec<Fact> {
         gauge(row.rate.upload, row.limits.upload),
         gauge(row.rate.download, row.limits.download),
     )];
+    if let Some(rule) = app.rule(&row.target().subject) {
+        facts.push(Fact::Pair("by rule".into(), rule.to_owned()));
+    }
     if row.is_shared {
         facts.push(Fact::Note(format!("It shares this limit with others: {}.", row.target())));
         return facts;
@@ -122,7 +125,9 @@ fn of_limits(app: &App, row: &Row) -> Vec<Fact> {
     if let Subject::Descendants(_) = target.subject {
         facts.push(Fact::Note("It shares the limit with all that it starts.".into()));
     }
-    facts.push(Fact::Note("Limits end with chadthrottle.".into()));
+    if app.rule(&target.subject).is_none() {
+        facts.push(Fact::Note("Limits end with chadthrottle.".into()));
+    }
     facts
 }
 

@@ -16,6 +16,13 @@ pub(super) struct Plan {
     words: String,
 }
 
+impl Plan {
+    /// Nothing to do.
+    pub(super) const fn nothing() -> Self {
+        Self { steps: Vec::new(), words: String::new() }
+    }
+}
+
 /// A question before something drastic.
 #[derive(Clone, Debug)]
 pub struct Confirm {
@@ -77,6 +84,9 @@ impl App {
     }
 
     pub(super) fn choose(&mut self, next: bool) -> Vec<Effect> {
+        if let Some(Overlay::Save(saving)) = &mut self.overlay {
+            saving.choose(next);
+        }
         let Some(Overlay::Limit(dialog)) = &mut self.overlay else { return Vec::new() };
         let members = dialog.choose(next);
         members.into_iter().map(|members| Effect::Ask(Question::Reach(members))).collect()

@@ -30,6 +30,7 @@ mod mouse;
 pub mod page;
 mod read;
 pub mod row;
+mod saving;
 pub mod sort;
 pub mod table;
 pub(crate) mod text;
@@ -58,6 +59,7 @@ use self::{
     look::{Details, Looked, Part},
     looks::Looks,
     row::Row,
+    saving::Saving,
     table::Table,
     units::Units,
 };
@@ -136,6 +138,7 @@ enum Overlay {
     Help { scroll: usize },
     Limit(Box<LimitDialog>),
     Confirm(Confirm),
+    Save(Box<Saving>),
     Filter(TextInput),
 }
 
@@ -155,6 +158,8 @@ pub struct App {
     limited: Vec<LimitedTarget>,
     /// Limits that were refused, and why, until they are asked for again.
     refused: HashMap<Subject, Refused>,
+    /// Rules by whom they hold, in words.
+    rules: HashMap<Subject, String>,
     table: Table,
     /// Whether a question about kin is on its way.
     asking_kin: bool,
@@ -194,6 +199,7 @@ impl App {
             traffic: TrafficType::default(),
             limited: Vec::new(),
             refused: HashMap::new(),
+            rules: HashMap::new(),
             table: Table::default(),
             asking_kin: false,
             looked: Looked::default(),
@@ -244,7 +250,8 @@ impl App {
                 }
             }
             Event::LimitResult(outcome) => self.limit_result(outcome),
-            Event::Notice(words) => self.notice(&words),
+            Event::Notice(words) | Event::RuleSaved(Ok(words)) => self.notice(&words),
+            Event::Rules(rules) => self.rules = rules.into_iter().collect(),
             Event::EngineFailed(words) => {
                 self.log.push(self.elapsed, Message { text: words.clone(), error: true });
                 self.trouble = Some(words);
@@ -256,7 +263,7 @@ impl App {
                 self.setup.backends = names;
                 self.say("Another backend is at work.");
             }
-            Event::NotSwitched(words) => self.complain(words),
+            Event::NotSwitched(words) | Event::RuleSaved(Err(words)) => self.complain(words),
             Event::Mouse(mouse) => return self.mouse(mouse),
             Event::Answer(answer) => {
                 self.answered(answer);
@@ -275,6 +282,7 @@ impl App {
             (Some(Overlay::Help { .. }), _) => Place::Help,
             (Some(Overlay::Limit(_)), _) => Place::Limit,
             (Some(Overlay::Confirm(_)), _) => Place::Confirm,
+            (Some(Overlay::Save(_)), _) => Place::Save,
             (Some(Overlay::Filter(_)), _) => Place::Filter,
             (None, View::Details(_)) => Place::Details,
             (None, View::Interfaces { .. } | View::System { .. } | View::Log { .. }) => Place::Page,

@@ -146,8 +146,15 @@ impl App {
     pub const fn confirm(&self) -> Option<&Confirm> {
         match &self.overlay {
             Some(Overlay::Confirm(confirm)) => Some(confirm),
+            Some(Overlay::Save(saving)) => Some(&saving.question),
             _ => None,
         }
+    }
+
+    /// The rule that holds these, where one does: its name, file and line.
+    #[must_use]
+    pub fn rule(&self, subject: &Subject) -> Option<&str> {
+        self.rules.get(subject).map(String::as_str)
     }
 
     /// Why a limit that was asked for is not in force.

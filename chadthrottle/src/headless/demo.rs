@@ -73,6 +73,7 @@ pub fn run(options: &Options, screen: RunOptions, out: &mut impl Write) -> anyho
         lookout: Box::new(demo.lookout()),
         names: Box::new(demo.names()),
         supply: Box::new(demo.clone()),
+        rules: None,
     };
     let start = move || Ok((demo.monitor(), demo.manager()?));
     match run::run(BACKENDS, start, host, screen, signals)? {

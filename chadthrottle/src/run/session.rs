@@ -159,6 +159,7 @@ where
                     self.engine.order(Command { target, limits: Limits::default() });
                 }
                 Effect::UseBackend { kind, name } => self.engine.use_backend(kind, name),
+                Effect::SaveRule(rule) => self.engine.save_rule(rule),
                 Effect::MeasurePackets(wanted) => self.engine.measure_packets(wanted),
                 Effect::Mouse(wanted) => screen::set_mouse(wanted),
                 Effect::Ask(question) => self.askable.looker.ask(question),

@@ -184,7 +184,7 @@ impl Still {
                 addresses.into_iter().map(|host| Event::Named(host, DemoNames.name(host))).collect()
             }
             Effect::MeasurePackets(_) => vec![Event::PacketCost(Ok(None))],
-            Effect::Quit | Effect::Suspend | Effect::Mouse(_) => Vec::new(),
+            Effect::Quit | Effect::Suspend | Effect::Mouse(_) | Effect::SaveRule(_) => Vec::new(),
             Effect::UseBackend { .. } => {
                 vec![Event::NotSwitched("A simulated host has no other backends.".into())]
             }

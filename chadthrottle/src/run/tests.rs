@@ -51,7 +51,7 @@ fn start(steps: impl IntoIterator<Item = Step>, interval: Duration) -> Running {
     let (send, messages) = mpsc::channel();
     let monitor: Box<dyn MonitorBackend> = Box::new(monitor);
     let backends = Box::new(move || Ok((monitor, manager)));
-    let engine = Engine::start(backends, Box::new(Backends::default()), interval, send.clone())
+    let engine = Engine::start(backends, Box::new(Backends::default()), None, interval, send.clone())
         .unwrap_or_else(|error| panic!("{error}"));
     // Waiting for what never comes is to end at some time.
     let heart = send.clone();

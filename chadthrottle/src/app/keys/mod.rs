@@ -4,6 +4,8 @@
 //! not in the table does nothing, and one that is cannot be missing from the help.
 
 mod help;
+pub mod names;
+pub mod rebinding;
 mod tables;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
@@ -30,13 +32,15 @@ pub enum Place {
     Limit,
     /// A question before something drastic.
     Confirm,
+    /// The question for whom a rule is to be.
+    Save,
     /// The line that asks for a filter.
     Filter,
 }
 
 impl Place {
     /// Every place, in the order of the help.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Table,
         Self::Details,
         Self::Page,
@@ -44,6 +48,7 @@ impl Place {
         Self::Columns,
         Self::Limit,
         Self::Confirm,
+        Self::Save,
         Self::Filter,
         Self::Help,
     ];
@@ -60,13 +65,19 @@ impl Place {
             Self::Help => "Help",
             Self::Limit => "Limit dialog",
             Self::Confirm => "Questions",
+            Self::Save => "Saving a rule",
             Self::Filter => "Filter",
         }
     }
 
     /// What its keys do.
     #[must_use]
-    pub const fn bindings(self) -> &'static [Binding] {
+    pub fn bindings(self) -> &'static [Binding] {
+        rebinding::in_use(self)
+    }
+
+    /// What they do where nobody wants others.
+    const fn own_bindings(self) -> &'static [Binding] {
         match self {
             Self::Table => tables::TABLE,
             Self::Details => tables::DETAILS,
@@ -76,6 +87,7 @@ impl Place {
             Self::Help => tables::HELP,
             Self::Limit => tables::LIMIT,
             Self::Confirm => tables::CONFIRM,
+            Self::Save => tables::SAVE,
             Self::Filter => tables::FILTER,
         }
     }
@@ -135,6 +147,8 @@ pub enum Action {
     Block,
     /// Take the last change of limits back.
     Undo,
+    /// Save the limit of the selected process as a rule.
+    SaveRule,
     /// Sort by the next column.
     NextSort,
     /// Sort the other way round.

@@ -40,6 +40,7 @@ const LOOSER: Binding =
 const TIGHTER: Binding = Binding::new(&[plain('-')], Action::Step { up: false }, "a step looser, tighter");
 const BLOCK: Binding = Binding::new(&[plain('0')], Action::Block, "block it");
 const UNDO: Binding = Binding::new(&[plain('z')], Action::Undo, "undo the last limit").footer("undo");
+const SAVE_RULE: Binding = Binding::new(&[plain('w')], Action::SaveRule, "save its limit as a rule");
 const PAUSE: Binding = Binding::new(&[plain('p')], Action::Pause, "pause, or go on").footer("pause");
 const TRAFFIC: Binding =
     Binding::new(&[plain('l')], Action::NextTraffic, "all, internet or local").footer("traffic");
@@ -91,6 +92,7 @@ pub(super) const TABLE: &[Binding] = &[
     Binding::new(&[plain('s')], Action::NextSort, "sort by the next column").footer("sort"),
     Binding::new(&[plain('S')], Action::ReverseSort, "sort the other way"),
     UNDO,
+    SAVE_RULE,
     PAUSE,
     TRAFFIC,
     INTERFACES,
@@ -130,6 +132,7 @@ pub(super) const DETAILS: &[Binding] = &[
     TIGHTER,
     BLOCK,
     UNDO,
+    SAVE_RULE,
     PAUSE,
     TRAFFIC,
     Binding::new(&[plain('h')], Action::HostNames, "connections: names or addresses").footer("host names"),
@@ -160,6 +163,7 @@ pub(super) const PAGE: &[Binding] = &[
     LOG,
     REMOVE_ALL,
     UNDO,
+    SAVE_RULE,
     PAUSE,
     UNITS,
     MOUSE,
@@ -221,6 +225,14 @@ pub(super) const HELP: &[Binding] = &[
 pub(super) const CONFIRM: &[Binding] = &[
     Binding::new(&[ENTER, plain('y')], Action::Accept, "yes, do it").footer("yes"),
     Binding::new(&[ESC, plain('n')], Action::Back, "no, change nothing").footer("no"),
+    QUIT_BY_CTRL,
+];
+
+pub(super) const SAVE: &[Binding] = &[
+    Binding::new(&[ENTER, plain('y')], Action::Accept, "save it").footer("save"),
+    Binding::new(&[ESC, plain('n')], Action::Back, "save nothing").footer("no"),
+    Binding::new(&[RIGHT_KEY, TAB], Action::Choose { next: true }, "for others").footer("for others"),
+    Binding::new(&[LEFT_KEY, BACK_TAB], Action::Choose { next: false }, "for others"),
     QUIT_BY_CTRL,
 ];
 
