@@ -62,7 +62,7 @@ fn the_innermost_limited_cgroup_holds() -> anyhow::Result<()> {
 fn sockets_of_a_unit_from_before_and_after_share_a_limit() -> anyhow::Result<()> {
     let bed = Testbed::new("unit")?;
     let (unit, nested) = (bed.cgroup("b.service")?, bed.cgroup("b.service/inner")?);
-    let sink = Sink::endless(bed.server(), Family::V4)?;
+    let sink = Sink::start(bed.server(), Family::V4)?;
     let send = send_for(sink.address, 3_000_000, "30");
     let program = traffic::traffic_binary()?;
     let before = Process::spawn(bed.client().command_in(&nested, program)?.args(&send))?;

@@ -34,7 +34,7 @@ const SH: &str = "/bin/sh";
 fn one_that_runs_and_a_hundred_short_ones_share_a_limit() -> anyhow::Result<()> {
     let (bed, copies) = (Testbed::new("program")?, Copies::new()?);
     let program = copies.traffic("sender")?;
-    let sink = Sink::endless(bed.server(), Family::V4)?;
+    let sink = Sink::start(bed.server(), Family::V4)?;
     // From before.
     let mut running =
         Process::spawn(bed.client().command(&program).args(send_for(sink.address, 3_000_000, "30")))?;
