@@ -1,6 +1,7 @@
 //! `cargo xtask bench …`: figures, in tables. Tests only check that things hold roughly; what "roughly" is worth on a
 //! machine is measured here.
 
+mod crash;
 mod limits;
 mod monitor;
 mod throttle;
@@ -15,6 +16,8 @@ use crate::process;
 /// What to measure.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Bench {
+    /// Whether nothing limits anybody a second after the program was killed, and the host is as it was.
+    Crash(crash::Options),
     /// How exactly limits hold: TCP by iperf3 through a router, over every combination asked for.
     Limits(limits::Options),
     /// What watching costs, in CPU, memory, throughput and time a packet; beside nethogs and bandwhich where they are
@@ -33,6 +36,7 @@ impl Bench {
     /// When something could not be run.
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         match self {
+            Self::Crash(options) => crash::run(options),
             Self::Limits(options) => limits::run(options),
             Self::Monitor(options) => monitor::run(options),
             Self::Throttle(options) => throttle::run(options),

@@ -138,6 +138,21 @@ impl Device {
     }
 }
 
+/// Opens all classes of an interface's queue, and waits for what stands in them to leave: what is lost with the queue has
+/// to be sent again, and where that was all that was on its way, not before a timer of up to seconds has run out.
+pub(in crate::backends::throttle) fn drain(netlink: &mut Netlink, interface: u32) -> Result<(), Refusal> {
+    let ours = |class: &tc::Class| class.handle.major() == OURS.major() && class.handle != OURS;
+    for class in tc::classes(netlink, interface)?.iter().filter(|class| ours(class)) {
+        tc::set_class(netlink, interface, class.handle, OPEN)?;
+    }
+    let mut left = DRAIN;
+    while tc::classes(netlink, interface)?.iter().any(|class| class.stats.queued > 0) && !left.is_zero() {
+        thread::sleep(DRAIN_LOOK);
+        left = left.saturating_sub(DRAIN_LOOK);
+    }
+    Ok(())
+}
+
 /// What a class has counted.
 pub(super) fn stats_of(classes: &[tc::Class], handle: Handle) -> Option<Stats> {
     classes.iter().find(|class| class.handle == handle).map(|class| class.stats)
