@@ -176,9 +176,7 @@ fn run(ward: ProcessId) -> io::Result<()> {
             Some((author, Note::Socket { cookie, inode, kept, is_lost })) => {
                 watched.take((cookie, author), inode, kept, is_lost);
             }
-            #[cfg(feature = "throttle-tc-htb")]
             Some((author, Note::Journal(true))) => drop(journals.insert(author)),
-            #[cfg(feature = "throttle-tc-htb")]
             Some((author, Note::Journal(false))) => drop(journals.remove(&author)),
             None => {}
         }

@@ -48,7 +48,6 @@ pub(in crate::backends::throttle) enum Note {
         is_lost: bool,
     },
     /// Whether there is something in the journal that is to be undone when we end.
-    #[cfg(feature = "throttle-tc-htb")]
     Journal(bool),
 }
 
@@ -78,7 +77,6 @@ impl Note {
                 let (flags, first, second) = kept.parts();
                 (flags | flag(is_lost, LOST), inode, cookie, first, second)
             }
-            #[cfg(feature = "throttle-tc-htb")]
             Self::Journal(is_there) => (JOURNAL | flag(is_there, FIRST), 0, 0, 0, 0),
         };
         let mut bytes = [0; Self::LENGTH];
@@ -107,7 +105,6 @@ impl Note {
                 priority: (flags & FIRST != 0).then(|| Replaced::read(first)),
                 mark: (flags & SECOND != 0).then(|| Replaced::read(second)),
             }),
-            #[cfg(feature = "throttle-tc-htb")]
             JOURNAL => return Some((author, Self::Journal(flags & FIRST != 0))),
             _ => return None,
         };
@@ -179,7 +176,6 @@ mod tests {
     }
 
     #[test]
-    #[cfg(feature = "throttle-tc-htb")]
     fn so_is_what_is_said_of_the_journal() {
         for note in [Note::Journal(true), Note::Journal(false)] {
             assert_eq!(Note::read(&note.bytes(u16::MAX)), Some((u16::MAX, note)));

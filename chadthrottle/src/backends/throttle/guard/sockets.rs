@@ -147,7 +147,6 @@ impl Note {
     pub(in crate::backends::throttle) fn lost(self) -> Self {
         match self {
             Self::Socket { cookie, inode, kept, .. } => Self::Socket { cookie, inode, kept, is_lost: true },
-            #[cfg(feature = "throttle-tc-htb")]
             other @ Self::Journal(_) => other,
         }
     }
