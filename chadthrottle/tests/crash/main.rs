@@ -39,8 +39,8 @@ const PROMISE: Duration = Duration::from_secs(1);
 /// What a round took.
 #[derive(Clone, Copy, Debug, Default)]
 struct Took {
-    /// From the kill until both directions were free, and until the options of sockets were as before.
-    free: Duration,
+    /// From the kill until each direction was free, and until the options of sockets were as before.
+    free: [Duration; 2],
     options: Duration,
     /// From its start until its limits were in force, where they were when it was killed.
     ready: Option<Duration>,
@@ -70,7 +70,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// `--rounds N` for so many with each pair, and figures; `--seed N` to repeat what chance did.
+/// `--rounds N` for so many with each pair, and figures; `--seed N` to repeat what chance did; `--upload NAME` and
+/// `--download NAME` for these backends alone.
 fn all(words: &[&str]) -> anyhow::Result<()> {
     let number = |name: &str| -> anyhow::Result<Option<u64>> {
         let Some(place) = words.iter().position(|word| *word == name) else { return Ok(None) };
@@ -82,12 +83,17 @@ fn all(words: &[&str]) -> anyhow::Result<()> {
     println!("seed {}", dice.seed);
     if rounds.is_some() {
         println!(
-            "| upload | download | rounds | held when killed | free after ms: median, longest | options after ms |"
+            "| upload | download | rounds | held when killed | upload free after ms: median, longest | download | options |"
         );
-        println!("| --- | --- | --- | --- | --- | --- |");
+        println!("| --- | --- | --- | --- | --- | --- | --- |");
     }
     let mut late = 0;
-    for (upload, download) in pairs()? {
+    let wants = |option: &str, name: &str| {
+        let place = words.iter().position(|word| *word == option);
+        place.and_then(|place| words.get(place + 1)).is_none_or(|wanted| *wanted == name)
+    };
+    let is_wanted = |pair: &(&str, &str)| wants("--upload", pair.0) && wants("--download", pair.1);
+    for (upload, download) in pairs()?.into_iter().filter(is_wanted) {
         let bed = Testbed::with_path(
             "crash",
             &Path::round_trip(Duration::from_millis(10)).rate(CAPACITY, 200_000),
@@ -117,15 +123,16 @@ fn report([upload, download]: [&str; 2], took: &[Took]) -> usize {
         all.sort_unstable();
         (all[all.len() / 2], all[all.len() - 1])
     };
-    let (free, options) = (sorted(|took| took.free), sorted(|took| took.options));
+    let [up, down] = [sorted(|took| took.free[0]), sorted(|took| took.free[1])];
+    let options = sorted(|took| took.options);
     let held = took.iter().filter(|took| took.ready.is_some()).count();
     let rounds = took.len();
     println!(
-        "| {upload} | {download} | {rounds} | {held} | {}, {} | {}, {} |",
-        free.0, free.1, options.0, options.1
+        "| {upload} | {download} | {rounds} | {held} | {}, {} | {}, {} | {}, {} |",
+        up.0, up.1, down.0, down.1, options.0, options.1
     );
     let _ = std::io::stdout().flush();
-    took.iter().filter(|took| took.free.max(took.options) > PROMISE).count()
+    took.iter().filter(|took| took.free[0].max(took.free[1]).max(took.options) > PROMISE).count()
 }
 
 /// Every upload backend of this build with every download backend.
@@ -178,12 +185,16 @@ fn one(bed: &Testbed, backends: [&str; 2], dice: &mut Dice, ready: Option<Durati
         Ok(flow.options()?.are_as(&options).then(|| took.options = killed.elapsed()))
     })
     .with_context(|| format!("{options:?} before, {:?} now", flow.options()))?;
+    let mut free = [None; 2];
     testbed::until("both directions are free", PATIENCE, || {
         // When it was so for the whole of the last look it was so when that began.
         let begun = killed.elapsed();
-        let rates = flow.rates(LOOK)?;
-        Ok(rates.iter().all(|rate| *rate > FREE).then(|| took.free = begun))
+        for (free, rate) in free.iter_mut().zip(flow.rates(LOOK)?) {
+            *free = free.or((rate > FREE).then_some(begun));
+        }
+        Ok(free.iter().all(Option::is_some).then_some(()))
     })?;
+    took.free = free.map(Option::unwrap_or_default);
     drop(flow);
     // In the notes there is nothing of it, or `cleanup` takes it away.
     let pid = victim.pid().cast_signed();

@@ -13,6 +13,12 @@ pub(crate) struct Options {
     /// Repeats what chance did the last time that it printed this.
     #[arg(long)]
     seed: Option<u64>,
+    /// This upload backend alone.
+    #[arg(long)]
+    upload: Option<String>,
+    /// This download backend alone.
+    #[arg(long)]
+    download: Option<String>,
 }
 
 /// Runs the matrix of the tests, with more rounds, figures, and the promise of a second.
@@ -23,6 +29,11 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     cargo.args(["--rounds", &options.rounds.to_string()]);
     if let Some(seed) = options.seed {
         cargo.args(["--seed", &seed.to_string()]);
+    }
+    for (option, name) in [("--upload", &options.upload), ("--download", &options.download)] {
+        if let Some(name) = name {
+            cargo.args([option, name]);
+        }
     }
     process::run(&mut cargo)
 }
