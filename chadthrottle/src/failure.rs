@@ -4,6 +4,7 @@ use std::io;
 
 use crate::{
     backends::{BackendError, Obstacle, registry::SelectError},
+    config::ConfigError,
     process::ProcessError,
 };
 
@@ -54,6 +55,12 @@ pub fn exit_status(error: &anyhow::Error) -> Option<u8> {
         }
         if let Some(error) = cause.downcast_ref::<BackendError>() {
             return Some(of_backend(error));
+        }
+        if let Some(error) = cause.downcast_ref::<ConfigError>() {
+            return Some(match error {
+                ConfigError::Wrong(_) => USAGE,
+                ConfigError::Unreadable { .. } => FAILED,
+            });
         }
         if cause.downcast_ref::<ProcessError>().is_some() {
             return Some(FAILED);

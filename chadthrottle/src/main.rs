@@ -8,8 +8,9 @@ use std::{
 
 use anyhow::Context;
 use chadthrottle::{
-    backends::registry::Backends,
+    backends::registry::{Backends, Wanted},
     cli::{Cli, Command, Common},
+    config::Files,
     failure::{self, Failure},
     headless,
     sys::cgroup::CgroupRoot,
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(error) => match failure::exit_status(&error) {
             Some(status) => {
-                // Where nobody can be told any more the status says it.
+                // Whoever cannot read it any more still wants to know the status.
                 let _ = writeln!(io::stderr(), "chadthrottle: {error:#}");
                 ExitCode::from(status)
             }
@@ -63,6 +64,18 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Some(Command::Doctor { json }) => {
             headless::doctor::run(&backends, &wanted, json, &mut io::stdout().lock()).map(|()| 0)
         }
+        Some(Command::History(options)) => {
+            let settings = headless::screen::configured(&cli.common.config_files())?.history;
+            let path = settings.file().context("there is no home to keep a history in: HOME is not set")?;
+            headless::history::run(&path, &options, &mut io::stdout().lock()).map(|()| 0)
+        }
+        Some(Command::Daemon) => {
+            headless::daemon::run(&backends, &wanted, &cli.common.config_files()).map(|()| 0)
+        }
+        Some(Command::Rules(command)) => {
+            let (files, root) = (cli.common.config_files(), cli.common.cgroup_root.as_deref());
+            headless::rules::run(&command, &files, root, &mut io::stdout().lock()).map(|()| 0)
+        }
         Some(Command::Monitor { json, interval, count, pids, connections }) => {
             let options = headless::monitor::Options { json, interval, count, pids, connections };
             headless::monitor::run(&backends, &wanted, &options).map(|()| 0)
@@ -73,11 +86,24 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         None if cli.limit.option().is_some() => {
             headless::limit::run(&backends, &wanted, &cli.limit, cli.common.force).map(|()| 0)
         }
-        None => match cli.demo.options() {
-            Some(demo) => headless::demo::run(&demo, cli.screen.options(), &mut io::stdout().lock()),
-            None => headless::screen::run(&backends, &wanted, cli.screen.options()),
-        },
+        None => show(&cli, &backends, &wanted),
     }
+}
+
+/// The screen, over this host or over a simulated one.
+fn show(cli: &Cli, backends: &Backends, wanted: &Wanted) -> anyhow::Result<u8> {
+    let Some(demo) = cli.demo.options() else {
+        let files = cli.common.config_files();
+        let config = headless::screen::configured(&files)?;
+        let options = cli.screen.options(config.screen);
+        return headless::screen::run(backends, wanted, options, config, files);
+    };
+    // A picture is the same everywhere, but for what the command line says.
+    let is_picture = demo.picture.is_some() && cli.common.config.is_none();
+    let files = if is_picture { Files::none() } else { cli.common.config_files() };
+    let options = cli.screen.options(headless::screen::configured(&files)?.screen);
+    // Not locked: whichever thread panics gives the terminal back.
+    headless::demo::run(&demo, options, &mut io::stdout())
 }
 
 /// A name that nothing has would show nothing, and limit nobody.

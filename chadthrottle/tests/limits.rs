@@ -1,6 +1,6 @@
 //! Limits hold: real programs, real kernel, through the binary.
 //!
-//! The bands here are wide, because they must hold on any loaded machine; `cargo xtask bench limits` has the figures.
+//! The bands here are wide, because they must hold on any loaded machine; `cargo xtask bench throttle` has the figures.
 
 mod support;
 

@@ -62,6 +62,46 @@ pub struct BackendCapabilities {
     pub shapes: bool,
 }
 
+/// How often programs in the kernel have run, and how long that took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Runs {
+    /// How often: once a packet, or a super-packet.
+    pub count: u64,
+    /// How long, the measuring included.
+    pub time: std::time::Duration,
+}
+
+/// What programs in the kernel have taken of packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PacketCost {
+    /// Of those that leave.
+    pub upload: Runs,
+    /// Of those that arrive.
+    pub download: Runs,
+}
+
+impl Runs {
+    /// What has come since an earlier look.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Self {
+        Self { count: self.count.saturating_sub(earlier.count), time: self.time.saturating_sub(earlier.time) }
+    }
+
+    /// Nanoseconds a run, where there were any.
+    #[must_use]
+    pub fn each(self) -> Option<u128> {
+        self.time.as_nanos().checked_div(u128::from(self.count))
+    }
+}
+
+impl PacketCost {
+    /// What has come since an earlier look.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Self {
+        Self { upload: self.upload.since(earlier.upload), download: self.download.since(earlier.download) }
+    }
+}
+
 /// Whether a backend can work here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Availability {

@@ -3,12 +3,15 @@
 pub mod cleanup;
 pub mod command;
 mod connections;
+pub mod daemon;
 pub mod demo;
 pub mod doctor;
+pub mod history;
 pub mod limit;
 mod line;
 pub mod list;
 pub mod monitor;
+pub mod rules;
 pub mod screen;
 pub mod status;
 

@@ -11,6 +11,7 @@ pub mod cgroup;
 pub mod cpu_time;
 #[cfg(feature = "ebpf")]
 pub mod file_id;
+pub mod host_name;
 pub mod inet_diag;
 pub mod kernel_features;
 pub mod links;
@@ -58,3 +59,4 @@ pub mod tcp_info;
     feature = "throttle-nftables"
 ))]
 pub mod tcp_socket;
+pub mod terminal;

@@ -7,6 +7,8 @@
     reason = "each test binary has a copy of its own and uses a part of it"
 )]
 
+pub mod terminal;
+
 use std::{
     os::{fd::AsFd, unix::fs::PermissionsExt},
     path::Path,

@@ -7,7 +7,7 @@ use testbed::{Family, Process, Testbed, traffic};
 use crate::rig::{CAP, Sink, comes_through, holds, limit, send_for, text};
 
 /// The path in the tree of a cgroup of the bed.
-fn in_tree(cgroup: &Path) -> anyhow::Result<String> {
+pub(crate) fn in_tree(cgroup: &Path) -> anyhow::Result<String> {
     let inside = Process::spawn(
         std::process::Command::new("sh")
             .args(["-c", "echo $$ > \"$1/cgroup.procs\" && sed -n 's/^0:://p' /proc/$$/cgroup", "sh"])

@@ -26,7 +26,13 @@ pub fn traffic_binary() -> anyhow::Result<&'static Path> {
     built.as_deref().map_err(|error| anyhow!("cannot build `traffic`: {error}"))
 }
 
+/// Where `traffic` is, on a machine that has no cargo.
+pub const TRAFFIC_VARIABLE: &str = "TESTBED_TRAFFIC";
+
 fn build() -> anyhow::Result<PathBuf> {
+    if let Some(built) = std::env::var_os(TRAFFIC_VARIABLE) {
+        return Ok(built.into());
+    }
     // Cargo sets this for the tests that it runs, and so does nextest.
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);

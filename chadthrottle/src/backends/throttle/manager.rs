@@ -42,6 +42,8 @@ pub struct LimitedTarget {
     pub upload_stats: ThrottleStats,
     /// What the download limit did.
     pub download_stats: ThrottleStats,
+    /// Bytes that wait for the upload limit, where that is known. What waits for a download limit is with the peers.
+    pub held_back: Option<u64>,
     /// Whether it can still apply to anybody: a process that has ended does not come back.
     pub alive: bool,
 }
@@ -216,6 +218,10 @@ impl ThrottleManager {
                         Some(download) => download.download_stats(&target.subject)?,
                         None => ThrottleStats::default(),
                     },
+                    held_back: self
+                        .upload
+                        .get_upload_throttle(&target.subject)
+                        .and_then(|_| self.upload.held_back(&target.subject)),
                     alive: target.subject.is_alive(),
                 })
             })

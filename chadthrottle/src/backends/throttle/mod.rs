@@ -80,6 +80,11 @@ pub trait UploadThrottleBackend: Send {
     /// # Errors
     /// When the host refuses.
     fn upload_stats(&self, subject: &Subject) -> Result<ThrottleStats, BackendError>;
+    /// IP bytes that a subject has written and that wait for its limit, in its own sockets and in queues; not those that
+    /// were dropped. `None` where nothing waits but what is not seen here.
+    fn held_back(&self, _subject: &Subject) -> Option<u64> {
+        None
+    }
     /// Looks after limits in force, such as forgetting processes that have ended; called every
     /// [`manager::MAINTENANCE_INTERVAL`].
     ///

@@ -150,6 +150,12 @@ impl SharedFlow {
         self.0.lock().targets.get(subject).is_some_and(Limited::has_connections)
     }
 
+    /// Bytes that wait in the sockets of who has an upload limit.
+    #[must_use]
+    pub fn held_back(&self, subject: &Subject) -> Option<u64> {
+        self.0.lock().targets.get(subject)?.held_back()
+    }
+
     /// What has passed under a limit.
     #[must_use]
     pub fn passed(&self, subject: &Subject, direction: Direction) -> Passed {

@@ -239,6 +239,12 @@ impl Limited {
         !self.sockets.is_empty()
     }
 
+    /// Bytes that were written to its sockets and not sent yet, when they were last read.
+    pub(super) fn held_back(&self) -> Option<u64> {
+        self.upload.as_ref()?;
+        Some(self.sockets.values().map(|socket| u64::from(socket.info().unsent)).sum())
+    }
+
     /// What has passed under it.
     pub(super) fn passed(&self, direction: Direction) -> Passed {
         let passed = match direction {

@@ -126,6 +126,11 @@ impl Engine {
         self.lock().targets.get(subject).map(|limited| limited.limit)
     }
 
+    /// Bytes that wait in the queues of a target, when that was last read.
+    pub(super) fn queued(&self, subject: &Subject) -> u64 {
+        self.lock().targets.get(subject).map_or(0, Limited::queued)
+    }
+
     pub(super) fn stats(&self, subject: &Subject) -> Result<ThrottleStats, HtbError> {
         let mut state = self.lock();
         if state.targets.contains_key(subject) {

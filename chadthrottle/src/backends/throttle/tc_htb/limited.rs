@@ -68,6 +68,11 @@ impl Limited {
         sum
     }
 
+    /// Bytes in its queues, when that was last read.
+    pub(super) fn queued(&self) -> u64 {
+        self.places.values().map(|place| u64::from(place.stats.backlog)).sum()
+    }
+
     /// Makes classes where there are none.
     pub(super) fn settle(
         &mut self,
@@ -117,7 +122,7 @@ impl Limited {
             used.push((per_second(std::mem::take(&mut place.sent), elapsed), place.part));
         }
         let sent = used.iter().map(|(sent, _)| sent).sum();
-        let queued = self.places.values().map(|place| u64::from(place.stats.backlog)).sum();
+        let queued = self.queued();
         let aim = shape::aim(self.aim, self.limit, sent, queued);
         if aim != self.aim && flow.limit(&self.subject, Direction::Upload).is_some() {
             self.aim = aim;

@@ -161,6 +161,11 @@ impl UploadThrottleBackend for TcHtbUpload {
         self.engine.as_ref()?.limit(subject)
     }
 
+    fn held_back(&self, subject: &Subject) -> Option<u64> {
+        let queued = self.engine.as_ref()?.queued(subject);
+        Some(queued.saturating_add(self.flow.held_back(subject).unwrap_or_default()))
+    }
+
     fn upload_stats(&self, subject: &Subject) -> Result<ThrottleStats, BackendError> {
         let Some(engine) = &self.engine else { return Ok(ThrottleStats::default()) };
         engine.stats(subject).map_err(|error| kernel("read what passed", error))
