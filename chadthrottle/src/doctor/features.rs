@@ -56,16 +56,11 @@ const ROWS: [Row; 25] = [
 /// Looks for all of them, and whether modules can be loaded.
 pub(super) fn read() -> (Vec<Feature>, Modules) {
     let kernel = Features::read(&ROWS.map(|(_, function, ..)| function));
-    let mut found: Vec<Feature> = ROWS
-        .into_iter()
-        .map(|(name, function, module, purpose)| {
-            let presence = kernel.presence(function, module);
-            Feature { name, purpose, module, presence }
-        })
-        .collect();
-    #[cfg(feature = "ebpf")]
-    found.extend(trials());
-    (found, kernel.loading)
+    let found = ROWS.into_iter().map(|(name, function, module, purpose)| {
+        let presence = kernel.presence(function, module);
+        Feature { name, purpose, module, presence }
+    });
+    (found.chain(trials()).collect(), kernel.loading)
 }
 
 /// Kinds of programs of which only a trial tells whether the kernel takes them.
@@ -100,4 +95,10 @@ fn trials() -> [Feature; 2] {
             Feature { name, purpose: "", module: None, presence }
         },
     )
+}
+
+/// Without eBPF in this build they do not matter.
+#[cfg(not(feature = "ebpf"))]
+const fn trials() -> [Feature; 0] {
+    []
 }

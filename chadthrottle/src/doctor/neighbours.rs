@@ -1,5 +1,6 @@
 //! Who else has programs, queues or tables where ours would be.
 
+#[cfg(any(feature = "ebpf", feature = "throttle-nftables"))]
 use std::collections::BTreeMap;
 
 use nix::sys::socket::SockProtocol;
@@ -72,6 +73,7 @@ fn queues() -> Option<Vec<Queue>> {
 }
 
 /// Counts by kind.
+#[cfg(any(feature = "ebpf", feature = "throttle-nftables"))]
 fn by_kind(named: impl Iterator<Item = (String, String)>) -> Vec<Others> {
     let mut kinds: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (kind, name) in named {
@@ -142,6 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg(any(feature = "ebpf", feature = "throttle-nftables"))]
     fn kinds_are_counted() {
         let named = [("ip", "nat"), ("inet", "filter"), ("ip", "filter"), ("ip", "nat")];
         let found = by_kind(named.into_iter().map(|(kind, name)| (kind.to_owned(), name.to_owned())));

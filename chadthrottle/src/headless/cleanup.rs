@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::{all_of, tell};
+use super::all_of;
 use crate::instances;
 
 /// Prints what there is, a line each, and removes it unless that is not wanted.
@@ -29,7 +29,7 @@ fn queues(dry_run: bool, out: &mut impl Write) -> anyhow::Result<()> {
     }
     for leftover in journal::leftovers().context("cannot look for what a killed instance left")? {
         if let Some(problem) = leftover.problem() {
-            tell(&problem);
+            super::tell(&problem);
         }
         match if dry_run { Ok(()) } else { leftover.remove() } {
             Ok(()) => {

@@ -282,6 +282,12 @@ impl Stale {
 }
 
 /// Takes the note of a process away that has just ended.
+#[cfg(any(
+    feature = "throttle-ebpf-cgroup",
+    feature = "throttle-sockopt",
+    feature = "throttle-tc-htb",
+    feature = "throttle-nftables"
+))]
 pub(crate) fn forget(process: ProcessId) {
     let stale = all().stale.into_iter().find(|stale| stale.process == process);
     if let Some(Err(error)) = stale.map(|stale| stale.remove()) {

@@ -1,6 +1,7 @@
 //! `cargo xtask bench …`: figures, in tables. Tests only check that things hold roughly; what "roughly" is worth on a
 //! machine is measured here.
 
+mod crash;
 mod limiter;
 mod mixed;
 mod monitor;
@@ -20,6 +21,8 @@ use crate::process;
 /// What to measure.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Bench {
+    /// Whether nothing limits anybody a second after the program was killed, and the host is as it was.
+    Crash(crash::Options),
     /// One limit on 64 connections of eight processes with different demands: what they get, and how fairly.
     Mixed(mixed::Options),
     /// What watching costs, in CPU, memory, throughput and time a packet; beside nethogs and bandwhich where they are
@@ -41,6 +44,7 @@ impl Bench {
     /// When something could not be run.
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         match self {
+            Self::Crash(options) => crash::run(options),
             Self::Mixed(options) => mixed::run(options),
             Self::Monitor(options) => monitor::run(options),
             Self::Neighbour(options) => neighbour::run(options),

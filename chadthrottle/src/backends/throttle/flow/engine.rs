@@ -206,7 +206,7 @@ impl State {
     fn guard(&mut self) -> io::Result<Arc<Guard>> {
         let guard = match self.guard.take().filter(|guard| guard.is_there()) {
             Some(guard) => guard,
-            None => Guard::shared()?,
+            None => Arc::new(Guard::get()?),
         };
         Ok(Arc::clone(self.guard.insert(guard)))
     }

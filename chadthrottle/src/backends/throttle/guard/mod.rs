@@ -12,6 +12,7 @@ mod note;
 mod sockets;
 
 use std::{
+    collections::HashSet,
     fs::{self, File},
     io::{self, Read, Write},
     os::{
@@ -19,7 +20,10 @@ use std::{
         unix::{fs::MetadataExt, process::CommandExt},
     },
     process::{Command, ExitCode, Stdio},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU16, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -45,13 +49,22 @@ const SEARCH_SHARE: u32 = 100;
 const LEAST_REST: Duration = Duration::from_millis(200);
 
 /// The one that everything in this process shares, by the network namespace that it is in.
-static SHARED: Mutex<Option<(u64, Weak<Guard>)>> = Mutex::new(None);
+static SHARED: Mutex<Option<(u64, Weak<Shared>)>> = Mutex::new(None);
+/// Who tells it something next.
+static AUTHORS: AtomicU16 = AtomicU16::new(0);
 
 /// Our end of it.
 #[derive(Debug)]
-pub(super) struct Guard {
+struct Shared {
     notes: File,
     pid: i32,
+}
+
+/// The guard, for one of those that tell it what they set: two of them may set options of the same socket.
+#[derive(Debug)]
+pub(super) struct Guard {
+    shared: Arc<Shared>,
+    author: u16,
 }
 
 impl Guard {
@@ -59,19 +72,40 @@ impl Guard {
     ///
     /// # Errors
     /// When it does not start. That is so in any program but ours.
-    pub(super) fn shared() -> io::Result<Arc<Self>> {
+    pub(super) fn get() -> io::Result<Self> {
         let network = fs::metadata("/proc/thread-self/ns/net")?.ino();
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         let running = shared.as_ref().filter(|(known, _)| *known == network);
-        let running = running.and_then(|(_, guard)| guard.upgrade()).filter(|guard| guard.is_there());
-        if let Some(guard) = running {
-            return Ok(guard);
-        }
-        let guard = Arc::new(Self::start()?);
+        let running = running.and_then(|(_, guard)| guard.upgrade());
+        let guard = match running.filter(|guard| has_reader(&guard.notes)) {
+            Some(guard) => guard,
+            None => Arc::new(Shared::start()?),
+        };
         *shared = Some((network, Arc::downgrade(&guard)));
-        Ok(guard)
+        Ok(Self { shared: guard, author: AUTHORS.fetch_add(1, Ordering::Relaxed) })
     }
 
+    /// Tells it something. What it is told before it is done will be undone.
+    ///
+    /// # Errors
+    /// When it has ended: then nothing may be set any more.
+    pub(super) fn note(&self, note: &Note) -> io::Result<()> {
+        // Shorter than PIPE_BUF: a note is written whole or not at all (pipe(7)).
+        (&self.shared.notes).write_all(&note.bytes(self.author))
+    }
+
+    /// Its process.
+    pub(super) fn pid(&self) -> i32 {
+        self.shared.pid
+    }
+
+    /// Whether it is still there.
+    pub(super) fn is_there(&self) -> bool {
+        has_reader(&self.shared.notes)
+    }
+}
+
+impl Shared {
     /// Starts it. When this returns it listens.
     fn start() -> io::Result<Self> {
         let us = ProcessId::running(std::process::id().cast_signed()).map_err(io::Error::other)?;
@@ -93,25 +127,6 @@ impl Guard {
             return Err(io::Error::other("the program does not know how to be a guard"));
         }
         Ok(Self { notes: OwnedFd::from(notes).into(), pid: child.id().cast_signed() })
-    }
-
-    /// Tells it something. What it is told before it is done will be undone.
-    ///
-    /// # Errors
-    /// When it has ended: then nothing may be set any more.
-    pub(super) fn note(&self, note: &Note) -> io::Result<()> {
-        // Shorter than PIPE_BUF: a note is written whole or not at all (pipe(7)).
-        (&self.notes).write_all(&note.bytes())
-    }
-
-    /// Its process.
-    pub(super) const fn pid(&self) -> i32 {
-        self.pid
-    }
-
-    /// Whether it is still there.
-    pub(super) fn is_there(&self) -> bool {
-        has_reader(&self.notes)
     }
 }
 
@@ -140,7 +155,7 @@ fn run(ward: ProcessId) -> io::Result<()> {
     io::stdout().write_all(&READY)?;
     io::stdout().flush()?;
     let mut watched = Watched::default();
-    let mut has_journal = false;
+    let mut journals = HashSet::new();
     let mut next_search = Instant::now();
     loop {
         let due = (!watched.lost.is_empty()).then(|| next_search.saturating_duration_since(Instant::now()));
@@ -158,32 +173,30 @@ fn run(ward: ProcessId) -> io::Result<()> {
             break;
         }
         match Note::read(&bytes) {
-            Some(Note::Socket { cookie, inode, kept, is_lost }) => {
-                watched.take(cookie, inode, kept, is_lost);
+            Some((author, Note::Socket { cookie, inode, kept, is_lost })) => {
+                watched.take((cookie, author), inode, kept, is_lost);
             }
-            #[cfg(feature = "throttle-tc-htb")]
-            Some(Note::Journal(is_there)) => has_journal = is_there,
+            Some((author, Note::Journal(true))) => drop(journals.insert(author)),
+            Some((author, Note::Journal(false))) => drop(journals.remove(&author)),
             None => {}
         }
     }
-    undo(ward, watched, has_journal);
+    undo(ward, watched, &journals);
     Ok(())
 }
 
 /// Undoes everything. Nobody is left to be told of what cannot be: it stays in the journal for the next start.
-fn undo(ward: ProcessId, mut watched: Watched, has_journal: bool) {
+fn undo(ward: ProcessId, mut watched: Watched, journals: &HashSet<u16>) {
     #[cfg(feature = "throttle-tc-htb")]
-    let left = if has_journal { super::journal::of(ward).ok().flatten() } else { None };
+    let left = if journals.is_empty() { None } else { super::journal::of(ward).ok().flatten() };
     #[cfg(not(feature = "throttle-tc-htb"))]
-    let _ = has_journal;
+    let _ = journals;
     // Queues first: they are what limits, and to look for sockets may take its time. Whoever starts meanwhile waits.
     #[cfg(feature = "throttle-tc-htb")]
     let left = left.as_ref().and_then(|left| left.lock().ok().flatten());
     #[cfg(feature = "throttle-tc-htb")]
     let is_removed = left.as_ref().is_some_and(|left| left.remove_queues().is_ok());
-    for (cookie, known) in watched.held {
-        watched.lost.entry(cookie).or_default().add(known);
-    }
+    watched.lost.extend(watched.held);
     put_back(watched.lost);
     instances::forget(ward);
     #[cfg(feature = "throttle-tc-htb")]

@@ -48,10 +48,10 @@ pub(in crate::backends::throttle) enum Note {
         is_lost: bool,
     },
     /// Whether there is something in the journal that is to be undone when we end.
-    #[cfg(feature = "throttle-tc-htb")]
     Journal(bool),
 }
 
+/// The upper half is who tells it.
 const KIND: u32 = 3;
 const FLOW: u32 = 0;
 const TAGS: u32 = 1;
@@ -70,17 +70,17 @@ impl Note {
     /// In bytes. Shorter than `PIPE_BUF` (pipe(7)).
     pub(super) const LENGTH: usize = 32;
 
-    /// As it is sent: flags, inode, cookie, and two times 64 bits of what is to be put back.
-    pub(super) fn bytes(&self) -> [u8; Self::LENGTH] {
+    /// As it is sent: flags and who tells it, inode, cookie, and two times 64 bits of what is to be put back.
+    pub(super) fn bytes(&self, author: u16) -> [u8; Self::LENGTH] {
         let (flags, inode, cookie, first, second) = match *self {
             Self::Socket { cookie, inode, kept, is_lost } => {
                 let (flags, first, second) = kept.parts();
                 (flags | flag(is_lost, LOST), inode, cookie, first, second)
             }
-            #[cfg(feature = "throttle-tc-htb")]
             Self::Journal(is_there) => (JOURNAL | flag(is_there, FIRST), 0, 0, 0, 0),
         };
         let mut bytes = [0; Self::LENGTH];
+        let flags = flags | u32::from(author) << 16;
         bytes[..4].copy_from_slice(&flags.to_ne_bytes());
         bytes[4..8].copy_from_slice(&inode.to_ne_bytes());
         for (place, value) in bytes[8..].chunks_exact_mut(8).zip([cookie, first, second]) {
@@ -89,12 +89,13 @@ impl Note {
         bytes
     }
 
-    /// None where it is nothing that we send.
-    pub(super) fn read(bytes: &[u8; Self::LENGTH]) -> Option<Self> {
+    /// Who tells it, and what. None where it is nothing that we send.
+    pub(super) fn read(bytes: &[u8; Self::LENGTH]) -> Option<(u16, Self)> {
         let short = |at: usize| Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?));
         let long = |at: usize| Some(u64::from_ne_bytes(*bytes.get(at..)?.first_chunk()?));
         let (flags, inode, cookie) = (short(0)?, short(4)?, long(8)?);
         let (first, second) = (long(16)?, long(24)?);
+        let author = u16::try_from(flags >> 16).ok()?;
         let kept = match flags & KIND {
             FLOW => Kept::Flow(Originals {
                 pacing: (flags & FIRST != 0).then_some(first),
@@ -104,11 +105,10 @@ impl Note {
                 priority: (flags & FIRST != 0).then(|| Replaced::read(first)),
                 mark: (flags & SECOND != 0).then(|| Replaced::read(second)),
             }),
-            #[cfg(feature = "throttle-tc-htb")]
-            JOURNAL => return Some(Self::Journal(flags & FIRST != 0)),
+            JOURNAL => return Some((author, Self::Journal(flags & FIRST != 0))),
             _ => return None,
         };
-        Some(Self::Socket { cookie, inode, kept, is_lost: flags & LOST != 0 })
+        Some((author, Self::Socket { cookie, inode, kept, is_lost: flags & LOST != 0 }))
     }
 }
 
@@ -169,17 +169,16 @@ mod tests {
         for kept in kept {
             for is_lost in [true, false] {
                 let note = Note::Socket { cookie: u64::MAX - 1, inode: 7, kept, is_lost };
-                assert_eq!(Note::read(&note.bytes()), Some(note));
+                assert_eq!(Note::read(&note.bytes(u16::MAX)), Some((u16::MAX, note)));
             }
         }
         assert_eq!(Note::read(&[0xff; Note::LENGTH]), None);
     }
 
     #[test]
-    #[cfg(feature = "throttle-tc-htb")]
     fn so_is_what_is_said_of_the_journal() {
         for note in [Note::Journal(true), Note::Journal(false)] {
-            assert_eq!(Note::read(&note.bytes()), Some(note));
+            assert_eq!(Note::read(&note.bytes(u16::MAX)), Some((u16::MAX, note)));
         }
     }
 }

@@ -11,15 +11,16 @@ use crate::sys::{
 };
 
 /// What is to be put back of a socket.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Known {
     inode: u32,
-    flow: Originals,
-    tags: OriginalTags,
+    kept: Kept,
 }
 
-/// Sockets by cookie.
-pub(super) type Sockets = HashMap<u64, Known>;
+/// A socket by its cookie, and who has set something on it.
+pub(super) type Key = (u64, u16);
+/// Sockets with what is to be put back.
+pub(super) type Sockets = HashMap<Key, Known>;
 
 /// What the guard knows.
 #[derive(Debug, Default)]
@@ -30,53 +31,22 @@ pub(super) struct Watched {
 
 impl Watched {
     /// Takes in what it is told of a socket.
-    pub(super) fn take(&mut self, cookie: u64, inode: u32, kept: Kept, is_lost: bool) {
-        // A part that is told of again is as it is told now, wherever it was.
-        for sockets in [&mut self.held, &mut self.lost] {
-            if let Some(known) = sockets.get_mut(&cookie) {
-                known.forget(kept);
-                if known.is_empty() {
-                    sockets.remove(&cookie);
-                }
-            }
-        }
-        let mut told = Known { inode, ..Known::default() };
-        told.set(kept);
-        if !told.is_empty() {
+    pub(super) fn take(&mut self, key: Key, inode: u32, kept: Kept, is_lost: bool) {
+        self.held.remove(&key);
+        self.lost.remove(&key);
+        if !kept.is_nothing() {
             let sockets = if is_lost { &mut self.lost } else { &mut self.held };
-            sockets.entry(cookie).or_insert(told).set(kept);
+            sockets.insert(key, Known { inode, kept });
         }
     }
 }
 
-impl Known {
-    const fn set(&mut self, kept: Kept) {
-        match kept {
-            Kept::Flow(flow) => self.flow = flow,
-            Kept::Tags(tags) => self.tags = tags,
+impl Kept {
+    fn is_nothing(self) -> bool {
+        match self {
+            Self::Flow(flow) => flow == Originals::default(),
+            Self::Tags(tags) => tags == OriginalTags::default(),
         }
-    }
-
-    fn forget(&mut self, kept: Kept) {
-        match kept {
-            Kept::Flow(_) => self.flow = Originals::default(),
-            Kept::Tags(_) => self.tags = OriginalTags::default(),
-        }
-    }
-
-    /// With what is known of another part of it.
-    pub(super) fn add(&mut self, other: Self) {
-        self.inode = other.inode;
-        if other.flow != Originals::default() {
-            self.flow = other.flow;
-        }
-        if other.tags != OriginalTags::default() {
-            self.tags = other.tags;
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.flow == Originals::default() && self.tags == OriginalTags::default()
     }
 }
 
@@ -85,21 +55,25 @@ pub(super) fn put_back(mut sockets: Sockets) {
     if sockets.is_empty() {
         return;
     }
-    let cookies: HashMap<u32, u64> = sockets.iter().map(|(cookie, known)| (known.inode, *cookie)).collect();
+    let mut keys: HashMap<u32, Vec<Key>> = HashMap::new();
+    for (key, known) in &sockets {
+        keys.entry(known.inode).or_default().push(*key);
+    }
     for pid in proc_fd::pids().into_iter().flatten() {
         // One that has ended, or is not ours to look into.
         let Ok(descriptors) = proc_fd::sockets(pid) else { continue };
-        let wanted = descriptors.iter().filter_map(|(fd, inode)| Some((*fd, *cookies.get(inode)?)));
-        let wanted: Vec<_> = wanted.filter(|(_, cookie)| sockets.contains_key(cookie)).collect();
+        let wanted = descriptors.iter().filter_map(|(fd, inode)| Some((*fd, keys.get(inode)?)));
+        let wanted = wanted.flat_map(|(fd, keys)| keys.iter().map(move |key| (fd, *key)));
+        let wanted: Vec<_> = wanted.filter(|(_, key)| sockets.contains_key(key)).collect();
         if wanted.is_empty() {
             continue;
         }
         let Ok(process) = PidFd::open(pid) else { continue };
-        for (fd, cookie) in wanted {
-            let Some(known) = sockets.get(&cookie) else { continue };
+        for (fd, key) in wanted {
+            let Some(known) = sockets.get(&key) else { continue };
             // One that refuses is closing.
-            if let Some(Ok(()) | Err(_)) = known.restore(&process, fd, cookie) {
-                sockets.remove(&cookie);
+            if known.kept.restore(&process, fd, key.0).is_some() {
+                sockets.remove(&key);
             }
         }
         if sockets.is_empty() {
@@ -108,17 +82,17 @@ pub(super) fn put_back(mut sockets: Sockets) {
     }
 }
 
-impl Known {
+impl Kept {
     /// Puts back what is not as it was. None where the descriptor is another socket's by now.
     fn restore(&self, process: &PidFd, fd: i32, cookie: u64) -> Option<io::Result<()>> {
-        let socket = TaggedSocket::new(process.duplicate(fd).ok()?)?;
-        if socket.cookie().ok()? != cookie {
-            return None;
+        let duplicate = process.duplicate(fd).ok()?;
+        match self {
+            Self::Flow(flow) => Some(flow.restore(&TcpSocket::known(duplicate, cookie)?)),
+            Self::Tags(tags) => {
+                let socket = TaggedSocket::new(duplicate)?;
+                (socket.cookie().ok()? == cookie).then(|| tags.restore(&socket))
+            }
         }
-        let tags = self.tags.restore(&socket);
-        let is_held = self.flow != Originals::default();
-        let tcp = is_held.then(|| TcpSocket::known(process.duplicate(fd).ok()?, cookie)).flatten();
-        Some(tags.and(tcp.map_or(Ok(()), |tcp| self.flow.restore(&tcp))))
     }
 }
 
@@ -173,7 +147,6 @@ impl Note {
     pub(in crate::backends::throttle) fn lost(self) -> Self {
         match self {
             Self::Socket { cookie, inode, kept, .. } => Self::Socket { cookie, inode, kept, is_lost: true },
-            #[cfg(feature = "throttle-tc-htb")]
             other @ Self::Journal(_) => other,
         }
     }
@@ -196,16 +169,16 @@ mod tests {
     #[test]
     fn what_has_been_put_back_is_forgotten_and_what_is_lost_is_looked_for() {
         let mut watched = Watched::default();
-        watched.take(1, 7, PACED, false);
-        watched.take(2, 8, PACED, false);
-        watched.take(3, 9, PACED, false);
-        watched.take(3, 9, Kept::Tags(TAGGED), false);
-        watched.take(1, 7, UNTOUCHED, false);
-        watched.take(2, 8, PACED, true);
-        watched.take(3, 9, UNTOUCHED, false);
-        let tagged = Known { inode: 9, tags: TAGGED, ..Known::default() };
-        assert_eq!(watched.held, HashMap::from([(3, tagged)]), "the tag is told of apart");
-        assert_eq!(watched.lost.into_keys().collect::<Vec<_>>(), [2]);
+        watched.take((1, 0), 7, PACED, false);
+        watched.take((2, 0), 8, PACED, false);
+        watched.take((3, 0), 9, PACED, false);
+        watched.take((3, 1), 9, Kept::Tags(TAGGED), false);
+        watched.take((1, 0), 7, UNTOUCHED, false);
+        watched.take((2, 0), 8, PACED, true);
+        watched.take((3, 0), 9, UNTOUCHED, false);
+        let tagged = Known { inode: 9, kept: Kept::Tags(TAGGED) };
+        assert_eq!(watched.held, HashMap::from([((3, 1), tagged)]), "each speaks for itself");
+        assert_eq!(watched.lost.into_keys().collect::<Vec<_>>(), [(2, 0)]);
     }
 
     #[test]
@@ -223,18 +196,22 @@ mod tests {
         socket.set_window_clamp(5000)?;
         tagged.set_field(Field::Priority, 5)?;
         let flow = Originals { pacing: Some(rate), window: Some((window, true)) };
-        let known = Known { inode, flow, tags: TAGGED };
+        let known = |cookie| {
+            let kept = [Kept::Flow(flow), Kept::Tags(TAGGED)];
+            let one = |(author, kept)| ((cookie, author), Known { inode, kept });
+            (0..).zip(kept).map(one).collect::<Sockets>()
+        };
         // Another socket that has the inode now is left alone.
-        put_back(HashMap::from([(cookie + 1, known)]));
+        put_back(known(cookie + 1));
         assert_eq!((socket.info()?.max_pacing_rate, socket.window_clamp()?), (50_000, 5000));
         assert_eq!(tagged.field(Field::Priority)?, 5);
-        put_back(HashMap::from([(cookie, known)]));
+        put_back(known(cookie));
         assert_eq!((socket.info()?.max_pacing_rate, socket.window_clamp()?), (rate, window));
         assert!(!socket.receive_buffer_locked()?);
         assert_eq!(tagged.field(Field::Priority)?, 2);
         // What the application has chosen stays.
         tagged.set_field(Field::Priority, 3)?;
-        put_back(HashMap::from([(cookie, known)]));
+        put_back(known(cookie));
         assert_eq!(tagged.field(Field::Priority)?, 3);
         Ok(())
     }

@@ -9,7 +9,7 @@ use nix::{
 
 use super::{Entry, networks, own_network, record::Note};
 use crate::{
-    backends::throttle::tc_htb::OURS,
+    backends::throttle::tc_htb::{OURS, drain},
     process::ProcessId,
     sys::{
         links::{self, set_queue_len},
@@ -113,6 +113,8 @@ impl Locked<'_> {
                 Err(_) => Some(unknown()),
             };
             let Some(entry) = noted else { continue };
+            // Whatever comes of that, the queue goes.
+            let _ = drain(&mut netlink, link.index);
             if let Err(refusal) = restore(&mut netlink, &entry) {
                 result = Err(io::Error::other(format!("{}: {refusal}", link.name)));
             }

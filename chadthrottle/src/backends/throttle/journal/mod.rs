@@ -14,7 +14,6 @@ use std::{
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
@@ -50,7 +49,7 @@ pub(super) struct Journal {
     path: PathBuf,
     record: Record,
     /// Undoes what is noted when we are killed. As long as something is.
-    guard: Option<Arc<Guard>>,
+    guard: Option<Guard>,
 }
 
 impl Journal {
@@ -91,11 +90,11 @@ impl Journal {
     /// Looks whether there is a guard for what is noted, and starts one where there is none. Without one it is the next
     /// start that undoes it.
     pub(super) fn watch(&mut self) {
-        let is_watched = self.guard.as_ref().is_some_and(|guard| guard.is_there());
+        let is_watched = self.guard.as_ref().is_some_and(Guard::is_there);
         if is_watched || self.record.interfaces.is_empty() {
             return;
         }
-        let guard = Guard::shared().and_then(|guard| {
+        let guard = Guard::get().and_then(|guard| {
             guard.note(&guard::Note::Journal(true))?;
             Ok(guard)
         });

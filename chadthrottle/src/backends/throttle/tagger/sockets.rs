@@ -63,7 +63,7 @@ struct Tagged {
     next_scan: Instant,
     next_check: Instant,
     /// Takes tags away when we are killed.
-    guard: Option<Arc<Guard>>,
+    guard: Option<Guard>,
 }
 
 /// A socket with its tag.
@@ -211,7 +211,7 @@ impl Tagged {
         let is_left = |socket: &Socket| socket.holders.iter().all(|(pid, _)| taken.contains(pid));
         for (_, socket) in self.sockets.extract_if(|_, socket| is_left(socket)) {
             socket.restore(&self.members);
-            socket.tell(self.guard.as_deref(), OriginalTags::default());
+            socket.tell(self.guard.as_ref(), OriginalTags::default());
         }
         self.members.leave_out(taken);
     }
@@ -222,7 +222,7 @@ impl Tagged {
         let open = self.members.sockets(afresh);
         self.others.retain(|inode| open.contains_key(inode));
         for (_, socket) in self.sockets.extract_if(|inode, _| !open.contains_key(inode)) {
-            socket.leave_to(self.guard.as_deref());
+            socket.leave_to(self.guard.as_ref());
         }
         for (inode, holders) in open {
             if let Some(socket) = self.sockets.get_mut(&inode) {
@@ -250,7 +250,7 @@ impl Tagged {
             socket.options.push(Set { field, value, original: duplicate.field(field)? });
         }
         // Before it is done, so that it is undone whenever we are killed.
-        socket.tell(self.guard.as_deref(), socket.originals());
+        socket.tell(self.guard.as_ref(), socket.originals());
         for option in &socket.options {
             duplicate.set_field(option.field, option.value)?;
         }
@@ -274,7 +274,7 @@ impl Tagged {
                 }
             }
             if has_lost_guard || socket.originals() != known {
-                socket.tell(guard.as_deref(), socket.originals());
+                socket.tell(guard.as_ref(), socket.originals());
             }
         }
     }
@@ -283,14 +283,14 @@ impl Tagged {
     fn restore(&mut self) {
         for (_, socket) in self.sockets.drain() {
             socket.restore(&self.members);
-            socket.tell(self.guard.as_deref(), OriginalTags::default());
+            socket.tell(self.guard.as_ref(), OriginalTags::default());
         }
     }
 }
 
 /// The guard, where one starts: tags alone limit nobody, so that without one there is nothing to be refused.
-fn guard() -> Option<Arc<Guard>> {
-    Guard::shared().inspect_err(|error| log::debug!("tags are not guarded: {error}")).ok()
+fn guard() -> Option<Guard> {
+    Guard::get().inspect_err(|error| log::debug!("tags are not guarded: {error}")).ok()
 }
 
 impl Drop for Tagged {

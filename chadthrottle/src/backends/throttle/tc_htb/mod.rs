@@ -20,6 +20,7 @@ mod interfaces;
 mod limited;
 mod shape;
 
+pub(super) use device::drain;
 pub(super) use interfaces::OURS;
 
 use std::sync::Arc;
