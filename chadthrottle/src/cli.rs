@@ -138,6 +138,18 @@ pub enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// List the limits that are in force now, whoever set them.
+    Status {
+        /// As one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tell what this kernel offers, what is missing, who else is there, and how to get what would work better.
+    Doctor {
+        /// As one JSON object without names of interfaces, tables and programs, for a bug report.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print what programs, units, users or interfaces have used, as the screen and the daemon record it.
     History(HistoryOptions),
     /// Keep the rules of the configuration, without a screen, until SIGTERM; SIGHUP reads them again.
@@ -198,6 +210,10 @@ pub struct Common {
     /// Where in the cgroup v2 tree programs are attached: only processes below are seen and limited.
     #[arg(long, global = true, value_name = "PATH")]
     pub cgroup_root: Option<PathBuf>,
+
+    /// Set a limit although it may cut off the session that one is typing in.
+    #[arg(long, global = true)]
+    pub force: bool,
 
     /// The configuration file, instead of the user's and the system's.
     #[arg(long, global = true, value_name = "PATH", conflicts_with = "no_config")]

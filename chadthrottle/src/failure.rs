@@ -54,12 +54,7 @@ pub fn exit_status(error: &anyhow::Error) -> Option<u8> {
             });
         }
         if let Some(error) = cause.downcast_ref::<BackendError>() {
-            return Some(match error {
-                BackendError::Unavailable { obstacle, .. } => of_obstacle(obstacle),
-                BackendError::Denied { .. } => UNPRIVILEGED,
-                BackendError::Unenforceable { .. } => UNAVAILABLE,
-                BackendError::Process(_) | BackendError::Kernel { .. } => FAILED,
-            });
+            return Some(of_backend(error));
         }
         if let Some(error) = cause.downcast_ref::<ConfigError>() {
             return Some(match error {
@@ -75,6 +70,16 @@ pub fn exit_status(error: &anyhow::Error) -> Option<u8> {
         }
     }
     Some(FAILED)
+}
+
+fn of_backend(error: &BackendError) -> u8 {
+    match error {
+        BackendError::Unavailable { obstacle, .. } => of_obstacle(obstacle),
+        BackendError::Denied { .. } => UNPRIVILEGED,
+        BackendError::Unenforceable { .. } => UNAVAILABLE,
+        BackendError::Process(_) | BackendError::Kernel { .. } => FAILED,
+        BackendError::Several(errors) => errors.first().map_or(FAILED, of_backend),
+    }
 }
 
 const fn of_obstacle(obstacle: &Obstacle) -> u8 {

@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         feature = "throttle-tc-htb",
         feature = "throttle-nftables"
     ))]
-    if let Some(status) = chadthrottle::backends::throttle::flow::run_if_asked() {
+    if let Some(status) = chadthrottle::backends::throttle::guard::run_if_asked() {
         return status;
     }
     let cli = Cli::from_arguments();
@@ -60,6 +60,10 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Some(Command::Cleanup { dry_run }) => {
             headless::cleanup::run(dry_run, &mut io::stdout().lock()).map(|()| 0)
         }
+        Some(Command::Status { json }) => headless::status::run(json, &mut io::stdout().lock()).map(|()| 0),
+        Some(Command::Doctor { json }) => {
+            headless::doctor::run(&backends, &wanted, json, &mut io::stdout().lock()).map(|()| 0)
+        }
         Some(Command::History(options)) => {
             let settings = headless::screen::configured(&cli.common.config_files())?.history;
             let path = settings.file().context("there is no home to keep a history in: HOME is not set")?;
@@ -80,7 +84,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
             headless::list::run(&backends, &wanted, cli.json, &mut io::stdout().lock()).map(|()| 0)
         }
         None if cli.limit.option().is_some() => {
-            headless::limit::run(&backends, &wanted, &cli.limit).map(|()| 0)
+            headless::limit::run(&backends, &wanted, &cli.limit, cli.common.force).map(|()| 0)
         }
         None => show(&cli, &backends, &wanted),
     }

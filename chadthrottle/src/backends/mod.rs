@@ -201,4 +201,40 @@ pub enum BackendError {
         /// What came back.
         cause: anyhow::Error,
     },
+    /// Several things, none of which kept the others from being done.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Several(Vec<Self>),
+}
+
+impl BackendError {
+    /// All that went wrong of what has been done.
+    ///
+    /// # Errors
+    /// When something did.
+    pub fn all_of(results: impl IntoIterator<Item = Result<(), Self>>) -> Result<(), Self> {
+        let mut errors: Vec<Self> = results.into_iter().filter_map(Result::err).collect();
+        match errors.pop() {
+            None => Ok(()),
+            Some(only) if errors.is_empty() => Err(only),
+            Some(last) => {
+                errors.push(last);
+                Err(Self::Several(errors))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_failed_is_told() {
+        let failed = |pid| Err(BackendError::Process(ProcessError::Absent(pid)));
+        assert!(BackendError::all_of([Ok(()), Ok(())]).is_ok());
+        let one = BackendError::all_of([Ok(()), failed(7)]).expect_err("one failed");
+        assert!(matches!(one, BackendError::Process(_)), "{one}");
+        let two = BackendError::all_of([failed(7), Ok(()), failed(8)]).expect_err("two failed").to_string();
+        assert!(two.contains("no process 7") && two.contains("no process 8"), "{two}");
+    }
 }

@@ -1,40 +1,66 @@
-//! `cleanup`: removes what a killed instance left in the kernel.
+//! `cleanup`: removes what a killed instance left in the kernel, and what it wrote down.
 
 use std::io::Write;
+
+use super::{all_of, tell};
+use crate::instances;
 
 /// Prints what there is, a line each, and removes it unless that is not wanted.
 ///
 /// # Errors
-/// When it cannot be looked for, something could not be removed, or `out` cannot be written.
+/// When it cannot be looked for, something could not be removed, or `out` cannot be written. Everything else has been.
 pub fn run(dry_run: bool, out: &mut impl Write) -> anyhow::Result<()> {
     #[cfg(feature = "throttle-tc-htb")]
-    {
-        use crate::backends::throttle::tc_htb;
-        use anyhow::Context;
-
-        if !dry_run {
-            tc_htb::forget_gone_networks().context("cannot forget what is gone")?;
-        }
-        let verb = if dry_run { "would remove" } else { "removed" };
-        let leftovers = tc_htb::leftovers().context("cannot look for what a killed instance left")?;
-        let mut result = Ok(());
-        for leftover in leftovers {
-            let removed = if dry_run { Ok(()) } else { leftover.remove() };
-            if let Err(error) = removed {
-                let what = leftover.describe().join(", ");
-                result = Err(anyhow::Error::new(error).context(format!("cannot remove {what}")));
-                continue;
-            }
-            for line in leftover.describe() {
-                writeln!(out, "{verb} {line}")?;
-            }
-        }
-        result
-    }
+    let queues = queues(dry_run, out);
+    // Nothing else that is built outlives us.
     #[cfg(not(feature = "throttle-tc-htb"))]
-    {
-        // Nothing that this build makes outlives it.
-        let _ = (dry_run, out);
-        Ok(())
+    let queues = Ok(());
+    all_of([queues, notes(dry_run, out)])
+}
+
+#[cfg(feature = "throttle-tc-htb")]
+fn queues(dry_run: bool, out: &mut impl Write) -> anyhow::Result<()> {
+    use crate::backends::throttle::journal;
+    use anyhow::Context;
+
+    let mut results = Vec::new();
+    if !dry_run {
+        results.push(journal::forget_gone_networks().context("cannot forget what is gone"));
     }
+    for leftover in journal::leftovers().context("cannot look for what a killed instance left")? {
+        if let Some(problem) = leftover.problem() {
+            tell(&problem);
+        }
+        match if dry_run { Ok(()) } else { leftover.remove() } {
+            Ok(()) => {
+                for line in leftover.describe() {
+                    writeln!(out, "{} {line}", verb(dry_run))?;
+                }
+            }
+            Err(error) => {
+                let what = leftover.describe().join(", ");
+                results.push(Err(anyhow::Error::new(error).context(format!("cannot remove {what}"))));
+            }
+        }
+    }
+    all_of(results)
+}
+
+/// What instances said of themselves that have ended.
+fn notes(dry_run: bool, out: &mut impl Write) -> anyhow::Result<()> {
+    let mut results = Vec::new();
+    for stale in instances::all().stale {
+        let line = format!("the note {} of process {}, which has ended", stale.path.display(), stale.process);
+        match if dry_run { Ok(()) } else { stale.remove() } {
+            Ok(()) => writeln!(out, "{} {line}", verb(dry_run))?,
+            Err(error) => {
+                results.push(Err(anyhow::Error::new(error).context(format!("cannot remove {line}"))));
+            }
+        }
+    }
+    all_of(results)
+}
+
+const fn verb(dry_run: bool) -> &'static str {
+    if dry_run { "would remove" } else { "removed" }
 }

@@ -87,7 +87,7 @@ pub fn run(
     let start = move || {
         // The monitor first: it finds out whose sockets are before anything is counted.
         monitor.init()?;
-        Ok((monitor, ThrottleManager::new(upload, download)?))
+        Ok((monitor, ThrottleManager::new(upload, download)?.announced()))
     };
     match run::run(names, start, host, options, signals)? {
         Ended::ByUser => Ok(0),

@@ -129,7 +129,10 @@ where
         let (effects, ended) = match message {
             Message::Event(event) => (self.app.update(event), Ended::ByUser),
             Message::Signal(signal) => (self.app.update(Event::Signal), Ended::BySignal(signal)),
-            Message::Resized => return Ok(None),
+            Message::Resized => {
+                screen::read_keys_again();
+                return Ok(None);
+            }
             Message::Suspend => {
                 self.suspend()?;
                 return Ok(None);

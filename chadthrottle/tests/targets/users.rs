@@ -56,7 +56,8 @@ fn a_user_is_covered_from_the_first_packet_and_root_is_not() -> anyhow::Result<(
 fn root_of_a_container_is_the_user_outside() -> anyhow::Result<()> {
     let (bed, copies) = (Testbed::new("user")?, Copies::new()?);
     let program = copies.traffic("sender")?;
-    let limiter = |user| limit(&bed, &["--include-loopback", "--user", user, "--upload-limit", "0"]);
+    let limiter =
+        |user| limit(&bed, &["--force", "--include-loopback", "--user", user, "--upload-limit", "0"]);
     // To itself, in a network that belongs to a user namespace: there nobody is root.
     let in_container = || -> anyhow::Result<u64> {
         let script = "ip link set lo up; \"$1\" udp-sink --listen 127.0.0.1:7000 --idle-exit 300 --first-wait 600 & \

@@ -11,6 +11,15 @@ pub(crate) mod fake;
     feature = "throttle-nftables"
 ))]
 pub mod flow;
+#[cfg(any(
+    feature = "throttle-ebpf-cgroup",
+    feature = "throttle-sockopt",
+    feature = "throttle-tc-htb",
+    feature = "throttle-nftables"
+))]
+pub mod guard;
+#[cfg(feature = "throttle-tc-htb")]
+pub mod journal;
 pub mod manager;
 #[cfg(feature = "throttle-nftables")]
 pub mod nftables;

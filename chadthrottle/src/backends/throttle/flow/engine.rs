@@ -12,12 +12,11 @@ use std::{
 
 use super::{
     Achievable, AskBehind, Counted, Direction, FlowError, Passed,
-    guard::Guard,
     members::why_denied,
     target::{Limited, Place},
 };
 use crate::{
-    backends::throttle::{Subject, Target},
+    backends::throttle::{Subject, Target, guard::Guard},
     sys::{
         capability::{SYS_PTRACE, first_missing},
         cpu_time::prefer_this_thread,
@@ -207,7 +206,7 @@ impl State {
     fn guard(&mut self) -> io::Result<Arc<Guard>> {
         let guard = match self.guard.take().filter(|guard| guard.is_there()) {
             Some(guard) => guard,
-            None => Arc::new(Guard::start()?),
+            None => Guard::shared()?,
         };
         Ok(Arc::clone(self.guard.insert(guard)))
     }

@@ -12,13 +12,12 @@ use std::{
 use super::{
     Achievable, Behind, Counted, Direction, Passed,
     control::{Actuator, Control, Open, Pace, Seen},
-    guard::Guard,
     members::Members,
     setting::{apply, restore_pacing, restore_window},
     socket::{ESTABLISHED, Socket},
 };
 use crate::{
-    backends::throttle::{Subject, Target},
+    backends::throttle::{Subject, Target, guard::Guard},
     sys::cpu_time,
 };
 

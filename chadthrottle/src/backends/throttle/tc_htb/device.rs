@@ -45,9 +45,9 @@ pub(super) struct Place {
 
 impl Device {
     /// Gives an interface our queue, which nothing is limited by yet.
-    pub(super) fn claim(netlink: &mut Netlink, link: &Link) -> Result<Self, Refusal> {
+    pub(super) fn claim(netlink: &mut Netlink, link: &Link, signature: u32) -> Result<Self, Refusal> {
         let direct_queue = link.queue_len.max(DIRECT_QUEUE);
-        tc::add_root(netlink, link.index, OURS, HtbRoot { direct_queue })?;
+        tc::add_root(netlink, link.index, OURS, HtbRoot { direct_queue, signature })?;
         Ok(Self { link: link.clone(), is_fair: true })
     }
 

@@ -12,16 +12,15 @@
 //!   what each uses, five times a second.
 //!
 //! `shape` decides on parameters, and is pure. `interfaces` says which interfaces, and whose their queues are. `device`
-//! is one of them, `limited` one target, `engine` all of both. `journal` writes down what would outlive us.
+//! is one of them, `limited` one target, `engine` all of both. The [journal](super::journal) has what would outlive us.
 
 mod device;
 mod engine;
 mod interfaces;
-mod journal;
 mod limited;
 mod shape;
 
-pub use journal::{Leftover, forget_gone_networks, leftovers};
+pub(super) use interfaces::OURS;
 
 use std::sync::Arc;
 
@@ -32,6 +31,7 @@ use self::{engine::Engine, limited::HtbError};
 use super::{
     Subject, Target, UploadThrottleBackend,
     flow::{self, Direction, SharedFlow},
+    journal::{forget_gone_networks, leftovers},
     tagger::{can_be_held, untaggable},
 };
 use crate::{
@@ -110,6 +110,9 @@ impl UploadThrottleBackend for TcHtbUpload {
         for leftover in leftovers().map_err(|error| kernel("look for what a killed one left", error))? {
             for line in leftover.describe() {
                 log::info!("removing {line}");
+            }
+            if let Some(problem) = leftover.problem() {
+                log::warn!("{problem}");
             }
             leftover.remove().map_err(|error| kernel("remove what a killed one left", error))?;
         }

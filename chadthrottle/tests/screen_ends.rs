@@ -21,7 +21,9 @@ fn send(pid: u32, signal: &str) -> anyhow::Result<()> {
 fn the_terminal_is_given_back_on_a_signal() -> anyhow::Result<()> {
     let bed = Testbed::new("screen")?;
     let terminal = Terminal::open(&bed, 100, 30)?;
-    for (signal, status) in [("TERM", "status=143"), ("HUP", "status=129"), ("INT", "status=130")] {
+    for (signal, status) in
+        [("TERM", "status=143"), ("HUP", "status=129"), ("INT", "status=130"), ("QUIT", "status=131")]
+    {
         terminal.start()?;
         terminal.wait_for("UP")?;
         send(terminal.pid()?, signal)?;
@@ -110,9 +112,11 @@ fn a_storm_of_new_sizes_leaves_a_whole_picture_and_a_sane_terminal() -> anyhow::
     let before = terminal.settings()?;
     terminal.keys(&[&format!("clear; {BINARY} --demo; echo status=$?"), "Enter"])?;
     terminal.wait_for("firefox")?;
-    for round in 0..60_u32 {
+    // With each a key that goes to the next column to sort by: none may be lost.
+    for round in 0..54_u32 {
         let (width, height) = (1 + round * 37 % 170, 1 + round * 23 % 55);
-        terminal.tmux(&["resize-window", "-x", &width.to_string(), "-y", &height.to_string()])?;
+        let (width, height) = (width.to_string(), height.to_string());
+        terminal.tmux(&["resize-window", "-x", &width, "-y", &height, ";", "send-keys", "s"])?;
     }
     terminal.tmux(&["resize-window", "-x", "100", "-y", "30"])?;
     let is_whole = || {
@@ -120,7 +124,8 @@ fn a_storm_of_new_sizes_leaves_a_whole_picture_and_a_sane_terminal() -> anyhow::
         let lines: Vec<&str> = text.lines().collect();
         let has_all = lines.first().is_some_and(|line| line.starts_with("  DEMO "))
             && lines.iter().any(|line| line.starts_with(" ? help"))
-            && text.matches("PROCESS").count() == 1;
+            && text.matches("PROCESS").count() == 1
+            && text.contains("PID▲");
         Ok(has_all.then_some(()))
     };
     testbed::until("the picture is whole", PATIENCE, is_whole)
