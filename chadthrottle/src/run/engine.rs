@@ -91,6 +91,8 @@ impl Engine {
             let worked = catch_unwind(AssertUnwindSafe(|| work.until_told(interval, &orders)));
             let worked = worked.map_err(|panic| format!("the engine failed: {}", words(panic.as_ref())));
             let taken_back = take_back(work.monitor.as_mut(), &mut work.manager);
+            // Writes the last of the history, which nobody would wait for once the result is told.
+            drop(work.rules.take());
             // A failed send means that nobody waits for it.
             let _ = report.send(worked.and(taken_back));
             let _ = work.send.send(Message::EngineEnded);
