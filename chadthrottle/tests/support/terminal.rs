@@ -7,6 +7,9 @@ use testbed::Testbed;
 
 use super::{BINARY, PATIENCE};
 
+/// A configuration without a history.
+const UNRECORDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/unrecorded.toml");
+
 /// A terminal of its own, by a tmux server of its own, on the bed's client.
 pub struct Terminal<'a> {
     bed: &'a Testbed,
@@ -64,9 +67,9 @@ impl<'a> Terminal<'a> {
         self.keys(&[&format!("clear; {}; echo status=$?", self.program()), "Enter"])
     }
 
-    /// The program's command line.
+    /// The program's command line. It records nothing on the host.
     pub fn program(&self) -> String {
-        format!("{BINARY} --cgroup-root {}", self.bed.cgroup_root().display())
+        format!("{BINARY} --config {UNRECORDED} --cgroup-root {}", self.bed.cgroup_root().display())
     }
 
     /// The program's pid, once it runs.
