@@ -23,10 +23,10 @@ pub struct Backends {
     #[cfg(feature = "throttle-sockopt")]
     flow: super::throttle::flow::SharedFlow,
     /// In front of the programs, which tell it what they see.
-    #[cfg(feature = "throttle-ebpf-cgroup")]
+    #[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-tc-police"))]
     guarded_flow: super::throttle::flow::SharedFlow,
     /// In front of queues and tables, which tell it nothing.
-    #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
+    #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables", feature = "throttle-ifb-tc"))]
     flow_in_front: super::throttle::flow::SharedFlow,
 }
 
@@ -148,11 +148,15 @@ impl Backends {
             options,
             #[cfg(feature = "throttle-sockopt")]
             flow: super::throttle::flow::SharedFlow::default(),
-            #[cfg(feature = "throttle-ebpf-cgroup")]
-            guarded_flow: super::throttle::flow::SharedFlow::in_front(super::throttle::ebpf_cgroup::behind(
+            #[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-tc-police"))]
+            guarded_flow: super::throttle::flow::SharedFlow::in_front(super::throttle::programs::behind(
                 &engine,
             )),
-            #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
+            #[cfg(any(
+                feature = "throttle-tc-htb",
+                feature = "throttle-nftables",
+                feature = "throttle-ifb-tc"
+            ))]
             flow_in_front: super::throttle::flow::SharedFlow::in_front(std::sync::Arc::new(|_, _| None)),
             #[cfg(feature = "ebpf")]
             engine,

@@ -32,11 +32,13 @@ pub mod pipe;
     feature = "throttle-ebpf-cgroup",
     feature = "throttle-sockopt",
     feature = "throttle-tc-htb",
-    feature = "throttle-nftables"
+    feature = "throttle-nftables",
+    feature = "throttle-ifb-tc",
+    feature = "throttle-tc-police"
 ))]
 pub mod proc_children;
 pub mod proc_fd;
-#[cfg(feature = "throttle-tc-htb")]
+#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
 pub mod routes;
 pub mod signals;
 #[cfg(feature = "monitor-sock-diag")]
@@ -46,13 +48,15 @@ pub mod socket_lookup;
 #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
 pub mod socket_tag;
 pub mod spawn;
-#[cfg(feature = "throttle-tc-htb")]
+#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-ifb-tc"))]
 pub mod tc;
 pub mod tcp_info;
 #[cfg(any(
     feature = "throttle-ebpf-cgroup",
     feature = "throttle-sockopt",
     feature = "throttle-tc-htb",
-    feature = "throttle-nftables"
+    feature = "throttle-nftables",
+    feature = "throttle-ifb-tc",
+    feature = "throttle-tc-police"
 ))]
 pub mod tcp_socket;

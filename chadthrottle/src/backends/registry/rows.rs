@@ -118,6 +118,32 @@ pub(super) const DOWNLOADS: &[Row<dyn DownloadThrottleBackend>] = &[
             },
         }
     },
+    #[cfg(feature = "throttle-ifb-tc")]
+    {
+        use crate::backends::throttle::ifb_tc::{CAPABILITIES, IfbTcDownload, NAME, PRIORITY};
+        Row {
+            name: NAME,
+            priority: PRIORITY,
+            capabilities: CAPABILITIES,
+            probe: IfbTcDownload::probe,
+            create: |backends| {
+                Box::new(IfbTcDownload::new(&backends.options, &backends.engine, &backends.flow_in_front))
+            },
+        }
+    },
+    #[cfg(feature = "throttle-tc-police")]
+    {
+        use crate::backends::throttle::tc_police::{CAPABILITIES, NAME, PRIORITY, TcPoliceDownload};
+        Row {
+            name: NAME,
+            priority: PRIORITY,
+            capabilities: CAPABILITIES,
+            probe: TcPoliceDownload::probe,
+            create: |backends| {
+                Box::new(TcPoliceDownload::new(&backends.options, &backends.engine, &backends.guarded_flow))
+            },
+        }
+    },
     #[cfg(feature = "throttle-sockopt")]
     {
         use crate::backends::throttle::sockopt::{CAPABILITIES, NAME, PRIORITY, SockoptDownload};

@@ -1,20 +1,32 @@
 //! Limiting.
 
+#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
+mod carrying;
 #[cfg(feature = "throttle-ebpf-cgroup")]
 pub mod ebpf_cgroup;
+#[cfg(any(feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
+mod entrances;
 #[cfg(test)]
 pub(crate) mod fake;
 #[cfg(any(
     feature = "throttle-ebpf-cgroup",
     feature = "throttle-sockopt",
     feature = "throttle-tc-htb",
-    feature = "throttle-nftables"
+    feature = "throttle-nftables",
+    feature = "throttle-ifb-tc",
+    feature = "throttle-tc-police"
 ))]
 pub mod flow;
+#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-ifb-tc"))]
+mod htb;
+#[cfg(feature = "throttle-ifb-tc")]
+pub mod ifb_tc;
 pub mod manager;
 #[cfg(feature = "throttle-nftables")]
 pub mod nftables;
 pub mod processes;
+#[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
+pub mod programs;
 #[cfg(feature = "throttle-sockopt")]
 pub mod sockopt;
 #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
@@ -22,6 +34,8 @@ pub mod tagger;
 mod target;
 #[cfg(feature = "throttle-tc-htb")]
 pub mod tc_htb;
+#[cfg(feature = "throttle-tc-police")]
+pub mod tc_police;
 
 pub use manager::ThrottleManager;
 pub use target::{Subject, Target, TrafficType};
