@@ -9,7 +9,7 @@ use core::ffi::c_void;
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_TCP_LISTEN, bpf_sock},
     helpers::{
-        bpf_redirect,
+        bpf_ktime_get_ns, bpf_redirect,
         generated::{
             bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_change_head, bpf_skb_pull_data,
             bpf_tcp_sock,
@@ -89,6 +89,14 @@ pub(crate) fn verdict(ctx: &TcContext) -> i32 {
         return NEXT;
     }
     if settings.queue != 0 {
+        // What was promised before there was a limit would not find room.
+        // SAFETY: the helper has no arguments.
+        if receiver.is_stream
+            && settings.grace_until_ns != 0
+            && unsafe { bpf_ktime_get_ns() } < settings.grace_until_ns
+        {
+            return NEXT;
+        }
         return to_queue(skb, settings, link_header_len);
     }
     let Some(used) = CLOCKS.get_ptr_mut(index) else { return NEXT };

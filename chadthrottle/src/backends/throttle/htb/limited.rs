@@ -119,7 +119,10 @@ impl Limited {
         }
         let sent = used.iter().map(|(sent, _)| sent).sum();
         let queued = self.places.values().map(|place| u64::from(place.stats.backlog)).sum();
-        let aim = shape::aim(self.aim, self.limit, sent, queued);
+        let aim = match self.direction {
+            Direction::Upload => shape::aim(self.aim, self.limit, sent, queued),
+            Direction::Download => shape::aim_down(self.aim, self.limit, sent, queued),
+        };
         if aim != self.aim && flow.limit(&self.subject, self.direction).is_some() {
             self.aim = aim;
             // It has ended, or flow control has given up meanwhile; the queue holds all the same.

@@ -28,6 +28,10 @@ const LONGEST_TURN: u64 = 60_000;
 pub(crate) const AIM: u64 = 1000;
 const MOST_AIM: u64 = 1300;
 const AIM_STEP: u64 = 20;
+/// How much lower it aims at most where what is received fills the queue.
+const LEAST_AIM_BELOW: u64 = 100;
+/// Which part of a second what is received may wait.
+const SHORT_PARTS: u64 = 125;
 /// A queue of some packets is none, in bytes.
 const SHORT_QUEUE: u64 = 6000;
 
@@ -114,6 +118,17 @@ pub(crate) fn aim(before: u64, limit: u64, sent: u64, queued: u64) -> u64 {
     } else {
         before
     }
+}
+
+/// The same for what is received: senders are told how much may be on its way, and what stands in the queue is a part of
+/// that. So it lasts until flow control aims lower than the queue lets through.
+pub(crate) fn aim_down(before: u64, limit: u64, sent: u64, queued: u64) -> u64 {
+    let short = (limit / SHORT_PARTS).max(SHORT_QUEUE);
+    if queued <= short {
+        return aim(before.max(AIM), limit, sent, 0);
+    }
+    let full = (limit / QUEUE).max(SHORT_QUEUE * 4);
+    AIM - LEAST_AIM_BELOW.min(mul_div(queued - short, LEAST_AIM_BELOW, full - short))
 }
 
 /// IP bytes of what HTB has counted.
