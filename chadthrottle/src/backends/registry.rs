@@ -109,6 +109,8 @@ pub struct Listed {
     pub selected: bool,
     /// Why it cannot work here.
     pub reason: Option<String>,
+    /// How it knows whose a packet is, where that is not its own doing.
+    pub tagger: Option<&'static str>,
     /// What it covers.
     pub capabilities: BackendCapabilities,
 }
@@ -268,6 +270,7 @@ impl Backends {
                     available: reason.is_none(),
                     selected: selected == Some(row.name),
                     reason,
+                    tagger: row.tagger,
                     capabilities: row.capabilities,
                 }
             })

@@ -48,7 +48,7 @@ pub mod socket_lookup;
 #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
 pub mod socket_tag;
 pub mod spawn;
-#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-ifb-tc"))]
+#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
 pub mod tc;
 pub mod tcp_info;
 #[cfg(any(

@@ -1,6 +1,9 @@
 //! The program at the entrance of interfaces (`entrance`, chadthrottle-ebpf): where it is attached.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    os::fd::{AsFd, BorrowedFd},
+};
 
 use anyhow::Context;
 use aya::programs::{
@@ -8,7 +11,7 @@ use aya::programs::{
     tc::{SchedClassifierLinkId, TcAttachOptions},
 };
 
-use super::{Availability, BackendOptions, Engine, Obstacle, object::program, probe};
+use super::{Engine, object::program};
 use crate::sys::links::Link;
 
 const PROGRAM: &str = "packet_enters";
@@ -16,20 +19,13 @@ const PROGRAM: &str = "packet_enters";
 /// The first kernel with links of programs to entrances.
 const FIRST_KERNEL: (u32, u32) = (6, 6);
 
-/// Whether programs can see what arrives by interfaces here. Changes nothing.
+/// Whether this kernel has links of programs to entrances, which go with us.
 #[must_use]
-pub fn probe_entrances(options: &BackendOptions) -> Availability {
+pub fn has_links() -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut parts = release.split(|character: char| !character.is_ascii_digit());
     let mut number = || parts.next()?.parse().ok();
-    let version = number().zip(number());
-    if probe(options) == Availability::Available && version.is_some_and(|version| version < FIRST_KERNEL) {
-        return Availability::Unavailable(Obstacle::Host {
-            cause: "this kernel has no links of programs to interfaces (tcx)".into(),
-            remedy: "use Linux 6.6 or later, or another backend".into(),
-        });
-    }
-    probe(options)
+    number().zip(number()).is_none_or(|version| version >= FIRST_KERNEL)
 }
 
 /// Where it is attached.
@@ -47,13 +43,8 @@ impl Engine {
     /// # Errors
     /// When the kernel refuses the program, or one of the interfaces that are there; the others have it.
     pub fn watch_entrances(&mut self, interfaces: &[Link]) -> anyhow::Result<()> {
-        // How long their headers are.
-        self.refresh_network()?;
+        self.load_entrance()?;
         let classifier: &mut SchedClassifier = program(&mut self.programs, PROGRAM)?;
-        if !self.entrance.is_loaded {
-            classifier.load().with_context(|| format!("loading {PROGRAM}"))?;
-            self.entrance.is_loaded = true;
-        }
         let is_left = |index: &u32| interfaces.iter().any(|link| link.index == *index);
         let gone: Vec<u32> = self.entrance.links.keys().copied().filter(|index| !is_left(index)).collect();
         for link in gone.into_iter().filter_map(|index| self.entrance.links.remove(&index)) {
@@ -78,6 +69,27 @@ impl Engine {
             }
         }
         result
+    }
+
+    /// The program, to be attached as a filter: it sees what arrives by the interfaces that there are now.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub fn entrance_program(&mut self) -> anyhow::Result<BorrowedFd<'_>> {
+        self.load_entrance()?;
+        let classifier: &mut SchedClassifier = program(&mut self.programs, PROGRAM)?;
+        Ok(classifier.fd()?.as_fd())
+    }
+
+    fn load_entrance(&mut self) -> anyhow::Result<()> {
+        // How long the headers of interfaces are.
+        self.refresh_network()?;
+        if !self.entrance.is_loaded {
+            let classifier: &mut SchedClassifier = program(&mut self.programs, PROGRAM)?;
+            classifier.load().with_context(|| format!("loading {PROGRAM}"))?;
+            self.entrance.is_loaded = true;
+        }
+        Ok(())
     }
 
     /// Has nothing seen at entrances any more.

@@ -21,7 +21,7 @@ pub mod targets;
 pub use accounts::Accounts;
 pub use engine::Engine;
 #[cfg(any(feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
-pub use entrance::probe_entrances;
+pub use entrance::has_links;
 pub use network::Network;
 #[cfg(feature = "monitor-ebpf")]
 pub(super) use tagger::process;

@@ -12,9 +12,16 @@ use nix::{
     sys::socket::{SockFlag, SockProtocol},
 };
 
-use super::{Target, carrying::carrying};
+use super::{
+    Target,
+    carrying::carrying,
+    filters::{self, Filters},
+};
 use crate::{
-    backends::{BackendError, BackendOptions, ebpf::SharedEngine},
+    backends::{
+        BackendError, BackendOptions,
+        ebpf::{SharedEngine, has_links},
+    },
     process::ProcessError,
     sys::{
         namespace,
@@ -32,7 +39,15 @@ struct Shared {
     backend: &'static str,
     options: BackendOptions,
     engine: SharedEngine,
-    netlink: Mutex<Option<Netlink>>,
+    /// Until the end.
+    way: Mutex<Option<Way>>,
+}
+
+/// How the program is attached.
+struct Way {
+    netlink: Netlink,
+    /// Where the kernel has no links.
+    filters: Option<Filters>,
 }
 
 impl Entrances {
@@ -51,7 +66,7 @@ impl Entrances {
             backend,
             options: options.clone(),
             engine: engine.clone(),
-            netlink: Mutex::new(Some(netlink)),
+            way: Mutex::new(Some(Way { netlink, filters: (!has_links()).then(Filters::default) })),
         });
         // From before we look on, so that nothing that comes is missed.
         let notices = Channel::open(SockProtocol::NetlinkRoute, NOTICES.cast_unsigned(), SockFlag::empty())
@@ -71,10 +86,14 @@ impl Drop for Entrances {
     /// The thread, which may be looking at the moment, attaches nothing any more afterwards.
     fn drop(&mut self) {
         let shared = &self.0;
-        shared.netlink.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let left = shared.engine.with(shared.backend, &shared.options, |engine| {
-            engine.leave_entrances();
-            Ok(())
+        let way = shared.way.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Way { mut netlink, filters }) = way else { return };
+        let left = shared.engine.with(shared.backend, &shared.options, |engine| match filters {
+            Some(mut filters) => Ok(filters.leave(&mut netlink)?),
+            None => {
+                engine.leave_entrances();
+                Ok(())
+            }
         });
         if let Err(error) = left {
             log::error!("{error}");
@@ -84,10 +103,13 @@ impl Drop for Entrances {
 
 impl Shared {
     fn cover(&self) -> Result<(), BackendError> {
-        let mut netlink = self.netlink.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(netlink) = &mut *netlink else { return Ok(()) };
+        let mut way = self.way.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Way { netlink, filters }) = &mut *way else { return Ok(()) };
         let interfaces = carrying(netlink, &self.options);
-        self.engine.with(self.backend, &self.options, |engine| engine.watch_entrances(&interfaces?))
+        self.engine.with(self.backend, &self.options, |engine| match filters {
+            Some(filters) => Ok(filters.cover(netlink, &interfaces?, engine.entrance_program()?)?),
+            None => engine.watch_entrances(&interfaces?),
+        })
     }
 }
 
@@ -108,6 +130,22 @@ fn watch(shared: &Weak<Shared>, mut notices: Channel) {
             log::warn!("what arrives by some interface is not limited: {error}");
         }
     }
+}
+
+/// Removes the filters that killed ones of us left.
+pub(super) fn remove_leftovers(backend: &'static str) -> Result<(), BackendError> {
+    let failed = |cause: io::Error| BackendError::Kernel {
+        backend,
+        step: "remove what a killed one left".to_owned(),
+        cause: cause.into(),
+    };
+    for leftover in filters::leftovers().map_err(failed)? {
+        for line in leftover.describe() {
+            log::info!("removing {line}");
+        }
+        leftover.remove().map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// Refuses who is in another network namespace: what arrives there is not seen here.

@@ -8,6 +8,8 @@ pub mod ebpf_cgroup;
 mod entrances;
 #[cfg(test)]
 pub(crate) mod fake;
+#[cfg(any(feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
+pub mod filters;
 #[cfg(any(
     feature = "throttle-ebpf-cgroup",
     feature = "throttle-sockopt",
@@ -24,6 +26,8 @@ pub mod ifb_tc;
 pub mod manager;
 #[cfg(feature = "throttle-nftables")]
 pub mod nftables;
+#[cfg(any(feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
+mod notes;
 pub mod processes;
 #[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
 pub mod programs;

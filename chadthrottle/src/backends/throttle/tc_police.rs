@@ -8,7 +8,7 @@ use chadthrottle_common::ThrottleStats;
 
 use super::{
     DownloadThrottleBackend, Subject, Target,
-    entrances::{Entrances, check_network},
+    entrances::{Entrances, check_network, remove_leftovers},
     flow::SharedFlow,
     programs::Limiter,
 };
@@ -75,7 +75,7 @@ impl DownloadThrottleBackend for TcPoliceDownload {
     }
 
     fn probe(options: &BackendOptions) -> Availability {
-        ebpf::probe_entrances(options)
+        ebpf::probe(options)
     }
 
     fn capabilities(&self) -> BackendCapabilities {
@@ -83,6 +83,7 @@ impl DownloadThrottleBackend for TcPoliceDownload {
     }
 
     fn init(&mut self) -> Result<(), BackendError> {
+        remove_leftovers(NAME)?;
         self.limiter.init()
     }
 

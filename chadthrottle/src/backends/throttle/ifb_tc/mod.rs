@@ -22,7 +22,7 @@ use chadthrottle_common::ThrottleStats;
 use self::queue::{Queue, Way};
 use super::{
     DownloadThrottleBackend, Subject, Target,
-    entrances::{Entrances, check_network},
+    entrances::{Entrances, check_network, remove_leftovers},
     flow::SharedFlow,
     htb::{self, HtbError},
     programs::Limiter,
@@ -127,7 +127,7 @@ impl DownloadThrottleBackend for IfbTcDownload {
     }
 
     fn probe(options: &BackendOptions) -> Availability {
-        match ebpf::probe_entrances(options) {
+        match ebpf::probe(options) {
             Availability::Available => missing().map_or(Availability::Available, Availability::Unavailable),
             unavailable @ Availability::Unavailable(_) => unavailable,
         }
@@ -138,6 +138,7 @@ impl DownloadThrottleBackend for IfbTcDownload {
     }
 
     fn init(&mut self) -> Result<(), BackendError> {
+        remove_leftovers(NAME)?;
         let left = leftovers().map_err(|error| kernel("look for what a killed one left", error))?;
         for leftover in left {
             log::info!("removing {}", leftover.describe());

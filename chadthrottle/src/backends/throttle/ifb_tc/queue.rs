@@ -11,13 +11,14 @@ use std::{
 use chadthrottle_common::ThrottleStats;
 use nix::sys::socket::SockProtocol;
 
-use super::journal::{self, Noted};
+use super::journal;
 use crate::{
     backends::throttle::{
         Subject, Target,
         carrying::IFB_PREFIX,
         flow::{Direction, SharedFlow},
         htb::{AIM, Classes, Device, HtbError, Limited, failed, stats_of},
+        notes::Noted,
     },
     sys::{
         links,
