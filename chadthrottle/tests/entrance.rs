@@ -76,11 +76,11 @@ fn datagrams_are_held_where_they_arrive_and_others_are_not() -> anyhow::Result<(
         let bed = Testbed::new("enter")?;
         let before = KernelState::capture(&bed)?;
         let [to, other] = [4000, 4001].map(|port| bed.client().socket_address(family, port).to_string());
-        let limited = sink(traffic::command(bed.client())?, &to)?;
+        let receiver = sink(traffic::command(bed.client())?, &to)?;
         let neighbour = sink(traffic::command(bed.client())?, &other)?;
-        let mut limiter = limit_pid(chadthrottle(&bed, backend), limited.pid())?;
+        let mut limiter = limit_pid(chadthrottle(&bed, backend), receiver.pid())?;
         let senders = [send(&bed, &to)?, send(&bed, &other)?];
-        let (held, free) = (achieved(limited, family)?, achieved(neighbour, family)?);
+        let (held, free) = (achieved(receiver, family)?, achieved(neighbour, family)?);
         println!("{backend}: {held:.3}, and {free:.3} beside it");
         assert!((0.6..1.1).contains(&held), "{backend}: {held:.3}");
         assert!(free > 1.3, "{backend}: a neighbour had {free:.3}");
@@ -97,7 +97,7 @@ fn a_unit_is_held_on_an_interface_that_comes_later() -> anyhow::Result<()> {
     for backend in BACKENDS {
         let bed = Testbed::new("enter")?;
         let unit = bed.cgroup("held")?;
-        let limited = sink(bed.client().command_in(&unit, traffic::traffic_binary()?)?, "0.0.0.0:4000")?;
+        let receiver = sink(bed.client().command_in(&unit, traffic::traffic_binary()?)?, "0.0.0.0:4000")?;
         let limiter = limit_cgroup(chadthrottle(&bed, backend), &unit)?;
 
         let (near, far) = (bed.client(), bed.server());
@@ -108,7 +108,7 @@ fn a_unit_is_held_on_an_interface_that_comes_later() -> anyhow::Result<()> {
             ip(host, &["ip", "link", "set", name, "up"])?;
         }
         let sender = send(&bed, "10.99.1.1:4000")?;
-        let held = achieved(limited, Family::V4)?;
+        let held = achieved(receiver, Family::V4)?;
         println!("{backend}: {held:.3}");
         assert!((0.6..1.1).contains(&held), "{backend}: {held:.3}");
         drop((sender, limiter));
@@ -145,10 +145,10 @@ fn without_links_filters_do_the_same_and_are_taken_back() -> anyhow::Result<()> 
     let before = KernelState::capture(&bed)?;
     let to = bed.client().socket_address(Family::V4, 4000).to_string();
     let unit = bed.cgroup("held")?;
-    let limited = sink(bed.client().command_in(&unit, traffic::traffic_binary()?)?, &to)?;
+    let receiver = sink(bed.client().command_in(&unit, traffic::traffic_binary()?)?, &to)?;
     let mut limiter = limit_cgroup(without_links(&bed, "ifb_tc")?, &unit)?;
     let sender = send(&bed, &to)?;
-    let held = achieved(limited, Family::V4)?;
+    let held = achieved(receiver, Family::V4)?;
     println!("{held:.3}");
     assert!((0.6..1.1).contains(&held), "{held:.3}");
     drop(sender);
@@ -174,9 +174,15 @@ fn cleanup_removes_the_ifb_that_a_killed_one_left_and_no_other() -> anyhow::Resu
     };
     // Of one that runs nothing is removed.
     assert_eq!(cleanup(&[])?, "");
+    let name = format!("chadifb{}", limiter.pid());
+    // And what somebody else removes comes back.
+    ip(bed.client(), &["ip", "link", "delete", &name])?;
+    testbed::until("it is made again", PATIENCE, || {
+        let classes = ip(bed.client(), &["tc", "class", "show", "dev", &name]);
+        Ok(classes.is_ok_and(|classes| classes.contains("htb 7caf:1")).then_some(()))
+    })?;
     limiter.signal(Signal::SIGKILL)?;
     limiter.wait_timeout(PATIENCE)?;
-    let name = format!("chadifb{}", limiter.pid());
     assert!(cleanup(&["--dry-run"])?.contains(&name));
     let removed = cleanup(&[])?;
     assert!(removed.starts_with(&format!("removed the interface {name}")), "{removed}");

@@ -2,6 +2,12 @@
 
 use std::io::Write;
 
+#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
+use anyhow::Context;
+
+#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
+const NOT_FOUND: &str = "cannot look for what a killed instance left";
+
 /// What is left: a line each, and how to remove it.
 struct Leftover {
     lines: Vec<String>,
@@ -29,46 +35,50 @@ pub fn run(dry_run: bool, out: &mut impl Write) -> anyhow::Result<()> {
     result
 }
 
-/// Everything that a build may leave.
-#[expect(clippy::unnecessary_wraps, clippy::vec_init_then_push, reason = "some builds leave nothing")]
+/// Everything that this build may leave.
 fn leftovers(dry_run: bool) -> anyhow::Result<Vec<Leftover>> {
-    let mut found = Vec::new();
+    let found = Vec::new();
     #[cfg(feature = "throttle-tc-htb")]
-    {
-        use crate::backends::throttle::tc_htb;
-        use anyhow::Context;
-
-        if !dry_run {
-            tc_htb::forget_gone_networks().context("cannot forget what is gone")?;
-        }
-        let left = tc_htb::leftovers().context("cannot look for what a killed instance left")?;
-        found.extend(left.into_iter().map(|leftover| Leftover {
-            lines: leftover.describe(),
-            remove: Box::new(move || leftover.remove()),
-        }));
-    }
+    let found = queues(found, dry_run)?;
     #[cfg(any(feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
-    {
-        use crate::backends::throttle::filters;
-        use anyhow::Context;
-
-        let left = filters::leftovers().context("cannot look for what a killed instance left")?;
-        found.extend(left.into_iter().map(|leftover| Leftover {
-            lines: leftover.describe(),
-            remove: Box::new(move || leftover.remove()),
-        }));
-    }
+    let found = entrances(found)?;
     #[cfg(feature = "throttle-ifb-tc")]
-    {
-        use crate::backends::throttle::ifb_tc;
-        use anyhow::Context;
-
-        let left = ifb_tc::leftovers().context("cannot look for what a killed instance left")?;
-        found.extend(left.into_iter().map(|leftover| Leftover {
-            lines: vec![leftover.describe()],
-            remove: Box::new(move || leftover.remove()),
-        }));
-    }
+    let found = ifbs(found)?;
     let _ = dry_run;
+    Ok(found)
+}
+
+#[cfg(feature = "throttle-tc-htb")]
+fn queues(mut found: Vec<Leftover>, dry_run: bool) -> anyhow::Result<Vec<Leftover>> {
+    use crate::backends::throttle::tc_htb;
+
+    if !dry_run {
+        tc_htb::forget_gone_networks().context("cannot forget what is gone")?;
+    }
+    let left = tc_htb::leftovers().context(NOT_FOUND)?.into_iter();
+    found.extend(left.map(|leftover| Leftover {
+        lines: leftover.describe(),
+        remove: Box::new(move || leftover.remove()),
+    }));
+    Ok(found)
+}
+
+#[cfg(any(feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
+fn entrances(mut found: Vec<Leftover>) -> anyhow::Result<Vec<Leftover>> {
+    let left = crate::backends::throttle::filters::leftovers().context(NOT_FOUND)?.into_iter();
+    found.extend(left.map(|leftover| Leftover {
+        lines: leftover.describe(),
+        remove: Box::new(move || leftover.remove()),
+    }));
+    Ok(found)
+}
+
+#[cfg(feature = "throttle-ifb-tc")]
+fn ifbs(mut found: Vec<Leftover>) -> anyhow::Result<Vec<Leftover>> {
+    let left = crate::backends::throttle::ifb_tc::leftovers().context(NOT_FOUND)?.into_iter();
+    found.extend(left.map(|leftover| Leftover {
+        lines: vec![leftover.describe()],
+        remove: Box::new(move || leftover.remove()),
+    }));
     Ok(found)
 }

@@ -129,13 +129,15 @@ pub fn set_queue_len(netlink: &mut Netlink, index: u32, packets: u32) -> Result<
     netlink.change(libc::RTM_NEWLINK, 0, &body)
 }
 
-/// Makes an IFB, which hands back what it is given to the interface that it came by, and says its number. It is down.
+/// Makes an IFB, which hands back what it is given to the interface that it came by, and says its number: `index`, where that
+/// is not 0. It is down.
 ///
 /// # Errors
 /// Why the kernel does not: `EEXIST` where the name is taken, `EOPNOTSUPP` where it has none.
 #[cfg(feature = "throttle-ifb-tc")]
-pub fn add_ifb(netlink: &mut Netlink, name: &str) -> Result<u32, Refusal> {
+pub fn add_ifb(netlink: &mut Netlink, name: &str, index: u32) -> Result<u32, Refusal> {
     let mut body = vec![0; IFINFOMSG];
+    body[4..8].copy_from_slice(&index.to_ne_bytes());
     put(&mut body, libc::IFLA_IFNAME, &[name.as_bytes(), &[0]].concat());
     put_nested(&mut body, libc::IFLA_LINKINFO, |info| put(info, libc::IFLA_INFO_KIND, b"ifb\0"));
     netlink.change(libc::RTM_NEWLINK, libc::NLM_F_CREATE | libc::NLM_F_EXCL, &body)?;

@@ -88,12 +88,9 @@ impl Drop for Entrances {
         let shared = &self.0;
         let way = shared.way.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Way { mut netlink, filters }) = way else { return };
-        let left = shared.engine.with(shared.backend, &shared.options, |engine| match filters {
-            Some(mut filters) => Ok(filters.leave(&mut netlink)?),
-            None => {
-                engine.leave_entrances();
-                Ok(())
-            }
+        let left = shared.engine.with(shared.backend, &shared.options, |engine| {
+            engine.leave_entrances();
+            Ok(filters.map_or(Ok(()), |mut filters| filters.leave(&mut netlink))?)
         });
         if let Err(error) = left {
             log::error!("{error}");

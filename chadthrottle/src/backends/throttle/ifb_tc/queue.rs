@@ -9,7 +9,7 @@ use std::{
 };
 
 use chadthrottle_common::ThrottleStats;
-use nix::sys::socket::SockProtocol;
+use nix::{errno::Errno, sys::socket::SockProtocol};
 
 use super::journal;
 use crate::{
@@ -144,7 +144,7 @@ fn watch(queue: &Weak<Queue>) {
 impl State {
     fn set(&mut self, target: &Target, limit: u64) -> Result<Way, HtbError> {
         if self.ifb.is_empty() {
-            self.make()?;
+            self.make(0)?;
         }
         let interface = self.ifb.keys().copied().next().unwrap_or_default();
         if let Some(limited) = self.targets.get_mut(&target.subject) {
@@ -165,15 +165,15 @@ impl State {
         Ok(Way { interface, class })
     }
 
-    /// Makes the IFB with its queue.
-    fn make(&mut self) -> Result<(), HtbError> {
+    /// Makes the IFB with its queue, with this number where that is not 0.
+    fn make(&mut self, index: u32) -> Result<(), HtbError> {
         let name = format!("{IFB_PREFIX}{}", std::process::id());
         let noted = journal::note(&name).map_err(|cause| HtbError::Io {
             step: "write down in /run/chadthrottle what is about to be made",
             cause,
         })?;
         let made = |cause| HtbError::Kernel { step: format!("make the interface {name}"), cause };
-        let index = links::add_ifb(&mut self.netlink, &name).map_err(made)?;
+        let index = links::add_ifb(&mut self.netlink, &name, index).map_err(made)?;
         let device = self.equip(index);
         if device.is_err() {
             links::delete(&mut self.netlink, index).map_err(made)?;
@@ -215,8 +215,27 @@ impl State {
         result
     }
 
+    /// Somebody has taken the IFB away, and what is sent there is lost: another one with its number takes its place.
+    fn make_again(&mut self) -> Result<(), HtbError> {
+        log::warn!("ifb_tc: somebody has taken its interface away; it makes another one");
+        for (index, device) in std::mem::take(&mut self.ifb) {
+            for limited in self.targets.values_mut() {
+                limited.lose(index, Some(&device));
+            }
+            self.noted = None;
+            self.make(index)?;
+        }
+        for limited in self.targets.values_mut() {
+            limited.settle(&mut self.ifb, &mut self.netlink)?;
+        }
+        Ok(())
+    }
+
     fn tick(&mut self) -> Result<(), HtbError> {
-        self.count()?;
+        match self.count() {
+            Err(HtbError::Kernel { cause, .. }) if cause.errno == Errno::ENODEV => self.make_again()?,
+            counted => counted?,
+        }
         let elapsed = self.steered_at.elapsed();
         // Sooner where a limit was removed meanwhile.
         if elapsed >= TICK / 2 {
