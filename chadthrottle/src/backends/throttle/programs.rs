@@ -2,8 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use chadthrottle_common::ThrottleStats;
-
 use super::{
     Subject, Target,
     flow::{self, Achievable, Counted, SharedFlow},
@@ -13,7 +11,7 @@ use crate::{
         BackendError, BackendOptions,
         ebpf::{
             Engine, SharedEngine,
-            limits::{Asked, Direction, Leniency, Means},
+            limits::{Asked, Direction, Leniency},
             targets::Targets,
         },
     },
@@ -38,6 +36,7 @@ pub fn behind(engine: &SharedEngine) -> flow::AskBehind {
 }
 
 /// What flow control aims at, in parts of a thousand of the limit, so that hardly anything is left to be dropped.
+#[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-tc-police"))]
 const AIM: u64 = 998;
 
 /// How far TCP may be ahead of the limit while flow control holds it, and evens it out; less where round trips are short
@@ -76,8 +75,14 @@ impl Limiter {
         self.engine(|_| Ok(()))
     }
 
+    #[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-tc-police"))]
     /// Sets or changes a limit, with flow control aimed a little below it.
-    pub(super) fn set(&self, target: &Target, limit: u64, means: Means) -> Result<(), BackendError> {
+    pub(super) fn set(
+        &self,
+        target: &Target,
+        limit: u64,
+        means: crate::backends::ebpf::limits::Means,
+    ) -> Result<(), BackendError> {
         self.check(target)?;
         let aim = limit / 1000 * AIM + limit % 1000 * AIM / 1000;
         let leniency = self.slow_down(target, aim);
@@ -163,6 +168,7 @@ impl Limiter {
         }
     }
 
+    #[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-tc-police"))]
     pub(super) fn remove(&self, subject: &Subject) -> Result<(), BackendError> {
         self.release(subject);
         self.free(subject)
@@ -181,11 +187,16 @@ impl Limiter {
         })
     }
 
+    #[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-tc-police"))]
     pub(super) fn limit(&self, subject: &Subject) -> Option<u64> {
         self.engine(|engine| Ok(engine.targets().limit(subject, self.direction))).ok().flatten()
     }
 
-    pub(super) fn stats(&self, subject: &Subject) -> Result<ThrottleStats, BackendError> {
+    #[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-tc-police"))]
+    pub(super) fn stats(
+        &self,
+        subject: &Subject,
+    ) -> Result<chadthrottle_common::ThrottleStats, BackendError> {
         self.engine(|engine| Ok(engine.targets().stats(engine, subject, self.direction)))
     }
 
@@ -193,6 +204,7 @@ impl Limiter {
         self.engine(|engine| engine.with_targets(Targets::maintain))
     }
 
+    #[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-tc-police"))]
     pub(super) fn cleanup(&self) -> Result<(), BackendError> {
         let direction = self.direction;
         self.flow.release_all(self.flow_direction());

@@ -222,6 +222,8 @@ impl State {
             for limited in self.targets.values_mut() {
                 limited.lose(index, Some(&device));
             }
+            // Also where only its queue is gone.
+            links::delete(&mut self.netlink, index).map_err(|cause| failed("delete", &device.link, cause))?;
             self.noted = None;
             self.make(index)?;
         }
@@ -254,7 +256,10 @@ impl State {
                 .map_err(|cause| failed("list the classes", &device.link, cause))?;
             for limited in self.targets.values_mut() {
                 let Some(place) = limited.places.get_mut(index) else { continue };
-                let Some(stats) = stats_of(&classes, limited.class) else { continue };
+                let Some(stats) = stats_of(&classes, limited.class) else {
+                    // Of an interface that is gone the kernel tells no classes.
+                    return Err(failed("find the class", &device.link, Errno::ENODEV.into()));
+                };
                 device
                     .count(&mut self.netlink, limited.class, place, stats)
                     .map_err(|cause| failed("change the class", &device.link, cause))?;
