@@ -88,6 +88,7 @@ pub(crate) fn verdict(ctx: &TcContext) -> i32 {
     if traffic != TRAFFIC_TYPE_ALL && u32::from(traffic) != peer::scope(&headers, Peer::Source, &control) {
         return NEXT;
     }
+    let Some(used) = CLOCKS.get_ptr_mut(index) else { return NEXT };
     if settings.queue != 0 {
         // What was promised before there was a limit would not find room.
         // SAFETY: the helper has no arguments.
@@ -95,11 +96,12 @@ pub(crate) fn verdict(ctx: &TcContext) -> i32 {
             && settings.grace_until_ns != 0
             && unsafe { bpf_ktime_get_ns() } < settings.grace_until_ns
         {
+            // SAFETY: a live map value, whose fields are used atomically.
+            unsafe { limit::count(used, ip_bytes(skb, &headers, link_header_len)) };
             return NEXT;
         }
         return to_queue(skb, settings, link_header_len);
     }
-    let Some(used) = CLOCKS.get_ptr_mut(index) else { return NEXT };
     let offered = Offered {
         bytes: ip_bytes(skb, &headers, link_header_len),
         is_stream: receiver.is_stream,

@@ -192,7 +192,6 @@ impl Limiter {
         self.engine(|engine| Ok(engine.targets().limit(subject, self.direction))).ok().flatten()
     }
 
-    #[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-tc-police"))]
     pub(super) fn stats(
         &self,
         subject: &Subject,

@@ -182,7 +182,14 @@ impl DownloadThrottleBackend for IfbTcDownload {
 
     fn download_stats(&self, subject: &Subject) -> Result<ThrottleStats, BackendError> {
         let Some(queue) = &self.queue else { return Ok(ThrottleStats::default()) };
-        queue.stats(subject).map_err(|error| kernel("read what passed", error))
+        let by_queue = queue.stats(subject).map_err(|error| kernel("read what passed", error))?;
+        // And what went past it, at first.
+        let past = self.limiter.stats(subject)?;
+        Ok(ThrottleStats {
+            packets_total: by_queue.packets_total + past.packets_total,
+            bytes_total: by_queue.bytes_total + past.bytes_total,
+            ..by_queue
+        })
     }
 
     fn maintain(&mut self) -> Result<(), BackendError> {
