@@ -149,8 +149,9 @@ pub struct FileId {
     pub inode: u64,
     /// The device that its file system is on, as the kernel writes it (`MKDEV`, `include/linux/kdev_t.h`).
     pub device: u32,
-    #[doc(hidden)]
-    pub _padding: u32,
+    /// What tells it from the file that had this inode number before (`i_generation`, include/linux/fs.h); 0 is any, for
+    /// file systems that do not tell, and for directories.
+    pub generation: u32,
 }
 
 /// Where a program is found, whichever file that is by now: a name in a directory.
@@ -176,7 +177,7 @@ pub const CGROUP_PATH_LEN: usize = 256;
 
 impl ProgramPlace {
     /// No place.
-    pub const NONE: Self = Self { directory: FileId { inode: 0, device: 0, _padding: 0 }, name: [0; 256] };
+    pub const NONE: Self = Self { directory: FileId { inode: 0, device: 0, generation: 0 }, name: [0; 256] };
 }
 
 impl CgroupPath {
@@ -271,7 +272,7 @@ assert_layout!(ThrottleStats, 72, {
 assert_layout!(Membership, 16, { own: u32 => 0, inherited: u32 => 4, by_program: u32 => 8, _padding: u32 => 12 });
 assert_layout!(ProgramPlace, 272, { directory: FileId => 0, name: [u8; 256] => 16 });
 assert_layout!(CgroupPath, 256, { bytes: [u8; CGROUP_PATH_LEN] => 0 });
-assert_layout!(FileId, 16, { inode: u64 => 0, device: u32 => 8, _padding: u32 => 12 });
+assert_layout!(FileId, 16, { inode: u64 => 0, device: u32 => 8, generation: u32 => 12 });
 assert_layout!(LimitSettings, 80, {
     config: CgroupThrottleConfig => 0, burst_ns: u64 => 32, debt_ns: u64 => 40, since_ns: u64 => 48,
     grace_until_ns: u64 => 56, flags: u32 => 64, priority: u32 => 68, mark: u32 => 72, queue: u32 => 76,

@@ -27,11 +27,19 @@ const DEFAULT_HIERARCHY: u32 = 0;
 pub(crate) fn target_of_program(binprm: u64) -> u32 {
     let offsets = FileOffsets::load();
     let Some(file) = address_at(binprm + offsets.binprm_file) else { return 0 };
-    // SAFETY: copied out at once.
-    let by_file = address_at(file + offsets.file_inode)
-        .and_then(|inode| file_id(inode, &offsets))
-        .and_then(|file| unsafe { LIMITED_PROGRAMS.get(file) }.copied());
+    let by_file = address_at(file + offsets.file_inode).and_then(|inode| target_of_file(inode, &offsets));
     by_file.or_else(|| target_of_place(file, &offsets)).unwrap_or(0)
+}
+
+/// The target of an inode: of this very file, or of whoever has its number, where userspace knows no more than that.
+#[inline(always)]
+fn target_of_file(inode: u64, offsets: &FileOffsets) -> Option<u32> {
+    let any = file_id(inode, offsets)?;
+    // SAFETY: the helper checks the address; what is found is copied out at once.
+    unsafe {
+        let generation = bpf_probe_read_kernel((inode + offsets.inode_generation) as *const u32).ok()?;
+        LIMITED_PROGRAMS.get(FileId { generation, ..any }).or_else(|| LIMITED_PROGRAMS.get(any)).copied()
+    }
 }
 
 /// The same by where the file is, when it is not the one that was there when the limit was set.
@@ -53,6 +61,7 @@ fn target_of_place(file: u64, offsets: &FileOffsets) -> Option<u32> {
     }
 }
 
+/// A file by its inode, of whichever generation.
 #[inline(always)]
 fn file_id(inode: u64, offsets: &FileOffsets) -> Option<FileId> {
     let superblock = address_at(inode + offsets.inode_superblock)?;
@@ -109,7 +118,7 @@ fn target_of_path(cgroup: u64, path: u64) -> Option<(u64, u32)> {
 
 /// The address that stands at an address.
 #[inline(always)]
-fn address_at(address: u64) -> Option<u64> {
+pub(crate) fn address_at(address: u64) -> Option<u64> {
     // SAFETY: the helper checks the address; a wrong one is an error, not a fault.
     unsafe { bpf_probe_read_kernel(address as *const u64).ok() }
 }

@@ -22,6 +22,11 @@ offsets!(
     TASK_START_BOOTTIME,
     TASK_FLAGS,
     TASK_SIGNAL,
+    TASK_COMM,
+    TASK_CRED,
+    CRED_UID,
+    TASK_CGROUPS,
+    CSS_SET_CGROUP,
     SIGNAL_LIVE,
     BINPRM_INTERP,
     BINPRM_FILE,
@@ -31,6 +36,7 @@ offsets!(
     DENTRY_INODE,
     DENTRY_NAME,
     INODE_NUMBER,
+    INODE_GENERATION,
     INODE_SUPERBLOCK,
     SUPERBLOCK_DEVICE,
     CGROUP_ROOT,
@@ -62,6 +68,16 @@ pub(crate) static OWN_NETNS_COOKIE: Global<u64> = Global::new(0);
 pub(crate) unsafe fn is_owned_by_user(tcp_sock: *const c_void) -> bool {
     // SAFETY: as promised by the caller. A TCP socket begins with the general one.
     unsafe { ptr::read_volatile(tcp_sock.byte_add(SOCK_LOCK_OWNED.load() as usize).cast::<i32>()) != 0 }
+}
+
+/// The process that a task belongs to.
+///
+/// # Safety
+/// `task` comes from `bpf_get_current_task_btf`, for the same reason.
+#[inline(always)]
+pub(crate) unsafe fn tgid_of(task: *const c_void) -> u32 {
+    // SAFETY: as promised by the caller.
+    unsafe { ptr::read_volatile(task.byte_add(TASK_TGID.load() as usize).cast()) }
 }
 
 /// The sequence number after the last byte that was written to a TCP socket.
@@ -96,6 +112,7 @@ pub(crate) struct FileOffsets {
     pub(crate) dentry_name: u64,
     pub(crate) file_inode: u64,
     pub(crate) inode_number: u64,
+    pub(crate) inode_generation: u64,
     pub(crate) inode_superblock: u64,
     pub(crate) superblock_device: u64,
 }
@@ -112,6 +129,7 @@ impl FileOffsets {
             dentry_name: DENTRY_NAME.load().into(),
             file_inode: FILE_INODE.load().into(),
             inode_number: INODE_NUMBER.load().into(),
+            inode_generation: INODE_GENERATION.load().into(),
             inode_superblock: INODE_SUPERBLOCK.load().into(),
             superblock_device: SUPERBLOCK_DEVICE.load().into(),
         }
@@ -149,6 +167,12 @@ pub(crate) struct TaskOffsets {
     pub(crate) flags: u64,
     pub(crate) signal: u64,
     pub(crate) signal_live: u64,
+    pub(crate) comm: u64,
+    pub(crate) cred: u64,
+    pub(crate) cred_uid: u64,
+    /// To `struct css_set`, and from there to the cgroup of version 2.
+    pub(crate) cgroups: u64,
+    pub(crate) cgroups_default: u64,
 }
 
 impl TaskOffsets {
@@ -162,6 +186,11 @@ impl TaskOffsets {
             flags: TASK_FLAGS.load().into(),
             signal: TASK_SIGNAL.load().into(),
             signal_live: SIGNAL_LIVE.load().into(),
+            comm: TASK_COMM.load().into(),
+            cred: TASK_CRED.load().into(),
+            cred_uid: CRED_UID.load().into(),
+            cgroups: TASK_CGROUPS.load().into(),
+            cgroups_default: CSS_SET_CGROUP.load().into(),
         }
     }
 }

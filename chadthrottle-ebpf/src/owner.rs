@@ -13,10 +13,7 @@ use core::{ffi::c_void, intrinsics::cold_path, ptr};
 use aya_ebpf::{
     EbpfContext,
     bindings::BPF_SK_STORAGE_GET_F_CREATE,
-    helpers::{
-        bpf_get_current_pid_tgid,
-        generated::{bpf_get_netns_cookie, bpf_sk_storage_get, bpf_skc_to_tcp_sock},
-    },
+    helpers::generated::{bpf_get_netns_cookie, bpf_sk_storage_get, bpf_skc_to_tcp_sock},
     programs::SockContext,
 };
 use aya_log_ebpf::{debug, warn};
@@ -31,7 +28,7 @@ use crate::{
     membership,
     offsets::{OWN_NETNS_COOKIE, write_seq},
     peer::SCOPE_MASK,
-    process::{current_process, is_kernel_thread, note},
+    process::{current_process, current_tgid, is_kernel_thread, note},
 };
 
 /// How far the queue may lie behind what is written, in bytes of sequence numbers. Older hand-overs are forgotten
@@ -95,7 +92,7 @@ pub(crate) unsafe fn of_socket(sk: *mut core::ffi::c_void) -> Option<*mut Socket
 /// `socket` points to a live socket's storage, and this is called from the process's own context.
 #[inline(always)]
 pub(crate) unsafe fn claim(ctx: &impl EbpfContext, socket: *mut SocketOwner) {
-    let tgid = upper_half(bpf_get_current_pid_tgid());
+    let tgid = current_tgid();
     // SAFETY: as promised by the caller. Other CPUs write single words.
     unsafe {
         let owner = ptr::read_volatile(&raw const (*socket).process);
@@ -210,11 +207,4 @@ pub(crate) unsafe fn writer_of(socket: *mut SocketOwner, headers: &Headers) -> P
 #[inline(always)]
 const fn is_before(seq: u32, other: u32) -> bool {
     seq.wrapping_sub(other).cast_signed() < 0
-}
-
-/// The helper returns two numbers of 32 bits in one: of the thread group's id and the thread's, the upper one is the
-/// group's.
-#[inline(always)]
-pub(crate) const fn upper_half(both: u64) -> u32 {
-    (both >> 32) as u32
 }

@@ -4,7 +4,7 @@ use core::{ffi::c_void, intrinsics::cold_path};
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_TCP_LISTEN, bpf_sock},
-    helpers::{bpf_get_current_pid_tgid, generated::bpf_skc_to_tcp_sock},
+    helpers::generated::bpf_skc_to_tcp_sock,
     programs::SkBuffContext,
 };
 use chadthrottle_common::{
@@ -14,9 +14,8 @@ use chadthrottle_common::{
 use crate::{
     headers::{Headers, Peer},
     maps::{self, Control},
-    nobody, offsets,
-    owner::{self, upper_half},
-    peer,
+    nobody, offsets, owner, peer,
+    process::current_tgid,
 };
 
 /// One packet, or a super-packet that stands for several.
@@ -148,9 +147,7 @@ impl Packet {
 #[inline(always)]
 unsafe fn is_known_user(socket: *mut SocketOwner) -> bool {
     // SAFETY: as promised by the caller.
-    unsafe {
-        (*socket).is_presumed == 0 && owner::process(socket).tgid() == upper_half(bpf_get_current_pid_tgid())
-    }
+    unsafe { (*socket).is_presumed == 0 && owner::process(socket).tgid() == current_tgid() }
 }
 
 /// Whether a process is inside a call on a TCP socket right now (`sock_owned_by_user`, include/net/sock.h). Then a

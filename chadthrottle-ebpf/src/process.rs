@@ -3,11 +3,13 @@
 //! What is known of a process is noted when it opens or uses its first socket, and kept up to date: when it has ended
 //! nobody else can tell any more.
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
     bindings::BPF_ANY,
     helpers::{
-        bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_uid_gid, bpf_probe_read_kernel,
-        bpf_probe_read_kernel_str_bytes, generated::bpf_get_current_task,
+        bpf_get_current_comm, bpf_probe_read_kernel, bpf_probe_read_kernel_str_bytes,
+        generated::{bpf_get_current_task, bpf_get_current_task_btf},
     },
     programs::BtfTracePointContext,
 };
@@ -17,7 +19,8 @@ use chadthrottle_common::{NS_PER_TICK, ProcessKey, ProcessRecord, ProgramPath};
 use crate::{
     maps::{EXECUTED, PATH, PROCESSES, PROGRAMS, count_lost},
     membership,
-    offsets::{TaskOffsets, binprm_interp},
+    named::address_at,
+    offsets::{CgroupOffsets, TaskOffsets, binprm_interp, tgid_of},
 };
 
 /// A task that belongs to the kernel (`PF_KTHREAD`, include/linux/sched.h).
@@ -28,6 +31,14 @@ const PF_KTHREAD: u32 = 0x0020_0000;
 pub(crate) fn current_process() -> Option<ProcessKey> {
     // SAFETY: the helper returns the current task, valid for the program's run.
     identify(unsafe { bpf_get_current_task() })
+}
+
+/// The id of the current process. The helper for that may not be called from packet hooks before Linux 6.10, and this is
+/// one instruction more than none.
+#[inline(always)]
+pub(crate) fn current_tgid() -> u32 {
+    // SAFETY: the helper returns the current task, of which the verifier knows what it is.
+    unsafe { tgid_of(bpf_get_current_task_btf() as *const c_void) }
 }
 
 /// Whether the current task is the kernel's own.
@@ -48,14 +59,7 @@ pub(crate) fn note(process: ProcessKey) {
     if unsafe { PROCESSES.get(process) }.is_some() {
         return;
     }
-    // SAFETY: the helper has no arguments.
-    let cgroup_id = unsafe { bpf_get_current_cgroup_id() };
-    let record = ProcessRecord {
-        comm: bpf_get_current_comm().unwrap_or_default(),
-        cgroup_id,
-        uid: lower_half(bpf_get_current_uid_gid()),
-        ..ProcessRecord::default()
-    };
+    let record = record_of_current();
     // A race with another thread of the process writes the same, so only a full table counts.
     if PROCESSES.insert(process, record, u64::from(BPF_ANY)).is_err() {
         count_lost();
@@ -65,6 +69,30 @@ pub(crate) fn note(process: ProcessKey) {
     if let Some(program) = unsafe { PROGRAMS.get(process) } {
         // Where there is no room for it, there was none for the record.
         let _ = EXECUTED.insert(process, program, u64::from(BPF_ANY));
+    }
+}
+
+/// What the current task shows of its process. Read from the task itself: packet hooks may not call the helpers that tell
+/// a name (before Linux 6.15 or so), a user or a cgroup.
+#[inline(always)]
+fn record_of_current() -> ProcessRecord {
+    let (task, cgroup) = (TaskOffsets::load(), CgroupOffsets::load());
+    // SAFETY: the helper returns the current task, valid for the program's run.
+    let current = unsafe { bpf_get_current_task() };
+    // SAFETY: the helpers check the addresses; a wrong one is an error, not a fault.
+    unsafe {
+        let uid = address_at(current + task.cred)
+            .and_then(|cred| bpf_probe_read_kernel((cred + task.cred_uid) as *const u32).ok());
+        let cgroup_id = address_at(current + task.cgroups)
+            .and_then(|cgroups| address_at(cgroups + task.cgroups_default))
+            .and_then(|default| address_at(default + cgroup.node))
+            .and_then(|node| bpf_probe_read_kernel((node + cgroup.node_id) as *const u64).ok());
+        ProcessRecord {
+            comm: bpf_probe_read_kernel((current + task.comm) as *const [u8; 16]).unwrap_or_default(),
+            cgroup_id: cgroup_id.unwrap_or_default(),
+            uid: uid.unwrap_or_default(),
+            ..ProcessRecord::default()
+        }
     }
 }
 

@@ -1,18 +1,25 @@
 //! The command line. Its contract is in README.md; scripts rely on it.
 
-mod screen;
+pub mod history;
+pub mod rules;
+pub(crate) mod screen;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, ArgGroup, Args, CommandFactory, Parser, Subcommand};
 
-use self::screen::{DemoOptions, ScreenOptions};
+use self::{
+    history::HistoryOptions,
+    rules::RulesCommand,
+    screen::{DemoOptions, ScreenOptions},
+};
 use crate::{
     backends::{
         BackendOptions,
         registry::Wanted,
         throttle::{TrafficType, manager::Limits},
     },
+    config::Files,
     rate::{ParseError, Rate, parse_time},
     scope::Prefix,
 };
@@ -131,6 +138,25 @@ pub enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// List the limits that are in force now, whoever set them.
+    Status {
+        /// As one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tell what this kernel offers, what is missing, who else is there, and how to get what would work better.
+    Doctor {
+        /// As one JSON object without names of interfaces, tables and programs, for a bug report.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what programs, units, users or interfaces have used, as the screen and the daemon record it.
+    History(HistoryOptions),
+    /// Keep the rules of the configuration, without a screen, until SIGTERM; SIGHUP reads them again.
+    Daemon,
+    /// Show rules, change them, and tell why a process is limited.
+    #[command(subcommand)]
+    Rules(RulesCommand),
     /// Print what every process sends and receives.
     Monitor {
         /// One JSON object a line, one line an interval.
@@ -184,6 +210,18 @@ pub struct Common {
     /// Where in the cgroup v2 tree programs are attached: only processes below are seen and limited.
     #[arg(long, global = true, value_name = "PATH")]
     pub cgroup_root: Option<PathBuf>,
+
+    /// Set a limit although it may cut off the session that one is typing in.
+    #[arg(long, global = true)]
+    pub force: bool,
+
+    /// The configuration file, instead of the user's and the system's.
+    #[arg(long, global = true, value_name = "PATH", conflicts_with = "no_config")]
+    pub config: Option<PathBuf>,
+
+    /// Read no configuration file.
+    #[arg(long, global = true)]
+    pub no_config: bool,
 
     /// Tell more on stderr; -vv with messages of the programs in the kernel, -vvv with one for every packet dropped.
     #[arg(short, long, global = true, action = ArgAction::Count)]
@@ -252,6 +290,16 @@ impl Common {
             1 => log::LevelFilter::Info,
             2 => log::LevelFilter::Debug,
             _ => log::LevelFilter::Trace,
+        }
+    }
+
+    /// Which configuration files count.
+    #[must_use]
+    pub fn config_files(&self) -> Files {
+        match &self.config {
+            _ if self.no_config => Files::none(),
+            Some(path) => Files::only(path),
+            None => Files::usual(),
         }
     }
 

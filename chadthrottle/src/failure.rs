@@ -4,6 +4,7 @@ use std::io;
 
 use crate::{
     backends::{BackendError, Obstacle, registry::SelectError},
+    config::ConfigError,
     process::ProcessError,
 };
 
@@ -53,11 +54,12 @@ pub fn exit_status(error: &anyhow::Error) -> Option<u8> {
             });
         }
         if let Some(error) = cause.downcast_ref::<BackendError>() {
+            return Some(of_backend(error));
+        }
+        if let Some(error) = cause.downcast_ref::<ConfigError>() {
             return Some(match error {
-                BackendError::Unavailable { obstacle, .. } => of_obstacle(obstacle),
-                BackendError::Denied { .. } => UNPRIVILEGED,
-                BackendError::Unenforceable { .. } => UNAVAILABLE,
-                BackendError::Process(_) | BackendError::Kernel { .. } => FAILED,
+                ConfigError::Wrong(_) => USAGE,
+                ConfigError::Unreadable { .. } => FAILED,
             });
         }
         if cause.downcast_ref::<ProcessError>().is_some() {
@@ -68,6 +70,16 @@ pub fn exit_status(error: &anyhow::Error) -> Option<u8> {
         }
     }
     Some(FAILED)
+}
+
+fn of_backend(error: &BackendError) -> u8 {
+    match error {
+        BackendError::Unavailable { obstacle, .. } => of_obstacle(obstacle),
+        BackendError::Denied { .. } => UNPRIVILEGED,
+        BackendError::Unenforceable { .. } => UNAVAILABLE,
+        BackendError::Process(_) | BackendError::Kernel { .. } => FAILED,
+        BackendError::Several(errors) => errors.first().map_or(FAILED, of_backend),
+    }
 }
 
 const fn of_obstacle(obstacle: &Obstacle) -> u8 {

@@ -12,6 +12,7 @@ use crate::{
     backends::registry::{Backends, Listing, Wanted},
     connections::{self, Connection, Connections},
     process::ProcessId,
+    session,
     sys::proc_fd,
 };
 
@@ -233,10 +234,7 @@ impl Lookout for Here {
     }
 
     fn session(&mut self) -> Vec<Ancestor> {
-        let pid = std::process::id().cast_signed();
-        let Some((own, _)) = self.seen(pid) else { return Vec::new() };
-        // The first process of all is everybody's ancestor, and has nothing to do with this session.
-        self.above(own.id).into_iter().filter(|ancestor| ancestor.id.pid != 1).collect()
+        session::carriers()
     }
 
     fn backends(&mut self) -> Result<Listing, String> {
@@ -263,7 +261,10 @@ mod tests {
         let parent = facts.ancestors.first().map(|parent| parent.id.pid);
         assert_eq!(parent, Some(std::os::unix::process::parent_id().cast_signed()));
         assert_eq!(here.ancestors(&[own]), [(own, facts.ancestors.clone())]);
-        assert!(here.session().iter().all(|ancestor| facts.ancestors.contains(ancestor)));
+        let session = here.session();
+        assert!(
+            facts.ancestors.iter().filter(|above| above.id.pid != 1).all(|above| session.contains(above))
+        );
         assert_eq!(here.facts(ProcessId { start_time: own.start_time + 1, ..own }), None);
     }
 

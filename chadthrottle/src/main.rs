@@ -2,14 +2,15 @@
 
 use std::{
     fs::File,
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
     process::ExitCode,
 };
 
 use anyhow::Context;
 use chadthrottle::{
-    backends::registry::Backends,
+    backends::registry::{Backends, Wanted},
     cli::{Cli, Command, Common},
+    config::Files,
     failure::{self, Failure},
     headless,
     sys::cgroup::CgroupRoot,
@@ -26,7 +27,7 @@ fn main() -> ExitCode {
         feature = "throttle-ifb-tc",
         feature = "throttle-tc-police"
     ))]
-    if let Some(status) = chadthrottle::backends::throttle::flow::run_if_asked() {
+    if let Some(status) = chadthrottle::backends::throttle::guard::run_if_asked() {
         return status;
     }
     let cli = Cli::from_arguments();
@@ -34,7 +35,8 @@ fn main() -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(error) => match failure::exit_status(&error) {
             Some(status) => {
-                eprintln!("chadthrottle: {error:#}");
+                // Whoever cannot read it any more still wants to know the status.
+                let _ = writeln!(io::stderr(), "chadthrottle: {error:#}");
                 ExitCode::from(status)
             }
             None => ExitCode::SUCCESS,
@@ -60,6 +62,22 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Some(Command::Cleanup { dry_run }) => {
             headless::cleanup::run(dry_run, &mut io::stdout().lock()).map(|()| 0)
         }
+        Some(Command::Status { json }) => headless::status::run(json, &mut io::stdout().lock()).map(|()| 0),
+        Some(Command::Doctor { json }) => {
+            headless::doctor::run(&backends, &wanted, json, &mut io::stdout().lock()).map(|()| 0)
+        }
+        Some(Command::History(options)) => {
+            let settings = headless::screen::configured(&cli.common.config_files())?.history;
+            let path = settings.file().context("there is no home to keep a history in: HOME is not set")?;
+            headless::history::run(&path, &options, &mut io::stdout().lock()).map(|()| 0)
+        }
+        Some(Command::Daemon) => {
+            headless::daemon::run(&backends, &wanted, &cli.common.config_files()).map(|()| 0)
+        }
+        Some(Command::Rules(command)) => {
+            let (files, root) = (cli.common.config_files(), cli.common.cgroup_root.as_deref());
+            headless::rules::run(&command, &files, root, &mut io::stdout().lock()).map(|()| 0)
+        }
         Some(Command::Monitor { json, interval, count, pids, connections }) => {
             let options = headless::monitor::Options { json, interval, count, pids, connections };
             headless::monitor::run(&backends, &wanted, &options).map(|()| 0)
@@ -68,13 +86,26 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
             headless::list::run(&backends, &wanted, cli.json, &mut io::stdout().lock()).map(|()| 0)
         }
         None if cli.limit.option().is_some() => {
-            headless::limit::run(&backends, &wanted, &cli.limit).map(|()| 0)
+            headless::limit::run(&backends, &wanted, &cli.limit, cli.common.force).map(|()| 0)
         }
-        None => match cli.demo.options() {
-            Some(demo) => headless::demo::run(&demo, cli.screen.options(), &mut io::stdout().lock()),
-            None => headless::screen::run(&backends, &wanted, cli.screen.options()),
-        },
+        None => show(&cli, &backends, &wanted),
     }
+}
+
+/// The screen, over this host or over a simulated one.
+fn show(cli: &Cli, backends: &Backends, wanted: &Wanted) -> anyhow::Result<u8> {
+    let Some(demo) = cli.demo.options() else {
+        let files = cli.common.config_files();
+        let config = headless::screen::configured(&files)?;
+        let options = cli.screen.options(config.screen);
+        return headless::screen::run(backends, wanted, options, config, files);
+    };
+    // A picture is the same everywhere, but for what the command line says.
+    let is_picture = demo.picture.is_some() && cli.common.config.is_none();
+    let files = if is_picture { Files::none() } else { cli.common.config_files() };
+    let options = cli.screen.options(headless::screen::configured(&files)?.screen);
+    // Not locked: whichever thread panics gives the terminal back.
+    headless::demo::run(&demo, options, &mut io::stdout())
 }
 
 /// A name that nothing has would show nothing, and limit nobody.

@@ -67,6 +67,15 @@ impl std::str::FromStr for Rate {
     }
 }
 
+impl Rate {
+    /// The shortest form that the grammar takes back as exactly this.
+    #[must_use]
+    pub fn written(self) -> String {
+        let short = self.to_string();
+        if short.parse() == Ok(self) { short } else { self.0.to_string() }
+    }
+}
+
 impl fmt::Display for Rate {
     /// The shortest form that the grammar takes back, to three digits: `1.5M`, `250K`, `0`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

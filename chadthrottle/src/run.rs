@@ -8,6 +8,7 @@
 mod engine;
 mod looker;
 pub mod measure;
+mod namer;
 mod screen;
 mod session;
 pub mod still;
@@ -30,11 +31,19 @@ use crossterm::event::{self, Event as Input, MouseEventKind};
 use nix::sys::signal::Signal;
 use ratatui::Terminal;
 
-use self::{engine::Engine, looker::Looker, screen::Screen, session::Session};
+use self::{
+    engine::Engine,
+    looker::Looker,
+    namer::Namer,
+    screen::Screen,
+    session::{Askable, Session},
+};
 use crate::{
-    app::{App, BackendNames, Event, Setup, looks::Looks, units::Units},
+    app::{App, BackendNames, Event, Setup, chooser::Hidden, looks::Looks, units::Units},
     backends::{monitor::MonitorBackend, supply::Supply, throttle::ThrottleManager},
     lookout::Lookout,
+    names::Names,
+    rules::keeper::RuleFiles,
     sys::signals::Signals,
 };
 
@@ -51,6 +60,8 @@ pub struct RunOptions {
     pub is_demo: bool,
     /// Whether the mouse is ours.
     pub mouse: bool,
+    /// Columns that nobody wants to see.
+    pub hidden: Hidden,
     /// What is to be known from the start, in a sentence.
     pub notice: Option<&'static str>,
 }
@@ -63,6 +74,7 @@ impl Default for RunOptions {
             units: Units::default(),
             is_demo: false,
             mouse: true,
+            hidden: Hidden::default(),
             notice: None,
         }
     }
@@ -72,8 +84,12 @@ impl Default for RunOptions {
 pub struct Host {
     /// Answers questions.
     pub lookout: Box<dyn Lookout>,
+    /// Knows what hosts are called.
+    pub names: Box<dyn Names>,
     /// Makes other backends.
     pub supply: Box<dyn Supply>,
+    /// Keeps rules, where there are files for them.
+    pub rules: Option<RuleFiles>,
 }
 
 /// How it ended.
@@ -133,8 +149,9 @@ pub fn run(
 ) -> anyhow::Result<Ended> {
     require_terminal()?;
     let (send, messages) = mpsc::channel();
-    let engine = Engine::start(Box::new(start), host.supply, options.interval, send.clone())?;
+    let engine = Engine::start(Box::new(start), host.supply, host.rules, options.interval, send.clone())?;
     let looker = Looker::start(host.lookout, send.clone())?;
+    let namer = Namer::new(host.names, send.clone());
     spawn("signals", {
         let send = send.clone();
         move || watch_signals(&signals, &send)
@@ -148,14 +165,14 @@ pub fn run(
     })?;
     let terminal = Terminal::new(screen::backend()).context("cannot draw on the terminal")?;
     let size = terminal.size().context("cannot tell the size of the terminal")?;
-    let RunOptions { looks, units, is_demo, mouse, .. } = options;
-    let setup = Setup { backends, looks, units, is_demo, mouse };
+    let RunOptions { looks, units, is_demo, mouse, hidden, .. } = options;
+    let setup = Setup { backends, looks, units, is_demo, mouse, hidden };
     let mut app = App::new(setup, size);
     if let Some(notice) = options.notice {
         app.update(Event::Notice(notice.to_owned()));
     }
-    let mut session = Session::new(app, terminal, engine, looker, messages);
-    let ended = session.run();
+    let mut session = Session::new(app, terminal, engine, Askable { looker, namer }, messages);
+    let ended = session.run_to_the_end();
 
     // The terminal first: taking limits back may take its time, and is no reason to leave it unusable.
     wanted.store(false, Ordering::Relaxed);

@@ -177,7 +177,7 @@ fn every_option_is_put_back_and_the_applications_own_is_kept() -> anyhow::Result
         let before = [options(&plain)?, options(&own)?];
         assert_eq!((before[0].0, before[0].2, before[1].2), (UNPACED, false, true));
         let limits = ["--upload-limit", "200K", "--download-limit", "200K"];
-        let mut limiter = limit_pid(&bed, std::process::id(), &limits)?;
+        let mut limiter = limit_pid(&bed, std::process::id(), &[&limits[..], &["--force"]].concat())?;
         for (stream, before) in [&plain, &own].into_iter().zip(before) {
             let (pacing, window, lock) = options(stream)?;
             assert!(pacing < 250_000 && window < before.1 && lock, "{pacing} {window} {lock}");
@@ -223,7 +223,8 @@ fn every_option_is_put_back_after_a_sigkill() -> anyhow::Result<()> {
 fn the_peer_hears_at_once_of_connections_that_are_closed() -> anyhow::Result<()> {
     let bed = bed()?;
     let streams = (0..60).map(|_| connection(&bed)).collect::<anyhow::Result<Vec<_>>>()?;
-    let _limiter = limit_pid(&bed, std::process::id(), &["--upload-limit", "1M", "--download-limit", "1M"])?;
+    let _limiter =
+        limit_pid(&bed, std::process::id(), &["--upload-limit", "1M", "--download-limit", "1M", "--force"])?;
     for (mut near, mut far) in streams {
         // So that they are looked at in each tick, and closed at any moment of one.
         near.write_all(b"some")?;
@@ -264,7 +265,7 @@ fn downloads_are_held_where_buffers_cannot_be_locked() -> anyhow::Result<()> {
     let full = options(&near)?.1;
     let mut command = chadthrottle(&bed);
     testbed::without_buffer_lock(&mut command);
-    command.args(["--pid", &std::process::id().to_string(), "--download-limit", "200K"]);
+    command.args(["--force", "--pid", &std::process::id().to_string(), "--download-limit", "200K"]);
     let mut limiter = Process::spawn(&mut command)?;
     limiter.wait_for_line(|line| line.contains("is held to"), PATIENCE)?;
     let (_, window, locked) = options(&near)?;
@@ -365,7 +366,7 @@ fn many_short_connections_beside_two_long_ones_keep_to_the_limit() -> anyhow::Re
     let listener = bed.server().run(|| Ok(TcpListener::bind(bed.server().socket_address(Family::V4, 0))?))?;
     let from = listener.local_addr()?;
     std::thread::spawn(move || serve(&listener));
-    let _limiter = limit_pid(&bed, std::process::id(), &["--download-limit", "2M"])?;
+    let _limiter = limit_pid(&bed, std::process::id(), &["--download-limit", "2M", "--force"])?;
     let start = Instant::now();
     let end = start + Duration::from_secs(6);
     std::thread::scope(|scope| {

@@ -179,8 +179,7 @@ fn what_a_killed_one_left_is_removed_by_cleanup_and_by_the_next_start() -> anyho
         let owner = format!("process {}", limiter.pid());
         assert!(second.stderr().contains(&owner), "{}", second.stderr());
 
-        limiter.signal(Signal::SIGKILL)?;
-        limiter.wait_timeout(PATIENCE)?;
+        support::kill_with_guards(&mut limiter)?;
         assert!(cleanup(&["--dry-run"])?.contains(bed.client().interfaces()[0]));
         if by_cleanup {
             assert!(cleanup(&[])?.starts_with("removed the queue htb 7cad:"));

@@ -68,6 +68,36 @@ fn a_process_that_does_not_exist_is_1() -> anyhow::Result<()> {
 }
 
 #[test]
+fn the_session_that_one_is_typing_in_takes_force() -> anyhow::Result<()> {
+    let bed = Testbed::new("force")?;
+    let limit = |what: &str, status: i32| -> anyhow::Result<String> {
+        let cgroup = bed.cgroup_root().display();
+        // Not the last command, which some shells become instead of starting it.
+        let script = format!("{BINARY} --cgroup-root {cgroup} {what} --upload-limit 1G; exit $?");
+        let mut shell = Process::spawn(bed.client().command("sh").args(["-c", &script]))?;
+        assert_eq!(shell.wait_timeout(PATIENCE)?.code(), Some(status), "{what}: {}", shell.stderr());
+        Ok(shell.stderr())
+    };
+    for subject in [
+        "--pid $$",
+        "--pid $$ --children",
+        "--pid 1 --children",
+        "--program $(readlink -f /proc/$$/exe)",
+        "--user $(id -u)",
+        "--cgroup $(sed -n s/^0:://p /proc/$$/cgroup)",
+    ] {
+        let complaint = limit(subject, 2)?;
+        for word in ["carries the session", "--force"] {
+            assert!(complaint.contains(word), "{subject}: {complaint}");
+        }
+    }
+    // The shell alone: nobody else on this machine is to be limited by a test.
+    limit("--pid $$ --force --duration 100ms", 0)?;
+    limit("--pid $$ --children --force --duration 100ms", 0)?;
+    Ok(())
+}
+
+#[test]
 fn a_thread_is_told_from_its_process() -> anyhow::Result<()> {
     let (tell, tid) = std::sync::mpsc::channel();
     let (done, wait) = std::sync::mpsc::channel::<()>();
@@ -120,7 +150,8 @@ fn sockopt_cannot_tell_interfaces_apart_and_says_so() -> anyhow::Result<()> {
 #[test]
 fn a_process_outside_the_cgroup_root_is_refused() -> anyhow::Result<()> {
     let bed = Testbed::new("outside")?;
-    let pid = std::process::id().to_string();
+    let other = Process::spawn(Command::new("sleep").arg("60"))?;
+    let pid = other.pid().to_string();
     let mut command = chadthrottle(&bed);
     let mut refused = Process::spawn(command.args(["--pid", &pid, "--upload-limit", "1G"]))?;
     assert_eq!(refused.wait_timeout(PATIENCE)?.code(), Some(4));

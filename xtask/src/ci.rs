@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::{ebpf, process, test};
+use crate::{ebpf, process, test, vm};
 
 /// The command line.
 #[derive(Args)]
@@ -38,6 +38,8 @@ enum Step {
     Hack,
     /// The committed eBPF object is what the sources make
     Ebpf,
+    /// A short look at everything on Debian's kernels, in virtual machines
+    Kernels,
     /// Every test
     Test,
 }
@@ -110,6 +112,7 @@ impl Step {
             Self::Doc => "doc",
             Self::Hack => "hack",
             Self::Ebpf => "ebpf",
+            Self::Kernels => "kernels",
             Self::Test => "test",
         }
     }
@@ -136,6 +139,7 @@ impl Step {
                 process::run(cargo()?.args(arguments))
             }
             Self::Ebpf => ebpf::run(&ebpf::Options::check()),
+            Self::Kernels => vm::smoke(),
             Self::Test => test::run(&test::Options::default()),
         }
     }

@@ -5,6 +5,7 @@ mod ci;
 mod ebpf;
 mod process;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,8 @@ enum Task {
     /// Measure, and print tables (needs root)
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Run tests on Debian's kernels, in a virtual machine
+    Vm(vm::Options),
     /// Run what CI runs, all of it or the steps named
     Ci(ci::Options),
 }
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
         Task::Ebpf(options) => ebpf::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Bench(bench) => bench.run(),
+        Task::Vm(options) => vm::run(&options),
         Task::Ci(options) => ci::run(&options),
     };
     match result {

@@ -48,30 +48,37 @@ pub(crate) struct Options {
 
 /// Checks the machine, completes it where that can be done, and runs `cargo test`.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let path = process::path_with(ROOT_DIRECTORIES.map(PathBuf::from))?;
-    let root = process::is_root()?;
-    let missing = packages_without(|program| process::find_in(&path, program).is_some());
-    if !missing.is_empty() {
-        let services: Vec<_> = missing.iter().copied().filter(|package| SERVICES.contains(package)).collect();
-        ensure!(
-            services.is_empty(),
-            "programs that the tests use are missing, and Debian starts them as services when they are installed, which \
-             is yours to decide: apt-get install {}",
-            services.join(" ")
-        );
-        install(&missing, root && process::find_in(&path, "apt-get").is_some())?;
-        let still = packages_without(|program| process::find_in(&path, program).is_some());
-        ensure!(
-            still.is_empty(),
-            "apt-get succeeded, but these packages' programs are still not in PATH: {still:?}"
-        );
-    }
+    let path = require_programs(&PROGRAMS)?;
     ensure!(
-        root,
+        process::is_root()?,
         "the tests need root: they create network namespaces and cgroups of their own and load eBPF programs. \
          Without root, `cargo test --workspace --lib` runs those that do not touch the kernel"
     );
     process::run(command(options)?.env("PATH", path))
+}
+
+/// Sees to it that programs are in the returned `PATH`, by installing their packages where that can be done.
+pub(crate) fn require_programs(programs: &[(&'static str, &'static str)]) -> Result<OsString> {
+    let path = process::path_with(ROOT_DIRECTORIES.map(PathBuf::from))?;
+    let is_there = |program: &str| process::find_in(&path, program).is_some();
+    let missing = packages_without(programs, is_there);
+    if missing.is_empty() {
+        return Ok(path);
+    }
+    let services: Vec<_> = missing.iter().copied().filter(|package| SERVICES.contains(package)).collect();
+    ensure!(
+        services.is_empty(),
+        "programs that the tests use are missing, and Debian starts them as services when they are installed, which is \
+         yours to decide: apt-get install {}",
+        services.join(" ")
+    );
+    install(&missing, process::is_root()? && is_there("apt-get"))?;
+    let still = packages_without(programs, is_there);
+    ensure!(
+        still.is_empty(),
+        "apt-get succeeded, but these packages' programs are still not in PATH: {still:?}"
+    );
+    Ok(path)
 }
 
 fn command(options: &Options) -> Result<Command> {
@@ -90,8 +97,11 @@ fn names_package(argument: &OsString) -> bool {
 }
 
 /// The packages of the programs that are not `there`, each once.
-fn packages_without(there: impl Fn(&str) -> bool) -> BTreeSet<&'static str> {
-    PROGRAMS.iter().filter(|(program, _)| !there(program)).map(|&(_, package)| package).collect()
+fn packages_without(
+    programs: &[(&'static str, &'static str)],
+    there: impl Fn(&str) -> bool,
+) -> BTreeSet<&'static str> {
+    programs.iter().filter(|(program, _)| !there(program)).map(|&(_, package)| package).collect()
 }
 
 fn install(packages: &BTreeSet<&'static str>, possible: bool) -> Result<()> {
@@ -121,9 +131,9 @@ mod tests {
 
     #[test]
     fn packages_are_named_once_and_only_if_missing() {
-        let missing = packages_without(|program| !["ip", "tc", "tmux"].contains(&program));
+        let missing = packages_without(&PROGRAMS, |program| !["ip", "tc", "tmux"].contains(&program));
         assert_eq!(missing, BTreeSet::from(["iproute2", "tmux"]));
-        assert_eq!(packages_without(|_| true), BTreeSet::new());
+        assert_eq!(packages_without(&PROGRAMS, |_| true), BTreeSet::new());
     }
 
     fn words(arguments: &[&str]) -> String {

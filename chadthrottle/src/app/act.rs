@@ -3,6 +3,7 @@
 use super::{
     App, Effect, Overlay, View,
     backends::BackendList,
+    chooser::Part,
     group::Key,
     input::{Edit, TextInput},
     keys::{Action, Destination, Motion},
@@ -16,10 +17,26 @@ use crate::lookout::Question;
 impl App {
     /// Does what a key stands for where it was pressed.
     pub(super) fn act(&mut self, action: Action) -> Vec<Effect> {
+        let shows_cost = |view: &View| matches!(view, View::System { .. });
+        let before = shows_cost(&self.view);
+        let mut effects = self.carry_out_action(action);
+        let now = shows_cost(&self.view);
+        if before != now {
+            effects.push(Effect::MeasurePackets(now));
+        }
+        effects
+    }
+
+    fn carry_out_action(&mut self, action: Action) -> Vec<Effect> {
         self.message = None;
         if matches!(
             action,
-            Action::Open | Action::Limit(_) | Action::RemoveLimits | Action::Block | Action::Step { .. }
+            Action::Open
+                | Action::Limit(_)
+                | Action::RemoveLimits
+                | Action::Block
+                | Action::Step { .. }
+                | Action::SaveRule
         ) {
             self.table.choose();
         }
@@ -37,6 +54,7 @@ impl App {
             Action::Step { up } => return self.step_limits(up),
             Action::Block => self.ask_to_block(),
             Action::Undo => return self.undo(),
+            Action::SaveRule => self.ask_to_save(),
             Action::NextSort => {
                 self.sort(Sort { column: self.table.sort().column.next(), reversed: false });
             }
@@ -76,6 +94,16 @@ impl App {
                 if let View::Details(details) = &mut self.view {
                     details.turn(next);
                 }
+                return self.ask_for_names();
+            }
+            Action::HostNames => {
+                self.hosts.switch();
+                self.say(if self.hosts.is_on() {
+                    "Host names are asked for, of the system's resolver."
+                } else {
+                    "Addresses, no host names."
+                });
+                return self.ask_for_names();
             }
             Action::Zoom { longer } => {
                 if let View::Details(details) = &mut self.view {
@@ -111,6 +139,7 @@ impl App {
             }
             (None, View::Details(details)) => details.scroll = scrolled(details.scroll),
             (None, View::Backends(list)) => list.step(motion, body),
+            (None, View::Columns { place }) => *place = stepped(*place, motion, body, Part::ALL.len()),
             _ => self.table.step(motion, self.room()),
         }
     }
@@ -139,6 +168,7 @@ impl App {
             Destination::Interfaces => View::Interfaces { scroll: 0 },
             Destination::System => View::System { scroll: 0 },
             Destination::Log => View::Log { scroll: 0 },
+            Destination::Columns => View::Columns { place: 0 },
             Destination::Backends => {
                 self.view = View::Backends(BackendList::default());
                 return vec![Effect::Ask(Question::Backends)];
@@ -197,6 +227,11 @@ impl App {
         match (self.overlay.take(), &self.view) {
             (Some(Overlay::Limit(dialog)), _) => self.accept_limits(dialog),
             (Some(Overlay::Confirm(confirm)), _) => self.carry_out(confirm.plan),
+            (Some(Overlay::Save(saving)), _) => self.save(*saving),
+            (None, View::Columns { place }) => {
+                self.turn_column(*place);
+                Vec::new()
+            }
             (None, View::Backends(list)) => match list.switch() {
                 Ok(effect) => {
                     self.say("Changing the backend…");

@@ -1,6 +1,6 @@
 //! Which columns a window has room for, and where they stand. The drawing needs it, and whoever clicks on a heading.
 
-use super::{sort::SortColumn, units::Units};
+use super::{chooser::Hidden, sort::SortColumn, units::Units};
 
 /// Before the first column: the mark of the selected row.
 pub const MARK: usize = 2;
@@ -32,6 +32,8 @@ pub enum Column {
     DownloadLimit,
     /// What its limits threw away.
     Dropped,
+    /// What waits for its upload limit.
+    HeldBack,
     /// Who holds its limits.
     Backend,
     /// Its unit or container.
@@ -84,7 +86,7 @@ impl Spec {
 }
 
 /// From left to right.
-fn specs(units: Units) -> [Spec; 15] {
+fn specs(units: Units) -> [Spec; 16] {
     use SortColumn as By;
     let number = |column, rank, gap, heading, sort| {
         Spec::new(column, rank, gap, (units.width(), units.width()), heading).sort(sort)
@@ -98,14 +100,15 @@ fn specs(units: Units) -> [Spec; 15] {
         number(Column::UploadRate, 1, 2, "UP", By::UploadRate),
         number(Column::DownloadRate, 1, 1, "DOWN", By::DownloadRate),
         number(Column::Total, 6, 2, "TOTAL", By::Total),
-        number(Column::UploadTotal, 10, 2, "UP", By::UploadTotal).replaces(Column::Total),
-        number(Column::DownloadTotal, 10, 1, "DOWN", By::DownloadTotal),
+        number(Column::UploadTotal, 11, 2, "UP", By::UploadTotal).replaces(Column::Total),
+        number(Column::DownloadTotal, 11, 1, "DOWN", By::DownloadTotal),
         number(Column::UploadLimit, 2, 2, "UP", By::UploadLimit),
         number(Column::DownloadLimit, 2, 1, "DOWN", By::DownloadLimit),
         number(Column::Dropped, 7, 2, "BYTES", By::Dropped),
-        Spec::new(Column::Backend, 8, 2, (11, 23), "HELD BY"),
-        Spec::new(Column::Unit, 9, 2, (18, 36), "UNIT"),
-        Spec::new(Column::Exe, 11, 2, (18, 64), "EXECUTABLE"),
+        number(Column::HeldBack, 8, 2, "BACK", By::HeldBack),
+        Spec::new(Column::Backend, 9, 2, (11, 23), "HELD BY"),
+        Spec::new(Column::Unit, 10, 2, (18, 36), "UNIT"),
+        Spec::new(Column::Exe, 12, 2, (18, 64), "EXECUTABLE"),
     ]
 }
 
@@ -120,16 +123,17 @@ pub struct Placed {
     pub width: usize,
 }
 
-/// The columns that a window has room for.
+/// The columns that a window has room for, but those that nobody wants to see.
 #[must_use]
-pub fn columns(room: usize, units: Units) -> Vec<Placed> {
+pub fn columns(room: usize, units: Units, hidden: Hidden) -> Vec<Placed> {
     let specs = specs(units);
     let mut left = room.saturating_sub(MARK);
-    let mut chosen = [false; 15];
+    let mut chosen = [false; 16];
     let ranks = specs.iter().map(|spec| spec.rank).max().unwrap_or_default();
     let place_of = |column| specs.iter().position(|spec| spec.column == column);
     for rank in 0..=ranks {
-        let of_rank = || specs.iter().enumerate().filter(|(_, spec)| spec.rank == rank);
+        let is_wanted = |spec: &Spec| spec.rank == rank && !hidden.hides(spec.column);
+        let of_rank = || specs.iter().enumerate().filter(|(_, spec)| is_wanted(spec));
         let wanted: usize = of_rank().map(|(_, spec)| spec.gap + spec.smallest).sum();
         let replaced =
             of_rank().filter_map(|(_, spec)| place_of(spec.replaces?)).find(|&place| chosen[place]);
@@ -157,6 +161,7 @@ pub fn columns(room: usize, units: Units) -> Vec<Placed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::chooser::Part;
 
     const ALL_UNITS: [Units; 2] = [Units { bits: false, binary: false }, Units { bits: true, binary: true }];
 
@@ -164,16 +169,32 @@ mod tests {
     fn columns_never_take_more_than_there_is() {
         for units in ALL_UNITS {
             for room in 14..300 {
-                let last = columns(room, units).last().map_or(0, |column| column.x + column.width);
+                let last = columns(room, units, Hidden::default())
+                    .last()
+                    .map_or(0, |column| column.x + column.width);
                 assert!(last <= room, "{last} of {room}");
             }
         }
     }
 
     #[test]
+    fn what_is_hidden_makes_room_for_others() {
+        let hidden = Hidden::from_iter([Part::User, Part::Lately, Part::Totals]);
+        let shown: Vec<Column> =
+            columns(80, Units::default(), hidden).iter().map(|placed| placed.spec.column).collect();
+        assert!(shown.contains(&Column::Backend) && shown.contains(&Column::HeldBack), "{shown:?}");
+        assert!(!shown.contains(&Column::User) && !shown.contains(&Column::Total), "{shown:?}");
+        let all = columns(80, Units::default(), Part::ALL.into_iter().collect());
+        assert_eq!(all.len(), 1, "names stay");
+    }
+
+    #[test]
     fn wider_windows_have_no_fewer_columns_of_the_first_ranks() {
-        let has =
-            |room, column| columns(room, Units::default()).iter().any(|placed| placed.spec.column == column);
+        let has = |room, column| {
+            columns(room, Units::default(), Hidden::default())
+                .iter()
+                .any(|placed| placed.spec.column == column)
+        };
         for (column, from) in [
             (Column::UploadRate, 27),
             (Column::UploadLimit, 40),
@@ -181,16 +202,17 @@ mod tests {
             (Column::Lately, 55),
             (Column::User, 64),
             (Column::Dropped, 78),
-            (Column::Backend, 91),
-            (Column::Unit, 111),
-            (Column::UploadTotal, 117),
-            (Column::Exe, 137),
+            (Column::HeldBack, 85),
+            (Column::Backend, 98),
+            (Column::Unit, 118),
+            (Column::UploadTotal, 124),
+            (Column::Exe, 144),
         ] {
             for room in from..from + 100 {
                 assert!(has(room, column), "{column:?} at {room}");
             }
         }
-        assert!((71..117).all(|room| has(room, Column::Total)));
-        assert!((117..300).all(|room| !has(room, Column::Total)), "told by two columns");
+        assert!((71..124).all(|room| has(room, Column::Total)));
+        assert!((124..300).all(|room| !has(room, Column::Total)), "told by two columns");
     }
 }

@@ -114,7 +114,7 @@ impl LimitDialog {
         self.traffic = self.choice().map(|choice| choice.traffic).unwrap_or_default();
         for field in &mut self.fields {
             field.now = field.direction.of(now);
-            field.input = TextInput::new(field.now.map(exact).unwrap_or_default());
+            field.input = TextInput::filled_in(field.now.map(exact).unwrap_or_default());
         }
     }
 
@@ -265,7 +265,7 @@ impl LimitDialog {
                 let place = parse(&field.input).ok().flatten();
                 let place = place.and_then(|rate| self.offered.iter().position(|offered| *offered == rate));
                 let place = place.map_or(if next { 0 } else { length - 1 }, |place| step(place, length));
-                field.input = TextInput::new(exact(self.offered[place]));
+                field.input = TextInput::filled_in(exact(self.offered[place]));
                 None
             }
             None if self.focus > fields => {
@@ -279,6 +279,8 @@ impl LimitDialog {
                 if self.fields.iter().all(|field| parse(&field.input) == Ok(field.now)) {
                     self.fill_in();
                 }
+                let now = self.choice().map(|choice| choice.now).unwrap_or_default();
+                self.fields.iter_mut().for_each(|field| field.now = field.direction.of(now));
                 self.choice().map(|choice| choice.members.clone())
             }
             _ => None,

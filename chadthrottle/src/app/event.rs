@@ -1,19 +1,20 @@
 //! What comes in and what goes out.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use crossterm::event::{KeyEvent, MouseEvent};
 use ratatui::layout::Size;
 
 use super::{BackendNames, Message};
 use crate::{
-    backends::registry::Kind,
     backends::throttle::{
-        Target,
+        Subject, Target,
         manager::{LimitedTarget, Limits},
     },
+    backends::{PacketCost, registry::Kind},
     lookout::{Answer, Question},
     rate::scaled,
+    rules::edit::NewRule,
     stats::Snapshot,
 };
 
@@ -34,8 +35,15 @@ pub enum Event {
     LimitResult(LimitOutcome),
     /// Something that is to be known about what was said last, or at the start.
     Notice(String),
+    /// These rules hold these, in words.
+    Rules(Vec<(Subject, String)>),
+    /// A rule was saved, or was not; in a sentence.
+    RuleSaved(Result<String, String>),
     /// What we ourselves have taken so far.
     Cost(Cost),
+    /// What our programs in the kernel have taken since somebody wanted to know; `None` where there are none. Or why that
+    /// is not known.
+    PacketCost(Result<Option<PacketCost>, String>),
     /// Other backends are at work.
     Backends(BackendNames),
     /// A backend could not be changed; in words.
@@ -46,6 +54,8 @@ pub enum Event {
     EngineFailed(String),
     /// What was asked is answered.
     Answer(Answer),
+    /// What a host is called, where it is called anything.
+    Named(IpAddr, Option<String>),
     /// The program was told to end.
     Signal,
 }
@@ -87,6 +97,8 @@ pub enum Effect {
         /// Whose.
         target: Target,
     },
+    /// Save a rule.
+    SaveRule(NewRule),
     /// Use another backend from now on.
     UseBackend {
         /// For what.
@@ -94,10 +106,14 @@ pub enum Effect {
         /// Which.
         name: &'static str,
     },
+    /// Measure what our programs in the kernel take of packets, or stop that.
+    MeasurePackets(bool),
     /// Take the mouse, or leave it to the terminal.
     Mouse(bool),
     /// Find out; the answer comes as [`Event::Answer`].
     Ask(Question),
+    /// Find out what these hosts are called; each comes as [`Event::Named`].
+    Name(Vec<IpAddr>),
     /// Stop until the shell lets the program go on.
     Suspend,
     /// End.

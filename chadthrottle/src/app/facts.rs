@@ -70,8 +70,8 @@ pub(super) fn of_process(app: &App, row: &Row) -> Vec<Fact> {
         directions("total", units.amount(row.total.upload), units.amount(row.total.download)),
         directions("limit", limit(units, row.limits.upload), limit(units, row.limits.download)),
     ]);
-    if let Some(words) = app.refusal(&Entry::Process(row)) {
-        facts.push(Fact::Note(format!("Refused: {words}")));
+    if let Some(refused) = app.refusal(&Entry::Process(row)) {
+        facts.push(Fact::Note(format!("Refused: {}", refused.words)));
     }
     if !row.limits.is_empty() {
         facts.extend(of_limits(app, row));
@@ -89,6 +89,9 @@ fn of_limits(app: &App, row: &Row) -> Vec<Fact> {
         gauge(row.rate.upload, row.limits.upload),
         gauge(row.rate.download, row.limits.download),
     )];
+    if let Some(rule) = app.rule(&row.target().subject) {
+        facts.push(Fact::Pair("by rule".into(), rule.to_owned()));
+    }
     if row.is_shared {
         facts.push(Fact::Note(format!("It shares this limit with others: {}.", row.target())));
         return facts;
@@ -106,6 +109,9 @@ fn of_limits(app: &App, row: &Row) -> Vec<Fact> {
     ] {
         facts.push(directions(name, upload, download));
     }
+    if let Some(waiting) = row.held_back {
+        facts.push(directions("held back", units.amount(waiting), String::new()));
+    }
     let backends = app.backends();
     facts.push(directions(
         "limited by",
@@ -119,7 +125,9 @@ fn of_limits(app: &App, row: &Row) -> Vec<Fact> {
     if let Subject::Descendants(_) = target.subject {
         facts.push(Fact::Note("It shares the limit with all that it starts.".into()));
     }
-    facts.push(Fact::Note("Limits end with chadthrottle.".into()));
+    if app.rule(&target.subject).is_none() {
+        facts.push(Fact::Note("Limits end with chadthrottle.".into()));
+    }
     facts
 }
 
@@ -193,7 +201,7 @@ pub(super) fn of_help() -> [Vec<Fact>; 2] {
         rest.push(Fact::Gap);
     }
     rest.push(Fact::Note(
-        "IP bytes; K, M, G are powers of 1000. Dropped: thrown away to hold a limit. * before a limit: shared with others.".into(),
+        "IP bytes; K, M, G are powers of 1000. Held back: waits in the program's own sockets for its upload limit. Dropped: thrown away to hold a limit. * before a limit: shared with others.".into(),
     ));
     [part(&table), rest]
 }

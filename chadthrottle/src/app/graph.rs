@@ -13,6 +13,8 @@ pub(super) struct Graph<'a> {
     pub(super) limit: Option<f32>,
     /// Another one, drawn as a fainter line.
     pub(super) mean: Option<f32>,
+    /// The highest, drawn where nothing else is.
+    pub(super) peak: Option<f32>,
     /// Without braille.
     pub(super) ascii: bool,
 }
@@ -32,7 +34,7 @@ impl Graph<'_> {
         let row_of = |level: Option<f32>| {
             Some(portion(self.share(level?), height, f32::floor).min(height.saturating_sub(1)))
         };
-        let (limit, mean) = (row_of(self.limit), row_of(self.mean));
+        let (limit, mean, peak) = (row_of(self.limit), row_of(self.mean), row_of(self.peak));
         (0..height)
             .rev()
             .map(|row| {
@@ -42,7 +44,9 @@ impl Graph<'_> {
                         _ if limit == Some(row) => self.rule(),
                         // Every other column: the curve shows through.
                         _ if mean == Some(row) && column % 2 == 0 => self.dash(),
-                        filled => filled.unwrap_or(' '),
+                        Some(filled) => filled,
+                        None if peak == Some(row) && column % 2 == 1 => self.dot(),
+                        None => ' ',
                     }
                 });
                 line.collect()
@@ -56,6 +60,10 @@ impl Graph<'_> {
 
     const fn dash(&self) -> char {
         if self.ascii { '.' } else { '╌' }
+    }
+
+    const fn dot(&self) -> char {
+        if self.ascii { '\'' } else { '┈' }
     }
 
     /// What stands in one character, where anything does.
@@ -120,10 +128,13 @@ mod tests {
     #[test]
     fn a_ramp_with_a_limit() {
         let values: Vec<f32> = (0..8_u8).map(f32::from).collect();
-        let graph = Graph { values: &values, points: 8, top: 7.0, limit: None, mean: None, ascii: false };
+        let graph =
+            Graph { values: &values, points: 8, top: 7.0, limit: None, mean: None, peak: None, ascii: false };
         assert_eq!(graph.lines(4, 2), ["  ⣠⣾", "⢀⣴⣿⣿"]);
         let held = Graph { limit: Some(6.9), mean: Some(1.0), ..graph };
         assert_eq!(held.lines(4, 2), ["────", "╌⣴╌⣿"]);
+        let high = Graph { peak: Some(7.0), top: 13.0, ..graph };
+        assert_eq!(high.lines(4, 2), [" ┈ ┈", "⢀⣠⣴⣿"]);
         let graph = Graph { ascii: true, points: 4, values: &values[4..], ..graph };
         assert_eq!(graph.lines(4, 2), ["  ##", "####"]);
         let graph = Graph { values: &[1.0], top: 100.0, limit: None, ..graph };

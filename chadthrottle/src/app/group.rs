@@ -131,6 +131,8 @@ pub struct Group {
     pub total: Traffic,
     /// Bytes dropped to hold limits.
     pub dropped: u64,
+    /// Bytes that wait for upload limits, where that is known.
+    pub held_back: Option<u64>,
     /// The limit that all of them share.
     pub limit: Option<LimitedTarget>,
     /// How many of its processes have a limit of their own.
@@ -160,6 +162,11 @@ impl Group {
             rate: of().fold(Traffic::default(), |sum, row| sum.plus(row.rate)),
             total: of().fold(Traffic::default(), |sum, row| sum.plus(row.total)),
             dropped: of().fold(shared, |sum, row| sum.saturating_add(row.dropped())),
+            held_back: of()
+                .map(|row| row.held_back)
+                .chain([limit.as_ref().and_then(|limit| limit.held_back)])
+                .flatten()
+                .reduce(u64::saturating_add),
             limited: of().filter(|row| !row.limits.is_empty() && !row.is_shared).count(),
             alive: of().any(|row| row.alive),
             first: of().map(Row::id).min().unwrap_or(ProcessId { pid: 0, start_time: 0 }),
@@ -186,6 +193,7 @@ impl Group {
             total: self.total,
             limits: self.limits(),
             dropped: self.dropped,
+            held_back: self.held_back,
         }
     }
 }

@@ -7,6 +7,7 @@ use super::{
     lines::{FactLine, Tone},
     text::{left, right},
 };
+use crate::backends::{PacketCost, Runs};
 use crate::stats::{Buckets, InterfaceTraffic, Snapshot, Traffic};
 
 /// What interfaces counted in the last interval, bytes a second in their own bytes.
@@ -38,12 +39,30 @@ impl InterfaceRates {
 pub(super) struct OwnCost {
     earlier: Option<Cost>,
     latest: Option<Cost>,
+    packets: Option<Result<Option<PacketCost>, String>>,
 }
 
 impl OwnCost {
     pub(super) const fn take_in(&mut self, cost: Cost) {
         self.earlier = self.latest;
         self.latest = Some(cost);
+    }
+
+    pub(super) fn take_in_packets(&mut self, cost: Result<Option<PacketCost>, String>) {
+        self.packets = Some(cost);
+    }
+
+    /// What our programs in the kernel take of a packet, in words.
+    fn of_a_packet(&self) -> String {
+        let each = |runs: Runs| runs.each().map_or_else(|| "no packet".into(), |each| format!("{each} ns"));
+        match &self.packets {
+            None => "not known yet".into(),
+            Some(Err(words)) => format!("not known: {words}"),
+            Some(Ok(None)) => "nothing: no programs in the kernel".into(),
+            Some(Ok(Some(cost))) => {
+                format!("{} sent, {} received, measuring included", each(cost.upload), each(cost.download))
+            }
+        }
     }
 
     /// Share of one CPU in the last interval.
@@ -190,10 +209,10 @@ impl App {
                 missing as f64 * 100.0 / counted as f64
             ),
         };
-        lines.push(pair("residual", words));
+        lines.extend(pairs("residual", &words, room));
         let lost = snapshot.lost_events;
         let tone = if lost > 0 { Tone::Error } else { Tone::Plain };
-        lines.push(pair("lost events", lost.to_string()).toned(tone));
+        lines.push(pair("lost events", format!("{lost} in {}", clock(self.elapsed))).toned(tone));
         let running = snapshot.processes.iter().filter(|row| row.alive).count();
         let ended = snapshot.processes.len() - running;
         lines.push(pair(
@@ -203,31 +222,36 @@ impl App {
         let names = self.setup.backends;
         let download = names.download.unwrap_or("none");
         let backends = format!("monitor {}, upload {}, download {download}", names.monitor, names.upload);
-        for (index, line) in
-            super::text::wrap(&backends, room.saturating_sub(WORD + 3).max(20)).into_iter().enumerate()
-        {
-            lines.push(pair(if index == 0 { "backends" } else { "" }, line));
-        }
+        lines.extend(pairs("backends", &backends, room));
         lines
     }
 
-    fn own_cost(&self, _room: usize) -> Vec<FactLine> {
+    fn own_cost(&self, room: usize) -> Vec<FactLine> {
         let pair = |name: &str, value: String| FactLine::text(format!(" {}  {value}", left(name, WORD)));
         let unknown = || "not known yet".to_owned();
-        let share =
-            self.cost.share().map_or_else(unknown, |share| format!("{:.1} % of one core", share * 100.0));
         let latest = self.cost.latest;
-        let cpu =
-            latest.map_or_else(unknown, |cost| format!("{:.2} s since the start", cost.cpu.as_secs_f64()));
+        let cpu = latest.map_or_else(unknown, |cost| {
+            let share = self.cost.share().map(|share| format!("{:.1} % of one core, ", share * 100.0));
+            format!("{}{:.2} s since the start", share.unwrap_or_default(), cost.cpu.as_secs_f64())
+        });
         let memory = latest.map_or_else(unknown, |cost| self.setup.units.amount(cost.resident) + "B");
-        vec![
+        let mut lines = vec![
             FactLine::title(" What chadthrottle itself takes"),
-            pair("CPU now", share),
-            pair("CPU in all", cpu),
+            pair("CPU", cpu),
             pair("memory", memory),
-            pair("figures for", clock(self.elapsed)),
-        ]
+        ];
+        lines.extend(pairs("of each packet", &self.cost.of_a_packet(), room));
+        lines
     }
+}
+
+/// A name, and what it stands for in as many lines as that takes.
+fn pairs(name: &str, value: &str, room: usize) -> Vec<FactLine> {
+    let value = super::text::wrap(value, room.saturating_sub(WORD + 3).max(20)).into_iter().enumerate();
+    let line = |(index, line)| {
+        FactLine::text(format!(" {}  {line}", left(if index == 0 { name } else { "" }, WORD)))
+    };
+    value.map(line).collect()
 }
 
 /// What belongs to no process, and why.

@@ -30,13 +30,27 @@ pub struct TextInput {
     before: String,
     /// The text after the cursor.
     after: String,
+    /// Whether nobody has typed any of it: then the first key replaces it.
+    is_filled_in: bool,
 }
 
 impl TextInput {
     /// A text with the cursor at its end.
     #[must_use]
     pub fn new(text: String) -> Self {
-        Self { before: text, after: String::new() }
+        Self { before: text, ..Self::default() }
+    }
+
+    /// A text that the first character typed takes the place of, and that can be edited all the same.
+    #[must_use]
+    pub fn filled_in(text: String) -> Self {
+        Self { is_filled_in: !text.is_empty(), ..Self::new(text) }
+    }
+
+    /// Whether the first character typed takes its place.
+    #[must_use]
+    pub const fn is_filled_in(&self) -> bool {
+        self.is_filled_in
     }
 
     /// All of it.
@@ -59,6 +73,11 @@ impl TextInput {
 
     /// Makes a change. One that is not possible there changes nothing.
     pub fn edit(&mut self, edit: Edit) {
+        if std::mem::take(&mut self.is_filled_in)
+            && matches!(edit, Edit::Insert(_) | Edit::Backspace | Edit::Delete)
+        {
+            *self = Self::default();
+        }
         match edit {
             Edit::Insert(character) => self.insert(character),
             Edit::Left => {
@@ -71,7 +90,7 @@ impl TextInput {
                     self.before.push(self.after.remove(0));
                 }
             }
-            Edit::Start => *self = Self { before: String::new(), after: self.text() },
+            Edit::Start => *self = Self { after: self.text(), ..Self::default() },
             Edit::End => *self = Self::new(self.text()),
             Edit::Backspace => {
                 self.before.pop();
@@ -114,6 +133,21 @@ mod tests {
         assert_eq!(edited("é1", &[Edit::Left, Edit::Backspace]), pair("", "1"));
         assert_eq!(edited("10M", &[Edit::Start, Edit::Right, Edit::End, Edit::Backspace]), pair("10", ""));
         assert_eq!(edited("10M", &[Edit::Clear, Edit::Backspace, Edit::Delete, Edit::Right]), pair("", ""));
+    }
+
+    #[test]
+    fn what_was_filled_in_makes_way_for_what_is_typed() {
+        let edited = |edits: &[Edit]| {
+            let mut input = TextInput::filled_in("10M".into());
+            for edit in edits {
+                input.edit(*edit);
+            }
+            input.text()
+        };
+        assert_eq!(edited(&[Edit::Insert('2'), Edit::Insert('K')]), "2K");
+        assert_eq!(edited(&[Edit::Backspace]), "");
+        assert_eq!(edited(&[Edit::End, Edit::Backspace, Edit::Insert('K')]), "10K");
+        assert_eq!(edited(&[Edit::Left, Edit::Insert('0')]), "100M");
     }
 
     #[test]

@@ -16,6 +16,13 @@ pub(super) struct Plan {
     words: String,
 }
 
+impl Plan {
+    /// Nothing to do.
+    pub(super) const fn nothing() -> Self {
+        Self { steps: Vec::new(), words: String::new() }
+    }
+}
+
 /// A question before something drastic.
 #[derive(Clone, Debug)]
 pub struct Confirm {
@@ -43,6 +50,15 @@ const RECENT: usize = 4;
 /// `+` on what is blocked, and as far as `-` goes.
 const LEAST: u64 = 1_000;
 
+/// Limits that could not be set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// What was asked for.
+    pub limits: Limits,
+    /// Why not.
+    pub words: String,
+}
+
 impl App {
     pub(super) fn ask_for_limits(&mut self, directions: Directions) -> Vec<Effect> {
         let choices = match self.limitable() {
@@ -68,6 +84,9 @@ impl App {
     }
 
     pub(super) fn choose(&mut self, next: bool) -> Vec<Effect> {
+        if let Some(Overlay::Save(saving)) = &mut self.overlay {
+            saving.choose(next);
+        }
         let Some(Overlay::Limit(dialog)) = &mut self.overlay else { return Vec::new() };
         let members = dialog.choose(next);
         members.into_iter().map(|members| Effect::Ask(Question::Reach(members))).collect()
@@ -267,12 +286,13 @@ impl App {
                 if let Some(place) = ours {
                     self.changes.remove(place);
                 }
-                self.refused.insert(outcome.target.subject.clone(), words.clone());
+                let refused = Refused { limits: outcome.limits, words: words.clone() };
+                self.refused.insert(outcome.target.subject.clone(), refused);
             }
         }
         let message: Message = outcome.message();
         self.log.push(self.elapsed, message.clone());
-        self.message = Some(message);
+        self.tell(message);
     }
 }
 

@@ -1,11 +1,12 @@
 //! A close look at one process: which part of it is shown, and what was found out.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use super::{
     history::Span,
+    hosts::Hosts,
     lines::{FactLine, Tone},
-    text::{left, right},
+    text::{end, left, right},
     units::Units,
 };
 use crate::{
@@ -146,6 +147,18 @@ impl Looked {
         self.of(process)?.as_ref().ok().map(Vec::len)
     }
 
+    /// Who is at the other ends of the connections on those lines.
+    pub(super) fn peers(
+        &self,
+        process: ProcessId,
+        from: usize,
+        count: usize,
+    ) -> impl Iterator<Item = IpAddr> {
+        let seen = self.of(process).and_then(|seen| seen.as_ref().ok());
+        let shown = seen.into_iter().flatten().skip(from.saturating_sub(1)).take(count);
+        shown.filter_map(|seen| seen.connection.remote.map(|remote| remote.ip()))
+    }
+
     fn of(&self, process: ProcessId) -> Option<&Result<Vec<Seen>, String>> {
         self.connections.as_ref().filter(|_| self.process == Some(process))
     }
@@ -157,8 +170,8 @@ impl Looked {
         process: ProcessId,
         units: Units,
         room: usize,
-        from: usize,
-        count: usize,
+        (from, count): (usize, usize),
+        hosts: &Hosts,
     ) -> (Vec<FactLine>, usize) {
         let one = |line: FactLine| (vec![line], 1);
         match self.of(process) {
@@ -171,9 +184,9 @@ impl Looked {
             }
             Some(Ok(seen)) if seen.is_empty() => one(FactLine::text("It has no TCP or UDP socket open.")),
             Some(Ok(seen)) => {
-                let columns = Columns::new(room, units);
+                let columns = Columns::new(room, units, hosts.is_on());
                 let headings = std::iter::once_with(|| columns.headings());
-                let lines = headings.chain(seen.iter().map(|seen| columns.line(seen)));
+                let lines = headings.chain(seen.iter().map(|seen| columns.line(seen, hosts)));
                 (lines.skip(from).take(count).collect(), seen.len() + 1)
             }
         }
@@ -192,6 +205,8 @@ struct Columns {
     units: Units,
     totals: bool,
     quality: bool,
+    /// The address beside the name that stands for it.
+    address: usize,
 }
 
 /// Protocol, state, age and both rates with the spaces between them.
@@ -202,7 +217,7 @@ const PEER: usize = 21;
 const ADDRESS: usize = 47;
 
 impl Columns {
-    fn new(room: usize, units: Units) -> Self {
+    fn new(room: usize, units: Units, has_names: bool) -> Self {
         let figures = 2 * (units.width() + 1);
         let mut left = room.saturating_sub(ALWAYS + figures + PEER);
         let mut take = |wanted: usize| match left.checked_sub(wanted) {
@@ -214,10 +229,12 @@ impl Columns {
         };
         let quality = take(15);
         let totals = take(figures);
+        let has_address = has_names && take(24);
         let has_local = take(24);
         let peer = PEER + left.min(ADDRESS - PEER);
         let spare = left.saturating_sub(peer - PEER);
-        Self { peer, local: if has_local { 23 + spare.min(ADDRESS - 23) } else { 0 }, units, totals, quality }
+        let local = if has_local { 23 + spare.min(ADDRESS - 23) } else { 0 };
+        Self { peer, local, units, totals, quality, address: if has_address { 23 } else { 0 } }
     }
 
     fn headings(&self) -> FactLine {
@@ -231,20 +248,30 @@ impl Columns {
         if self.totals {
             line.push(format!(" {:>width$} {:>width$}", "UP", "DOWN"));
         }
+        if self.address > 0 {
+            line.push(format!(" {}", left("ADDRESS", self.address)));
+        }
         if self.local > 0 {
             line.push(format!(" {}", left("OWN END", self.local)));
         }
         FactLine::title(line.concat())
     }
 
-    fn line(&self, seen: &Seen) -> FactLine {
+    fn line(&self, seen: &Seen, hosts: &Hosts) -> FactLine {
         let connection = &seen.connection;
         let known = |text: Option<String>| text.unwrap_or_else(|| "-".into());
         let width = self.units.width();
         let peer = connection.remote.map_or_else(
             // Of what waits for anybody, its own end tells the most.
             || format!("* at {}", connection.local.port()),
-            |remote| remote.to_string(),
+            |remote| match hosts.name(remote.ip()) {
+                Some(name) => {
+                    let port = format!(":{}", remote.port());
+                    // Of a name, the end tells the most.
+                    format!("{}{port}", end(name, self.peer.saturating_sub(port.len())))
+                }
+                None => remote.to_string(),
+            },
         );
         let mut line = vec![format!("{:5}{}", connection.protocol.name(), left(&peer, self.peer))];
         let age = connection.age.map_or_else(|| format!(">{}", short(connection.seen)), short);
@@ -261,6 +288,10 @@ impl Columns {
                 known(connection.total.map(|total| self.units.amount(pick(total))))
             };
             line.push(format!(" {:>width$} {:>width$}", total(|all| all.upload), total(|all| all.download)));
+        }
+        if self.address > 0 {
+            let address = connection.remote.map(|remote| remote.to_string()).unwrap_or_default();
+            line.push(format!(" {}", left(&address, self.address)));
         }
         if self.local > 0 {
             line.push(format!(" {}", left(&connection.local.to_string(), self.local)));

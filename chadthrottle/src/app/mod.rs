@@ -6,6 +6,7 @@
 mod act;
 mod backends;
 mod choices;
+pub mod chooser;
 pub mod columns;
 pub mod dialog;
 mod event;
@@ -16,6 +17,7 @@ mod graph;
 pub mod group;
 pub mod history;
 mod host;
+mod hosts;
 pub mod input;
 pub mod keys;
 pub mod layout;
@@ -28,6 +30,7 @@ mod mouse;
 pub mod page;
 mod read;
 pub mod row;
+mod saving;
 pub mod sort;
 pub mod table;
 pub(crate) mod text;
@@ -40,19 +43,23 @@ use ratatui::layout::Size;
 
 pub use self::event::{Cost, Effect, Event, LimitOutcome};
 pub(crate) use self::graph::sparkline;
-pub use self::limiting::Confirm;
+pub use self::hosts::MOST_ASKED;
+pub use self::limiting::{Confirm, Refused};
 use self::{
     backends::BackendList,
+    chooser::Hidden,
     dialog::LimitDialog,
     history::Histories,
     host::{InterfaceRates, OwnCost},
+    hosts::Hosts,
     input::{Edit, TextInput},
     keys::Place,
     limiting::Change,
     log::Log,
-    look::{Details, Looked},
+    look::{Details, Looked, Part},
     looks::Looks,
     row::Row,
+    saving::Saving,
     table::Table,
     units::Units,
 };
@@ -89,13 +96,16 @@ pub struct Setup {
     pub is_demo: bool,
     /// Whether the mouse is ours.
     pub mouse: bool,
+    /// Columns that nobody wants to see.
+    pub hidden: Hidden,
 }
 
 impl Setup {
     /// With these backends, and everything else as it usually is.
     #[must_use]
     pub fn new(backends: BackendNames) -> Self {
-        Self { backends, looks: Looks::default(), units: Units::default(), is_demo: false, mouse: true }
+        let (looks, units, hidden) = (Looks::default(), Units::default(), Hidden::default());
+        Self { backends, looks, units, is_demo: false, mouse: true, hidden }
     }
 }
 
@@ -108,6 +118,9 @@ pub struct Message {
     pub error: bool,
 }
 
+/// So long stands what is no error; what matters is among the messages then.
+const LINGERS: Duration = Duration::from_secs(20);
+
 #[derive(Clone, Debug)]
 enum View {
     Table,
@@ -115,6 +128,7 @@ enum View {
     Interfaces { scroll: usize },
     System { scroll: usize },
     Backends(BackendList),
+    Columns { place: usize },
     Log { scroll: usize },
 }
 
@@ -124,6 +138,7 @@ enum Overlay {
     Help { scroll: usize },
     Limit(Box<LimitDialog>),
     Confirm(Confirm),
+    Save(Box<Saving>),
     Filter(TextInput),
 }
 
@@ -142,11 +157,14 @@ pub struct App {
     traffic: TrafficType,
     limited: Vec<LimitedTarget>,
     /// Limits that were refused, and why, until they are asked for again.
-    refused: HashMap<Subject, String>,
+    refused: HashMap<Subject, Refused>,
+    /// Rules by whom they hold, in words.
+    rules: HashMap<Subject, String>,
     table: Table,
     /// Whether a question about kin is on its way.
     asking_kin: bool,
     looked: Looked,
+    hosts: Hosts,
     interfaces: InterfaceRates,
     cost: OwnCost,
     /// What this terminal hangs on.
@@ -156,8 +174,9 @@ pub struct App {
     recent: Vec<u64>,
     view: View,
     overlay: Option<Overlay>,
-    /// Until the next key.
+    /// Until the next key, or for a while where nothing is wrong.
     message: Option<Message>,
+    said_at: Duration,
     /// Until the engine works again.
     trouble: Option<String>,
     log: Log,
@@ -180,9 +199,11 @@ impl App {
             traffic: TrafficType::default(),
             limited: Vec::new(),
             refused: HashMap::new(),
+            rules: HashMap::new(),
             table: Table::default(),
             asking_kin: false,
             looked: Looked::default(),
+            hosts: Hosts::default(),
             interfaces: InterfaceRates::default(),
             cost: OwnCost::default(),
             session: Vec::new(),
@@ -191,6 +212,7 @@ impl App {
             view: View::Table,
             overlay: None,
             message: None,
+            said_at: Duration::ZERO,
             trouble: None,
             log: Log::default(),
             elapsed: Duration::ZERO,
@@ -228,20 +250,26 @@ impl App {
                 }
             }
             Event::LimitResult(outcome) => self.limit_result(outcome),
-            Event::Notice(words) => self.notice(&words),
+            Event::Notice(words) | Event::RuleSaved(Ok(words)) => self.notice(&words),
+            Event::Rules(rules) => self.rules = rules.into_iter().collect(),
             Event::EngineFailed(words) => {
                 self.log.push(self.elapsed, Message { text: words.clone(), error: true });
                 self.trouble = Some(words);
                 self.refresh();
             }
             Event::Cost(cost) => self.cost.take_in(cost),
+            Event::PacketCost(cost) => self.cost.take_in_packets(cost),
             Event::Backends(names) => {
                 self.setup.backends = names;
                 self.say("Another backend is at work.");
             }
-            Event::NotSwitched(words) => self.complain(words),
+            Event::NotSwitched(words) | Event::RuleSaved(Err(words)) => self.complain(words),
             Event::Mouse(mouse) => return self.mouse(mouse),
-            Event::Answer(answer) => self.answered(answer),
+            Event::Answer(answer) => {
+                self.answered(answer);
+                return self.ask_for_names();
+            }
+            Event::Named(address, name) => self.hosts.take_in(address, name, self.elapsed),
             Event::Signal => return vec![Effect::Quit],
         }
         Vec::new()
@@ -254,10 +282,12 @@ impl App {
             (Some(Overlay::Help { .. }), _) => Place::Help,
             (Some(Overlay::Limit(_)), _) => Place::Limit,
             (Some(Overlay::Confirm(_)), _) => Place::Confirm,
+            (Some(Overlay::Save(_)), _) => Place::Save,
             (Some(Overlay::Filter(_)), _) => Place::Filter,
             (None, View::Details(_)) => Place::Details,
             (None, View::Interfaces { .. } | View::System { .. } | View::Log { .. }) => Place::Page,
             (None, View::Backends(_)) => Place::Backends,
+            (None, View::Columns { .. }) => Place::Columns,
             (None, View::Table) => Place::Table,
         }
     }
@@ -266,6 +296,10 @@ impl App {
         self.trouble = None;
         self.elapsed += snapshot.interval;
         self.histories.take_in(&snapshot);
+        let is_old = self.elapsed.saturating_sub(self.said_at) > LINGERS;
+        if is_old && self.message.as_ref().is_some_and(|message| !message.error) {
+            self.message = None;
+        }
         if self.paused {
             self.held = Some(snapshot);
             return Vec::new();
@@ -290,6 +324,17 @@ impl App {
             questions.push(Question::Kin(orphans));
         }
         questions.into_iter().map(Effect::Ask).collect()
+    }
+
+    /// Names of the hosts on the screen, where these are wanted.
+    fn ask_for_names(&mut self) -> Vec<Effect> {
+        let View::Details(details) = &self.view else { return Vec::new() };
+        if details.part != Part::Connections {
+            return Vec::new();
+        }
+        let peers = self.looked.peers(details.process(), details.scroll, usize::from(self.size.height));
+        let wanted = self.hosts.wanted(peers, self.elapsed);
+        if wanted.is_empty() { Vec::new() } else { vec![Effect::Name(wanted)] }
     }
 
     fn answered(&mut self, answer: Answer) {
@@ -320,7 +365,12 @@ impl App {
     }
 
     fn say(&mut self, text: impl Into<String>) {
-        self.message = Some(Message { text: text.into(), error: false });
+        self.tell(Message { text: text.into(), error: false });
+    }
+
+    fn tell(&mut self, message: Message) {
+        self.message = Some(message);
+        self.said_at = self.elapsed;
     }
 
     /// Adds a sentence to what stands there.
@@ -335,7 +385,7 @@ impl App {
     fn complain(&mut self, text: impl Into<String>) {
         let message = Message { text: text.into(), error: true };
         self.log.push(self.elapsed, message.clone());
-        self.message = Some(message);
+        self.tell(message);
     }
 }
 

@@ -68,7 +68,7 @@ impl App {
         let at = |column: &super::columns::Placed| {
             (column.x.saturating_sub(1)..column.x + column.width).contains(&usize::from(x))
         };
-        let columns = columns(usize::from(self.size.width), self.setup.units);
+        let columns = columns(usize::from(self.size.width), self.setup.units, self.setup.hidden);
         let Some(column) = columns.iter().find(|column| at(column)).and_then(|column| column.spec.sort)
         else {
             return;

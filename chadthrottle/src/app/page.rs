@@ -45,6 +45,7 @@ impl App {
             View::Details(details) => Some(self.details(details, size)),
             View::Interfaces { scroll } => Some(Page::of(vec![self.interface_lines(room)], *scroll)),
             View::System { scroll } => Some(Page::of(vec![self.system_lines(room)], *scroll)),
+            View::Columns { place } => Some(Page::of(vec![self.column_lines(*place, room)], 0)),
             View::Log { scroll } => Some(Page::of(vec![self.log.lines(room)], *scroll)),
             View::Backends(list) => {
                 let names = self.setup.backends;
@@ -86,7 +87,8 @@ impl App {
             Part::Traffic => all(lines(&facts::of_traffic(self, row), room), details.scroll),
             Part::History => all(self.graphs(details, room, body), details.scroll),
             Part::Connections => {
-                self.looked.lines(process, self.setup.units, room, details.scroll, usize::from(size.height))
+                let part = (details.scroll, usize::from(size.height));
+                self.looked.lines(process, self.setup.units, room, part, &self.hosts)
             }
         };
         let length = length + head.len();
@@ -147,7 +149,7 @@ impl App {
         )]
         let rate = |rate: f32| units.rate(rate as u64);
         let limit = limit.map(|limit| format!("  limit {} (─)", units.limit(limit))).unwrap_or_default();
-        let words = format!("  peak {}  mean {} (╌){limit}", rate(peak), rate(mean));
+        let words = format!("  peak {} (┈)  mean {} (╌){limit}", rate(peak), rate(mean));
         let top = peak.max(level.unwrap_or_default());
         let graph = Graph {
             values,
@@ -155,6 +157,7 @@ impl App {
             top,
             limit: level.filter(|level| *level > 0.0),
             mean: Some(mean).filter(|mean| *mean > 0.0),
+            peak: Some(peak).filter(|peak| *peak > 0.0),
             ascii: self.setup.looks.ascii,
         };
         let head = FactLine { strong: name.to_owned(), text: start(&words, width), ..FactLine::default() };

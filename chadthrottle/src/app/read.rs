@@ -4,11 +4,12 @@ use ratatui::layout::Size;
 
 use super::{
     App, BackendNames, Message, Overlay,
+    chooser::Hidden,
     dialog::LimitDialog,
     history::Span,
     input::TextInput,
     layout,
-    limiting::Confirm,
+    limiting::{Confirm, Refused},
     looks::Looks,
     row::Row,
     table::{Entry, Table},
@@ -37,6 +38,12 @@ impl App {
     #[must_use]
     pub const fn units(&self) -> Units {
         self.setup.units
+    }
+
+    /// Columns that nobody wants to see.
+    #[must_use]
+    pub const fn hidden(&self) -> Hidden {
+        self.setup.hidden
     }
 
     /// Whether the host is a simulated one.
@@ -97,8 +104,9 @@ impl App {
         let filter = filter.map(|wrong| error(format!("Not a filter yet: {wrong}.")));
         // Why the selected one is not held as asked.
         let refusal = self.table.selection().filter(|_| self.overlay.is_none() && self.message.is_none());
-        let refusal =
-            refusal.and_then(|entry| self.refusal(&entry).map(|words| error(format!("Refused: {words}"))));
+        let refusal = refusal.and_then(|entry| {
+            self.refusal(&entry).map(|refused| error(format!("Refused: {}", refused.words)))
+        });
         let trouble = self.trouble.clone().map(error);
         self.message.clone().into_iter().chain(filter).chain(refusal).chain(trouble)
     }
@@ -138,21 +146,28 @@ impl App {
     pub const fn confirm(&self) -> Option<&Confirm> {
         match &self.overlay {
             Some(Overlay::Confirm(confirm)) => Some(confirm),
+            Some(Overlay::Save(saving)) => Some(&saving.question),
             _ => None,
         }
     }
 
+    /// The rule that holds these, where one does: its name, file and line.
+    #[must_use]
+    pub fn rule(&self, subject: &Subject) -> Option<&str> {
+        self.rules.get(subject).map(String::as_str)
+    }
+
     /// Why a limit that was asked for is not in force.
     #[must_use]
-    pub fn refusal(&self, entry: &Entry) -> Option<&str> {
-        let refused = |subject: &Subject| self.refused.get(subject).map(String::as_str);
+    pub fn refusal(&self, entry: &Entry) -> Option<&Refused> {
+        let refused = |subject: &Subject| self.refused.get(subject);
         match entry {
             Entry::Process(row) => {
                 refused(&Subject::Process(row.id())).or_else(|| refused(&Subject::Descendants(row.id())))
             }
             Entry::Group(group, _) => {
                 let of_group = self.refused.iter().find(|(subject, _)| group.key.is_for(subject));
-                of_group.map(|(_, words)| words.as_str())
+                of_group.map(|(_, refused)| refused)
             }
         }
     }

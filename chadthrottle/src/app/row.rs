@@ -64,6 +64,8 @@ pub struct Row {
     pub upload_stats: ThrottleStats,
     /// What the download limit did.
     pub download_stats: ThrottleStats,
+    /// Bytes that wait for its upload limit, where that is known.
+    pub held_back: Option<u64>,
     /// Whom the limit that holds it is for.
     held: Option<Target>,
 }
@@ -112,6 +114,7 @@ impl Row {
             // What was dropped of all who share it is nobody's own.
             upload_stats: own.map(|limited| limited.upload_stats).unwrap_or_default(),
             download_stats: own.map(|limited| limited.download_stats).unwrap_or_default(),
+            held_back: own.and_then(|limited| limited.held_back),
             held: held.map(|limited| limited.target.clone()),
         }
     }

@@ -33,10 +33,12 @@ pub enum SortColumn {
     DownloadLimit,
     /// What its limits dropped.
     Dropped,
+    /// What waits for its limits.
+    HeldBack,
 }
 
 impl SortColumn {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Busiest,
         Self::Name,
         Self::Pid,
@@ -49,6 +51,7 @@ impl SortColumn {
         Self::UploadLimit,
         Self::DownloadLimit,
         Self::Dropped,
+        Self::HeldBack,
     ];
 
     /// Its name in a sentence.
@@ -67,6 +70,7 @@ impl SortColumn {
             Self::UploadLimit => "upload limit",
             Self::DownloadLimit => "download limit",
             Self::Dropped => "dropped bytes",
+            Self::HeldBack => "bytes held back",
         }
     }
 
@@ -94,6 +98,7 @@ pub(super) struct Figures<'a> {
     pub(super) total: Traffic,
     pub(super) limits: Limits,
     pub(super) dropped: u64,
+    pub(super) held_back: Option<u64>,
 }
 
 impl<'a> Figures<'a> {
@@ -106,6 +111,7 @@ impl<'a> Figures<'a> {
             total: row.total,
             limits: row.limits,
             dropped: row.dropped(),
+            held_back: row.held_back,
         }
     }
 
@@ -163,6 +169,7 @@ impl Sort {
             SortColumn::UploadLimit => a.limits.upload.cmp(&b.limits.upload),
             SortColumn::DownloadLimit => a.limits.download.cmp(&b.limits.download),
             SortColumn::Dropped => a.dropped.cmp(&b.dropped),
+            SortColumn::HeldBack => a.held_back.cmp(&b.held_back),
         };
         let order = if self.ascends() { order } else { order.reverse() };
         order.then_with(|| b.busyness().cmp(&a.busyness())).then_with(|| a.id.cmp(&b.id))

@@ -31,6 +31,11 @@ fn is_unit(part: &str) -> bool {
     [".service", ".scope"].iter().any(|kind| part.ends_with(kind))
 }
 
+/// Whether a cgroup's name is that of a unit that is there again after a restart: a scope has a new one each time.
+pub(super) fn is_named(part: &str) -> bool {
+    [".service", ".slice"].iter().any(|kind| part.ends_with(kind))
+}
+
 fn is_container(part: &str) -> bool {
     RUNTIMES.iter().any(|(prefix, _)| part.starts_with(prefix))
 }

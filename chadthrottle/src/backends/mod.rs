@@ -62,6 +62,46 @@ pub struct BackendCapabilities {
     pub shapes: bool,
 }
 
+/// How often programs in the kernel have run, and how long that took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Runs {
+    /// How often: once a packet, or a super-packet.
+    pub count: u64,
+    /// How long, the measuring included.
+    pub time: std::time::Duration,
+}
+
+/// What programs in the kernel have taken of packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PacketCost {
+    /// Of those that leave.
+    pub upload: Runs,
+    /// Of those that arrive.
+    pub download: Runs,
+}
+
+impl Runs {
+    /// What has come since an earlier look.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Self {
+        Self { count: self.count.saturating_sub(earlier.count), time: self.time.saturating_sub(earlier.time) }
+    }
+
+    /// Nanoseconds a run, where there were any.
+    #[must_use]
+    pub fn each(self) -> Option<u128> {
+        self.time.as_nanos().checked_div(u128::from(self.count))
+    }
+}
+
+impl PacketCost {
+    /// What has come since an earlier look.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Self {
+        Self { upload: self.upload.since(earlier.upload), download: self.download.since(earlier.download) }
+    }
+}
+
 /// Whether a backend can work here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Availability {
@@ -161,4 +201,40 @@ pub enum BackendError {
         /// What came back.
         cause: anyhow::Error,
     },
+    /// Several things, none of which kept the others from being done.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Several(Vec<Self>),
+}
+
+impl BackendError {
+    /// All that went wrong of what has been done.
+    ///
+    /// # Errors
+    /// When something did.
+    pub fn all_of(results: impl IntoIterator<Item = Result<(), Self>>) -> Result<(), Self> {
+        let mut errors: Vec<Self> = results.into_iter().filter_map(Result::err).collect();
+        match errors.pop() {
+            None => Ok(()),
+            Some(only) if errors.is_empty() => Err(only),
+            Some(last) => {
+                errors.push(last);
+                Err(Self::Several(errors))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_failed_is_told() {
+        let failed = |pid| Err(BackendError::Process(ProcessError::Absent(pid)));
+        assert!(BackendError::all_of([Ok(()), Ok(())]).is_ok());
+        let one = BackendError::all_of([Ok(()), failed(7)]).expect_err("one failed");
+        assert!(matches!(one, BackendError::Process(_)), "{one}");
+        let two = BackendError::all_of([failed(7), Ok(()), failed(8)]).expect_err("two failed").to_string();
+        assert!(two.contains("no process 7") && two.contains("no process 8"), "{two}");
+    }
 }

@@ -171,6 +171,12 @@ impl Backends {
         &self.options
     }
 
+    /// The programs in the kernel, where they are loaded.
+    #[cfg(feature = "ebpf")]
+    pub(super) const fn engine(&self) -> &super::ebpf::SharedEngine {
+        &self.engine
+    }
+
     /// The monitor with this name, or the best that works here.
     ///
     /// # Errors

@@ -1,8 +1,9 @@
-//! Backends that are made while the program runs, to take the place of others.
+//! Backends that are made while the program runs, to take the place of others, and what those in the kernel cost.
 
 use anyhow::Context;
 
 use super::{
+    PacketCost,
     monitor::MonitorBackend,
     registry::Backends,
     throttle::{DownloadThrottleBackend, UploadThrottleBackend},
@@ -25,6 +26,19 @@ pub trait Supply: Send {
     /// # Errors
     /// When it cannot work here.
     fn download(&self, name: &str) -> anyhow::Result<Box<dyn DownloadThrottleBackend>>;
+
+    /// What our programs in the kernel have taken since this was asked for first. From then on it is measured, which costs
+    /// each program on this host some nanoseconds a run, until [`Supply::stop_measuring`]. None where there are no
+    /// programs of ours.
+    ///
+    /// # Errors
+    /// When the kernel does not measure, in words.
+    fn packet_cost(&self) -> Result<Option<PacketCost>, String> {
+        Ok(None)
+    }
+
+    /// Ends the measuring.
+    fn stop_measuring(&self) {}
 }
 
 impl Supply for Backends {
@@ -38,5 +52,15 @@ impl Supply for Backends {
 
     fn download(&self, name: &str) -> anyhow::Result<Box<dyn DownloadThrottleBackend>> {
         self.select_download_backend(Some(name))?.context("none is no backend to change to")
+    }
+
+    #[cfg(feature = "ebpf")]
+    fn packet_cost(&self) -> Result<Option<PacketCost>, String> {
+        self.engine().packet_cost()
+    }
+
+    #[cfg(feature = "ebpf")]
+    fn stop_measuring(&self) {
+        self.engine().stop_measuring();
     }
 }

@@ -8,9 +8,12 @@ use ratatui::layout::Size;
 use super::parse_time_argument;
 use crate::{
     app::{
+        chooser::Part,
         looks::{Background, Colours, Looks},
         units::Units,
     },
+    backends::demo::Part as DemoPart,
+    config::{ScreenSettings, parse_refresh},
     headless::demo,
     run::RunOptions,
 };
@@ -19,17 +22,17 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Options of the screen")]
 pub struct ScreenOptions {
-    /// Show rates in bytes or in bits.
-    #[arg(long, value_name = "UNITS", value_enum, default_value = "bytes")]
-    pub units: UnitChoice,
+    /// Show rates in bytes or in bits. By default in bytes.
+    #[arg(long, value_name = "UNITS", value_enum)]
+    pub units: Option<UnitChoice>,
 
     /// Colours: 16, 256 or true; `none` is what `NO_COLOR` asks for. By default what the terminal says.
-    #[arg(long, value_name = "COLOURS", value_enum, default_value = "auto")]
-    pub colours: ColourChoice,
+    #[arg(long, value_name = "COLOURS", value_enum)]
+    pub colours: Option<ColourChoice>,
 
     /// What is behind the text. By default what the terminal says.
-    #[arg(long, value_name = "SHADE", value_enum, default_value = "auto")]
-    pub background: BackgroundChoice,
+    #[arg(long, value_name = "SHADE", value_enum)]
+    pub background: Option<BackgroundChoice>,
 
     /// Draw with ASCII characters alone, for fonts that have no others.
     #[arg(long)]
@@ -38,10 +41,18 @@ pub struct ScreenOptions {
     /// Leave the mouse to the terminal.
     #[arg(long)]
     pub no_mouse: bool,
+
+    /// How often figures are read: 100ms to 60s. By default each second.
+    #[arg(long, value_name = "TIME", value_parser = parse_refresh)]
+    pub refresh: Option<Duration>,
+
+    /// Columns that are not shown, with commas between them.
+    #[arg(long, value_name = "COLUMNS", value_enum, value_delimiter = ',')]
+    pub hide: Vec<Part>,
 }
 
 /// Units of rates.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum UnitChoice {
     /// Bytes, by powers of 1000.
     Bytes,
@@ -54,7 +65,7 @@ pub enum UnitChoice {
 }
 
 /// How many colours.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ColourChoice {
     /// As the environment tells.
     Auto,
@@ -71,7 +82,7 @@ pub enum ColourChoice {
 }
 
 /// What is behind the text.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum BackgroundChoice {
     /// As the environment tells.
     Auto,
@@ -82,36 +93,48 @@ pub enum BackgroundChoice {
 }
 
 impl ScreenOptions {
-    /// What the loop is told.
+    /// What the loop is told: by these options, or else by the configuration.
     #[must_use]
-    pub fn options(&self) -> RunOptions {
+    pub fn options(&self, configured: ScreenSettings) -> RunOptions {
+        let given = ScreenSettings {
+            units: self.units,
+            colours: self.colours,
+            background: self.background,
+            ascii: self.ascii.then_some(true),
+            mouse: self.no_mouse.then_some(false),
+            refresh: self.refresh,
+        };
+        let wanted = given.or(configured);
         let variables: Vec<_> = env::vars_os().collect();
         let detected = Looks::detected(|name| {
             variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_os_str())
         });
-        let colours = match self.colours {
+        let colours = match wanted.colours.unwrap_or(ColourChoice::Auto) {
             ColourChoice::Auto => detected.colours,
             ColourChoice::None => Colours::None,
             ColourChoice::Sixteen => Colours::Sixteen,
             ColourChoice::Many => Colours::Many,
             ColourChoice::True => Colours::True,
         };
-        let background = match self.background {
+        let background = match wanted.background.unwrap_or(BackgroundChoice::Auto) {
             BackgroundChoice::Auto => detected.background,
             BackgroundChoice::Dark => Background::Dark,
             BackgroundChoice::Light => Background::Light,
         };
-        let (bits, binary) = match self.units {
+        let (bits, binary) = match wanted.units.unwrap_or(UnitChoice::Bytes) {
             UnitChoice::Bytes => (false, false),
             UnitChoice::Bits => (true, false),
             UnitChoice::BinaryBytes => (false, true),
             UnitChoice::BinaryBits => (true, true),
         };
+        let usual = RunOptions::default();
         RunOptions {
-            looks: Looks { colours, background, ascii: self.ascii || detected.ascii },
+            looks: Looks { colours, background, ascii: wanted.ascii.unwrap_or(detected.ascii) },
             units: Units { bits, binary },
-            mouse: !self.no_mouse,
-            ..RunOptions::default()
+            mouse: wanted.mouse.unwrap_or(true),
+            interval: wanted.refresh.unwrap_or(usual.interval),
+            hidden: self.hide.iter().copied().collect(),
+            ..usual
         }
     }
 }
@@ -144,6 +167,10 @@ pub struct DemoOptions {
     #[arg(long, value_name = "N", requires = "demo", default_value = "0", hide = true)]
     pub demo_crowd: usize,
 
+    /// Which part of it panics, to see what becomes of the terminal.
+    #[arg(long, value_name = "PART", requires = "demo", value_enum, hide = true)]
+    pub demo_panic: Option<DemoPart>,
+
     /// Measure pictures and keys instead, and print figures as JSON.
     #[arg(long, requires = "demo", hide = true)]
     pub demo_measure: bool,
@@ -157,6 +184,7 @@ impl DemoOptions {
             seed: self.demo_seed,
             age: self.demo_time,
             crowd: self.demo_crowd,
+            panics: self.demo_panic,
             picture: self.demo_picture,
             measure: self.demo_measure,
             keys: self.demo_keys.clone(),

@@ -1,84 +1,102 @@
-//! `cleanup`: removes what a killed instance left in the kernel.
+//! `cleanup`: removes what a killed instance left in the kernel, and what it wrote down.
 
 use std::io::Write;
 
-#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
-use anyhow::Context;
-
-#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
-const NOT_FOUND: &str = "cannot look for what a killed instance left";
-
-/// What is left: a line each, and how to remove it.
-struct Leftover {
-    lines: Vec<String>,
-    remove: Box<dyn Fn() -> std::io::Result<()>>,
-}
+use super::all_of;
+use crate::instances;
 
 /// Prints what there is, a line each, and removes it unless that is not wanted.
 ///
 /// # Errors
-/// When it cannot be looked for, something could not be removed, or `out` cannot be written.
+/// When it cannot be looked for, something could not be removed, or `out` cannot be written. Everything else has been.
 pub fn run(dry_run: bool, out: &mut impl Write) -> anyhow::Result<()> {
-    let verb = if dry_run { "would remove" } else { "removed" };
-    let mut result = Ok(());
-    for Leftover { lines, remove } in leftovers(dry_run)? {
-        let removed = if dry_run { Ok(()) } else { remove() };
-        if let Err(error) = removed {
-            let what = lines.join(", ");
-            result = Err(anyhow::Error::new(error).context(format!("cannot remove {what}")));
-            continue;
-        }
-        for line in lines {
-            writeln!(out, "{verb} {line}")?;
-        }
-    }
-    result
-}
-
-/// Everything that this build may leave.
-fn leftovers(dry_run: bool) -> anyhow::Result<Vec<Leftover>> {
-    let found = Vec::new();
     #[cfg(feature = "throttle-tc-htb")]
-    let found = queues(found, dry_run)?;
+    let queues = queues(dry_run, out);
+    // Nothing else that is built outlives us.
+    #[cfg(not(feature = "throttle-tc-htb"))]
+    let queues = Ok(());
     #[cfg(any(feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
-    let found = entrances(found)?;
-    #[cfg(feature = "throttle-ifb-tc")]
-    let found = ifbs(found)?;
-    let _ = dry_run;
-    Ok(found)
+    let entrances = entrances(dry_run, out);
+    #[cfg(not(any(feature = "throttle-ifb-tc", feature = "throttle-tc-police")))]
+    let entrances = Ok(());
+    all_of([queues, entrances, notes(dry_run, out)])
 }
 
 #[cfg(feature = "throttle-tc-htb")]
-fn queues(mut found: Vec<Leftover>, dry_run: bool) -> anyhow::Result<Vec<Leftover>> {
-    use crate::backends::throttle::tc_htb;
+fn queues(dry_run: bool, out: &mut impl Write) -> anyhow::Result<()> {
+    use crate::backends::throttle::journal;
+    use anyhow::Context;
 
+    let mut results = Vec::new();
     if !dry_run {
-        tc_htb::forget_gone_networks().context("cannot forget what is gone")?;
+        results.push(journal::forget_gone_networks().context("cannot forget what is gone"));
     }
-    let left = tc_htb::leftovers().context(NOT_FOUND)?.into_iter();
-    found.extend(left.map(|leftover| Leftover {
-        lines: leftover.describe(),
-        remove: Box::new(move || leftover.remove()),
-    }));
-    Ok(found)
+    for leftover in journal::leftovers().context("cannot look for what a killed instance left")? {
+        if let Some(problem) = leftover.problem() {
+            super::tell(&problem);
+        }
+        match if dry_run { Ok(()) } else { leftover.remove() } {
+            Ok(()) => {
+                for line in leftover.describe() {
+                    writeln!(out, "{} {line}", verb(dry_run))?;
+                }
+            }
+            Err(error) => {
+                let what = leftover.describe().join(", ");
+                results.push(Err(anyhow::Error::new(error).context(format!("cannot remove {what}"))));
+            }
+        }
+    }
+    all_of(results)
 }
 
+/// Filters at entrances, and IFBs.
 #[cfg(any(feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
-fn entrances(mut found: Vec<Leftover>) -> anyhow::Result<Vec<Leftover>> {
-    let left = crate::backends::throttle::filters::leftovers().context(NOT_FOUND)?.into_iter();
-    found.extend(left.map(|leftover| Leftover {
-        lines: leftover.describe(),
-        remove: Box::new(move || leftover.remove()),
-    }));
-    Ok(found)
+fn entrances(dry_run: bool, out: &mut impl Write) -> anyhow::Result<()> {
+    use crate::backends::throttle::filters;
+    use anyhow::Context;
+
+    let not_found = "cannot look for what a killed instance left";
+    let mut results = Vec::new();
+    let mut take = |lines: Vec<String>, remove: &dyn Fn() -> std::io::Result<()>| -> anyhow::Result<()> {
+        match if dry_run { Ok(()) } else { remove() } {
+            Ok(()) => {
+                for line in lines {
+                    writeln!(out, "{} {line}", verb(dry_run))?;
+                }
+            }
+            Err(error) => {
+                let what = lines.join(", ");
+                results.push(Err(anyhow::Error::new(error).context(format!("cannot remove {what}"))));
+            }
+        }
+        Ok(())
+    };
+    for leftover in filters::leftovers().context(not_found)? {
+        take(leftover.describe(), &|| leftover.remove())?;
+    }
+    #[cfg(feature = "throttle-ifb-tc")]
+    for leftover in crate::backends::throttle::ifb_tc::leftovers().context(not_found)? {
+        take(vec![leftover.describe()], &|| leftover.remove())?;
+    }
+    all_of(results)
 }
 
-#[cfg(feature = "throttle-ifb-tc")]
-fn ifbs(mut found: Vec<Leftover>) -> anyhow::Result<Vec<Leftover>> {
-    let left = crate::backends::throttle::ifb_tc::leftovers().context(NOT_FOUND)?.into_iter();
-    found.extend(left.map(|leftover| Leftover {
-        lines: vec![leftover.describe()],
-        remove: Box::new(move || leftover.remove()),
-    }));
-    Ok(found)
+/// What instances said of themselves that have ended.
+fn notes(dry_run: bool, out: &mut impl Write) -> anyhow::Result<()> {
+    let mut results = Vec::new();
+    for stale in instances::all().stale {
+        let line = format!("the note {} of process {}, which has ended", stale.path.display(), stale.process);
+        match if dry_run { Ok(()) } else { stale.remove() } {
+            Ok(()) => writeln!(out, "{} {line}", verb(dry_run))?,
+            Err(error) => {
+                results.push(Err(anyhow::Error::new(error).context(format!("cannot remove {line}"))));
+            }
+        }
+    }
+    all_of(results)
+}
+
+const fn verb(dry_run: bool) -> &'static str {
+    if dry_run { "would remove" } else { "removed" }
 }

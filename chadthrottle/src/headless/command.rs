@@ -11,7 +11,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{in_words, select_throttles};
+use super::{all_of, in_words, select_throttles, tell};
 use crate::{
     backends::{
         registry::{Backends, Wanted},
@@ -42,9 +42,9 @@ pub fn run(
 ) -> anyhow::Result<u8> {
     let signals = Signals::hold()?;
     let (upload, download) = select_throttles(backends, wanted, limits)?;
-    let mut manager = ThrottleManager::new(upload, download)?;
+    let mut manager = ThrottleManager::new(upload, download)?.announced();
     if let Some(missing) = manager.not_covered(limits) {
-        eprintln!("chadthrottle: {missing}");
+        tell(missing);
     }
     let name = command[0].to_string_lossy().into_owned();
     let procs_file = cgroup_to_start_in(backends, &name)?;
@@ -56,15 +56,18 @@ pub fn run(
     let target = Target { subject: Subject::Descendants(ProcessId::running(pid.as_raw())?), name, traffic };
     manager.throttle_process(&target, limits)?;
     if let Err(error) = child.release(&command[0]) {
-        waitpid(pid, None)?;
-        manager.cleanup()?;
-        return Err(not_started(&error).into());
+        let ended = waitpid(pid, None).map(drop).map_err(Into::into);
+        let released = manager.cleanup().map_err(Into::into);
+        all_of([Err(not_started(&error).into()), ended, released])?;
+        return Ok(0);
     }
     log::info!("{target} is held to {}", in_words(limits));
 
-    let status = wait_for(pid, &signals, &mut manager)?;
-    manager.cleanup()?;
-    Ok(status)
+    let status = wait_for(pid, &signals, &mut manager);
+    let released = manager.cleanup();
+    let ended = *status.as_ref().unwrap_or(&0);
+    all_of([status.map(drop), released.map_err(Into::into)])?;
+    Ok(ended)
 }
 
 /// The cgroup that the command has to move itself into, by its `cgroup.procs`: only processes below the root are limited,

@@ -74,7 +74,7 @@ impl Connected {
             let listed = self.connections.of(id, now).map_err(|error| {
                 // Once, and not every second.
                 if self.told.insert(id) {
-                    eprintln!("chadthrottle: {error}");
+                    super::tell(&error);
                 }
             });
             self.listed.insert(id, listed.ok());

@@ -8,7 +8,7 @@ use nix::{
     unistd::{Uid, User},
 };
 
-use super::{in_words, select_throttles};
+use super::{all_of, in_words, select_throttles, tell};
 use crate::{
     backends::{
         registry::{Backends, Wanted},
@@ -18,6 +18,7 @@ use crate::{
     failure::Failure,
     process::{ProcessId, ProcessInfo, UserNames},
     rate::scaled,
+    session,
     sys::{
         cgroup::{self, CgroupRoot},
         signals::Signals,
@@ -27,25 +28,51 @@ use crate::{
 /// How often to look whether the process still runs.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// Holds the limits until a signal, the end of the time that was given, or of the process.
+/// Holds the limits until a signal, the end of the time that was given, or of the process. Those that may cut this session
+/// off only where that is what is wanted (`force`).
 ///
 /// # Errors
 /// When the limits cannot be enforced.
-pub fn run(backends: &Backends, wanted: &Wanted, asked: &LimitSubject) -> anyhow::Result<()> {
+pub fn run(backends: &Backends, wanted: &Wanted, asked: &LimitSubject, force: bool) -> anyhow::Result<()> {
     let signals = Signals::hold()?;
     let limits = limits(asked.upload_limit, asked.download_limit);
     let (upload, download) = select_throttles(backends, wanted, limits)?;
     let target = target(backends, asked)?;
-    let mut manager = ThrottleManager::new(upload, download)?;
+    if let Some(why) = session::refusal(&target.subject).filter(|_| !force) {
+        return Err(Failure::Usage(format!("{target} is not limited: {why}")).into());
+    }
+    let mut manager = ThrottleManager::new(upload, download)?.announced();
     manager.throttle_process(&target, limits)?;
-    eprintln!("chadthrottle: {target} is held to {}; Ctrl-C ends it", in_words(limits));
-
+    tell(format_args!("{target} is held to {}; Ctrl-C ends it", in_words(limits)));
     if let Some(missing) = manager.not_covered(limits) {
-        eprintln!("chadthrottle: {missing}");
+        tell(missing);
     }
 
+    let held = hold(&mut manager, &target, asked.duration, &signals);
+    let report = manager.limited();
+    let released = manager.cleanup();
+    let why = if matches!(held, Ok(true)) { "ended" } else { "is free again" };
+    let outcomes = report.iter().flatten().flat_map(|limited| {
+        let up = limited.limits.upload.map(|_| outcome("send", limited.upload_stats));
+        let down = limited.limits.download.map(|_| outcome("receive", limited.download_stats));
+        up.into_iter().chain(down)
+    });
+    let outcomes: String = outcomes.collect();
+    if released.is_ok() {
+        tell(format_args!("{target} {why}{outcomes}"));
+    }
+    all_of([held.map(drop), report.map(drop).map_err(Into::into), released.map_err(Into::into)])
+}
+
+/// Looks after the limits for as long as they are wanted. Whether their process has ended.
+fn hold(
+    manager: &mut ThrottleManager,
+    target: &Target,
+    duration: Option<Duration>,
+    signals: &Signals,
+) -> anyhow::Result<bool> {
     let mut maintenance = Instant::now() + MAINTENANCE_INTERVAL;
-    let end = asked.duration.map(|duration| Instant::now() + duration);
+    let end = duration.map(|duration| Instant::now() + duration);
     let mut has_ended = false;
     while !has_ended {
         let next_look = Instant::now() + LOOK_EVERY;
@@ -60,17 +87,7 @@ pub fn run(backends: &Backends, wanted: &Wanted, asked: &LimitSubject) -> anyhow
             manager.maintain()?;
         }
     }
-    let report = manager.limited()?;
-    manager.cleanup()?;
-    let why = if has_ended { "ended" } else { "is free again" };
-    let outcomes = report.iter().flat_map(|limited| {
-        let up = limited.limits.upload.map(|_| outcome("send", limited.upload_stats));
-        let down = limited.limits.download.map(|_| outcome("receive", limited.download_stats));
-        up.into_iter().chain(down)
-    });
-    let outcomes: String = outcomes.collect();
-    eprintln!("chadthrottle: {target} {why}{outcomes}");
-    Ok(())
+    Ok(has_ended)
 }
 
 /// Whom the command line names.

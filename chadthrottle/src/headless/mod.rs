@@ -3,18 +3,43 @@
 pub mod cleanup;
 pub mod command;
 mod connections;
+pub mod daemon;
 pub mod demo;
+pub mod doctor;
+pub mod history;
 pub mod limit;
 mod line;
 pub mod list;
 pub mod monitor;
+pub mod rules;
 pub mod screen;
+pub mod status;
+
+use std::{
+    fmt,
+    io::{self, Write},
+};
 
 use crate::backends::{
     BackendError, Obstacle,
     registry::{Backends, NO_BACKEND, Wanted},
     throttle::{DownloadThrottleBackend, UploadThrottleBackend, manager::Limits},
 };
+
+/// Says something about the work. Where nobody can be told any more it is done all the same.
+fn tell(words: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "chadthrottle: {words}");
+}
+
+/// What went wrong of several things that have all been done: the first is returned, and others are told of.
+fn all_of(results: impl IntoIterator<Item = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let mut errors = results.into_iter().filter_map(Result::err);
+    let first = errors.next();
+    for error in errors {
+        tell(format_args!("{error:#}"));
+    }
+    first.map_or(Ok(()), Err)
+}
 
 /// The backends that would hold these limits, chosen but not made ready: nothing in the kernel has changed.
 fn select_throttles(backends: &Backends, wanted: &Wanted, limits: Limits) -> anyhow::Result<Throttles> {

@@ -45,7 +45,7 @@ pub fn run(backends: &Backends, wanted: &Wanted, options: &Options) -> anyhow::R
     let mut monitor = backends.select_monitor_backend(wanted.monitor.as_deref())?;
     monitor.init()?;
     if let Some(missing) = what_is_not_seen(monitor.as_ref()) {
-        eprintln!("chadthrottle: {missing}");
+        super::tell(&missing);
     }
     let start = Instant::now();
     let mut stats = Stats::default();

@@ -2,6 +2,7 @@
 
 use std::{
     any::Any,
+    io::{self, Write},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
     thread,
@@ -9,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
+use jiff::Timestamp;
 use procfs::{WithCurrentSystemInfo, process::Process};
 
 use super::Message;
@@ -19,10 +21,11 @@ use crate::{
         registry::Kind,
         supply::Supply,
         throttle::{
-            Target, ThrottleManager,
+            Subject, Target, ThrottleManager,
             manager::{Limits, MAINTENANCE_INTERVAL},
         },
     },
+    rules::{edit::NewRule, keeper::RuleFiles},
     stats::Stats,
 };
 
@@ -43,6 +46,8 @@ pub(super) struct Command {
 enum Order {
     Limit(Command),
     Use(Kind, &'static str),
+    Save(NewRule),
+    MeasurePackets(bool),
 }
 
 /// Makes the backends ready. That may take its time: loading programs into the kernel does.
@@ -60,6 +65,7 @@ impl Engine {
     pub(super) fn start(
         start: Start,
         supply: Box<dyn Supply>,
+        rules: Option<RuleFiles>,
         interval: Duration,
         send: Sender<Message>,
     ) -> anyhow::Result<Self> {
@@ -78,11 +84,15 @@ impl Engine {
                     return;
                 }
             };
-            let mut work = Work { monitor, manager, supply, stats: Stats::default(), send };
+            let stats = Stats::default();
+            let (known, measures_packets) = (Vec::new(), false);
+            let mut work = Work { monitor, manager, supply, rules, known, stats, measures_packets, send };
             // A panic must not keep the limits from being taken back.
             let worked = catch_unwind(AssertUnwindSafe(|| work.until_told(interval, &orders)));
             let worked = worked.map_err(|panic| format!("the engine failed: {}", words(panic.as_ref())));
             let taken_back = take_back(work.monitor.as_mut(), &mut work.manager);
+            // Writes the last of the history, which nobody would wait for once the result is told.
+            drop(work.rules.take());
             // A failed send means that nobody waits for it.
             let _ = report.send(worked.and(taken_back));
             let _ = work.send.send(Message::EngineEnded);
@@ -102,6 +112,16 @@ impl Engine {
         let _ = self.orders.as_ref().map(|orders| orders.send(Order::Use(kind, name)));
     }
 
+    /// Orders a rule to be saved.
+    pub(super) fn save_rule(&self, rule: NewRule) {
+        let _ = self.orders.as_ref().map(|orders| orders.send(Order::Save(rule)));
+    }
+
+    /// Orders that what packets cost is measured and told, or no more.
+    pub(super) fn measure_packets(&self, wanted: bool) {
+        let _ = self.orders.as_ref().map(|orders| orders.send(Order::MeasurePackets(wanted)));
+    }
+
     /// Ends it, and waits until everything has been taken back.
     pub(super) fn stop(&mut self) -> Result<(), String> {
         if self.orders.take().is_none() {
@@ -109,7 +129,8 @@ impl Engine {
         }
         let result = match self.result.recv_timeout(PATIENCE) {
             Err(RecvTimeoutError::Timeout) => {
-                eprintln!("chadthrottle: taking the limits back…");
+                // A terminal that is gone is no reason to leave them.
+                let _ = writeln!(io::stderr(), "chadthrottle: taking the limits back…");
                 self.result.recv().map_err(|_| ())
             }
             result => result.map_err(|_| ()),
@@ -155,7 +176,11 @@ struct Work {
     monitor: Box<dyn MonitorBackend>,
     manager: ThrottleManager,
     supply: Box<dyn Supply>,
+    rules: Option<RuleFiles>,
+    /// By which rules limits are in force, as was told last.
+    known: Vec<(Subject, String)>,
     stats: Stats,
+    measures_packets: bool,
     send: Sender<Message>,
 }
 
@@ -165,11 +190,18 @@ impl Work {
         let start = Instant::now();
         let mut due = Duration::ZERO;
         let mut maintenance = MAINTENANCE_INTERVAL;
+        let mut look = Duration::ZERO;
         loop {
             let now = start.elapsed();
             if now >= due {
                 self.tick(now);
                 due = next_tick(due, interval, start.elapsed());
+            }
+            if now >= look {
+                self.keep_rules();
+                let interval =
+                    self.rules.as_ref().map_or(MAINTENANCE_INTERVAL, |rules| rules.keeper.interval());
+                look = next_tick(look, interval, start.elapsed());
             }
             if now >= maintenance {
                 // What was not looked after this time will be the next; the limits themselves are in force.
@@ -178,9 +210,11 @@ impl Work {
                 }
                 maintenance = next_tick(maintenance, MAINTENANCE_INTERVAL, start.elapsed());
             }
-            match orders.recv_timeout(due.min(maintenance).saturating_sub(start.elapsed())) {
+            match orders.recv_timeout(due.min(maintenance).min(look).saturating_sub(start.elapsed())) {
                 Ok(Order::Limit(command)) => self.carry_out(command),
                 Ok(Order::Use(kind, name)) => self.use_backend(kind, name),
+                Ok(Order::Save(rule)) => self.save_rule(&rule),
+                Ok(Order::MeasurePackets(wanted)) => self.measure_packets(wanted),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -189,7 +223,13 @@ impl Work {
 
     fn tick(&mut self, now: Duration) {
         let figures = match self.monitor.update() {
-            Ok(sample) => Event::Snapshot(self.stats.advance(now, &sample)),
+            Ok(sample) => {
+                let snapshot = self.stats.advance(now, &sample);
+                if let Some(rules) = &mut self.rules {
+                    rules.take_in(&snapshot);
+                }
+                Event::Snapshot(snapshot)
+            }
             Err(error) => Event::EngineFailed(error.to_string()),
         };
         // Both at once: they are drawn together. Limits first: with the figures all is put together.
@@ -198,12 +238,47 @@ impl Work {
         if let Some(cost) = own_cost(now) {
             self.tell(Event::Cost(cost));
         }
+        if self.measures_packets {
+            self.tell(Event::PacketCost(self.supply.packet_cost()));
+        }
+    }
+
+    fn measure_packets(&mut self, wanted: bool) {
+        self.measures_packets = wanted;
+        if wanted {
+            self.tell(Event::PacketCost(self.supply.packet_cost()));
+        } else {
+            self.supply.stop_measuring();
+        }
     }
 
     fn carry_out(&mut self, command: Command) {
         for event in carry_out(&mut self.manager, command) {
             self.tell(event);
         }
+    }
+
+    /// Has the limits be those of the rules.
+    fn keep_rules(&mut self) {
+        let Some(rules) = &mut self.rules else { return };
+        let told = rules.keeper.look(&mut self.manager, Timestamp::now());
+        let held = rules.keeper.held().iter().map(|(subject, held)| (subject.clone(), held.rule.clone()));
+        let held: Vec<_> = held.collect();
+        for words in told {
+            self.tell(Event::Notice(format!("{words}.")));
+        }
+        if held != self.known {
+            self.known.clone_from(&held);
+            self.tell(Event::Rules(held));
+            self.tell(self.limits());
+        }
+    }
+
+    fn save_rule(&mut self, rule: &NewRule) {
+        let Some(rules) = &mut self.rules else { return };
+        let saved = rules.save(rule).map_err(|error| format!("The rule was not saved: {error:#}"));
+        self.tell(Event::RuleSaved(saved));
+        self.keep_rules();
     }
 
     /// Puts another backend in the place of one, which keeps its place where that fails.

@@ -18,7 +18,7 @@ use crossterm::{
 };
 use ratatui::backend::CrosstermBackend;
 
-use crate::sys::signals;
+use crate::sys::{signals, terminal::wake_readers};
 
 /// Whether there is something to give back.
 static ENTERED: AtomicBool = AtomicBool::new(false);
@@ -80,6 +80,18 @@ pub(super) fn set_mouse(wanted: bool) {
     if ENTERED.load(Ordering::SeqCst) {
         let mut out = io::stdout();
         let _ = if wanted { execute!(out, EnableMouseCapture) } else { execute!(out, DisableMouseCapture) };
+    }
+}
+
+/// Has keys read that came at the same instant as a new size. crossterm stops at the first of what the kernel tells it of
+/// at once, and the kernel tells of each only once: they would be left until another key is pressed.
+pub(super) fn read_keys_again() {
+    let _drawing = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
+    // Who has given the terminal back has given back its settings.
+    if ENTERED.load(Ordering::SeqCst)
+        && let Err(error) = wake_readers(io::stdin())
+    {
+        log::debug!("the terminal is gone: {error}");
     }
 }
 

@@ -1,6 +1,8 @@
 //! The main thread's loop: messages in, effects out, and a screen that is drawn when something has changed.
 
 use std::{
+    io::{self, IsTerminal},
+    mem::ManuallyDrop,
     sync::mpsc::{Receiver, RecvTimeoutError},
     time::{Duration, Instant},
 };
@@ -12,6 +14,7 @@ use super::{
     Ended, Message,
     engine::{Command, Engine},
     looker::Looker,
+    namer::Namer,
     screen,
 };
 use crate::{
@@ -23,12 +26,22 @@ use crate::{
 /// The shortest time from one drawing to the next: more than thirty in a second nobody sees.
 const FRAME: Duration = Duration::from_millis(33);
 
+/// So long after a failure a signal may come that is its cause: the kernel takes a terminal away, and then tells.
+const LAST_SIGNAL: Duration = Duration::from_secs(2);
+
+/// Who is asked on demand.
+pub(super) struct Askable {
+    pub(super) looker: Looker,
+    pub(super) namer: Namer,
+}
+
 /// The application, its terminal and its engine.
 pub(super) struct Session<B: Backend> {
     app: App,
-    terminal: Terminal<B>,
+    /// Never dropped: that would panic where the terminal is gone, and who gives the terminal back is [`screen`].
+    terminal: ManuallyDrop<Terminal<B>>,
     engine: Engine,
-    looker: Looker,
+    askable: Askable,
     messages: Receiver<Message>,
     /// Whether something has changed since the last drawing.
     changed: bool,
@@ -46,10 +59,11 @@ where
         app: App,
         terminal: Terminal<B>,
         engine: Engine,
-        looker: Looker,
+        askable: Askable,
         messages: Receiver<Message>,
     ) -> Self {
-        Self { app, terminal, engine, looker, messages, changed: true, due: Instant::now() }
+        let terminal = ManuallyDrop::new(terminal);
+        Self { app, terminal, engine, askable, messages, changed: true, due: Instant::now() }
     }
 
     /// Goes on until a key or a signal ends it.
@@ -61,6 +75,24 @@ where
                 return Ok(ended);
             }
         }
+    }
+
+    /// The same; where the terminal is gone, the signal that says so tells it better than what failed first.
+    pub(super) fn run_to_the_end(&mut self) -> anyhow::Result<Ended> {
+        self.run().or_else(|error| {
+            if io::stdout().is_terminal() {
+                return Err(error);
+            }
+            let deadline = Instant::now() + LAST_SIGNAL;
+            loop {
+                let left = deadline.saturating_duration_since(Instant::now());
+                match self.messages.recv_timeout(left) {
+                    Ok(Message::Signal(signal)) => return Ok(Ended::BySignal(signal)),
+                    Ok(_) if !left.is_zero() => {}
+                    _ => return Err(error),
+                }
+            }
+        })
     }
 
     /// Draws when it is time to, or takes in one message. Without either, waits.
@@ -97,7 +129,10 @@ where
         let (effects, ended) = match message {
             Message::Event(event) => (self.app.update(event), Ended::ByUser),
             Message::Signal(signal) => (self.app.update(Event::Signal), Ended::BySignal(signal)),
-            Message::Resized => return Ok(None),
+            Message::Resized => {
+                screen::read_keys_again();
+                return Ok(None);
+            }
             Message::Suspend => {
                 self.suspend()?;
                 return Ok(None);
@@ -124,8 +159,11 @@ where
                     self.engine.order(Command { target, limits: Limits::default() });
                 }
                 Effect::UseBackend { kind, name } => self.engine.use_backend(kind, name),
+                Effect::SaveRule(rule) => self.engine.save_rule(rule),
+                Effect::MeasurePackets(wanted) => self.engine.measure_packets(wanted),
                 Effect::Mouse(wanted) => screen::set_mouse(wanted),
-                Effect::Ask(question) => self.looker.ask(question),
+                Effect::Ask(question) => self.askable.looker.ask(question),
+                Effect::Name(addresses) => self.askable.namer.ask(addresses),
                 Effect::Suspend => {}
                 Effect::Quit => return true,
             }

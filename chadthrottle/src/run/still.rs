@@ -15,11 +15,12 @@ use super::engine::{self, Command};
 use crate::{
     app::{App, Effect, Event, Setup},
     backends::{
-        demo::{Demo, DemoLookout},
+        demo::{Demo, DemoLookout, DemoNames},
         monitor::MonitorBackend,
         throttle::{ThrottleManager, manager::Limits},
     },
     lookout::{self, Question},
+    names::Names,
     rate::parse_time,
     stats::Stats,
     ui,
@@ -179,7 +180,11 @@ impl Still {
                 engine::carry_out(&mut self.manager, Command { target, limits: Limits::default() })
             }
             Effect::Ask(question) => vec![self.answer(question)],
-            Effect::Quit | Effect::Suspend | Effect::Mouse(_) => Vec::new(),
+            Effect::Name(addresses) => {
+                addresses.into_iter().map(|host| Event::Named(host, DemoNames.name(host))).collect()
+            }
+            Effect::MeasurePackets(_) => vec![Event::PacketCost(Ok(None))],
+            Effect::Quit | Effect::Suspend | Effect::Mouse(_) | Effect::SaveRule(_) => Vec::new(),
             Effect::UseBackend { .. } => {
                 vec![Event::NotSwitched("A simulated host has no other backends.".into())]
             }

@@ -11,7 +11,13 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use nix::sys::signal::Signal;
 use ratatui::{Terminal, backend::TestBackend, layout::Size};
 
-use super::{Ended, Message, engine::Engine, looker::Looker, session::Session};
+use super::{
+    Ended, Message,
+    engine::Engine,
+    looker::Looker,
+    namer::Namer,
+    session::{Askable, Session},
+};
 use crate::{
     app::{App, BackendNames, Event, Setup},
     backends::{
@@ -45,7 +51,7 @@ fn start(steps: impl IntoIterator<Item = Step>, interval: Duration) -> Running {
     let (send, messages) = mpsc::channel();
     let monitor: Box<dyn MonitorBackend> = Box::new(monitor);
     let backends = Box::new(move || Ok((monitor, manager)));
-    let engine = Engine::start(backends, Box::new(Backends::default()), interval, send.clone())
+    let engine = Engine::start(backends, Box::new(Backends::default()), None, interval, send.clone())
         .unwrap_or_else(|error| panic!("{error}"));
     // Waiting for what never comes is to end at some time.
     let heart = send.clone();
@@ -57,9 +63,11 @@ fn start(steps: impl IntoIterator<Item = Step>, interval: Duration) -> Running {
     let terminal = Terminal::new(TestBackend::new(80, 24)).unwrap_or_else(|never| match never {});
     let names = BackendNames { monitor: "fake", upload: "fake", download: Some("fake") };
     let app = App::new(Setup::new(names), Size { width: 80, height: 24 });
-    let lookout = Box::new(Demo::new(1, Duration::ZERO, 0).lookout());
+    let demo = Demo::new(1, Duration::ZERO, 0);
+    let lookout = Box::new(demo.lookout());
     let looker = Looker::start(lookout, send.clone()).unwrap_or_else(|error| panic!("{error}"));
-    Running { session: Session::new(app, terminal, engine, looker, messages), send, journal }
+    let askable = Askable { looker, namer: Namer::new(Box::new(demo.names()), send.clone()) };
+    Running { session: Session::new(app, terminal, engine, askable, messages), send, journal }
 }
 
 impl Running {

@@ -18,6 +18,7 @@ const KIND_ENUM: u32 = 6;
 const KIND_TYPEDEF: u32 = 8;
 const KIND_VOLATILE: u32 = 9;
 const KIND_CONST: u32 = 10;
+const KIND_FUNC: u32 = 12;
 const KIND_FUNC_PROTO: u32 = 13;
 const KIND_VAR: u32 = 14;
 const KIND_DATASEC: u32 = 15;
@@ -138,6 +139,20 @@ impl KernelTypes {
         Ok(offset)
     }
 
+    /// The number of a function of the kernel's.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn function(&self, name: &str) -> Result<u32, BtfError> {
+        let mut id = 0;
+        let found = self.find(|this, ty| {
+            // Type 0 is void and not in the section.
+            id += 1;
+            ty.kind == KIND_FUNC && this.name_is(ty.name, name)
+        })?;
+        found.map(|_| id).ok_or_else(|| BtfError::Absent(name.to_owned()))
+    }
+
     /// The structure or union that a type is, behind its other names and qualifiers.
     fn structure(&self, mut id: u32) -> Result<Option<Type>, BtfError> {
         for _ in 0..MOST_NESTED {
@@ -246,6 +261,8 @@ mod tests {
         // `spinlock_t slock; int owned;` (include/net/sock.h), behind a typedef.
         assert!(types.offset("sock", "sk_lock.owned").expect("sock.sk_lock.owned") > lock);
         assert!(matches!(types.offset("no_such_struct", "x"), Err(BtfError::Absent(_))));
+        assert!(types.function("tcp_v4_rcv").is_ok_and(|id| id > 0));
+        assert!(matches!(types.function("no_such_function"), Err(BtfError::Absent(_))));
     }
 
     proptest! {

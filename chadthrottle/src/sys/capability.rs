@@ -18,6 +18,8 @@ pub const DAC_READ_SEARCH: Capability = Capability { name: "CAP_DAC_READ_SEARCH"
 pub const NET_ADMIN: Capability = Capability { name: "CAP_NET_ADMIN", bit: 12 };
 /// Open packet sockets.
 pub const NET_RAW: Capability = Capability { name: "CAP_NET_RAW", bit: 13 };
+/// Load modules.
+pub const SYS_MODULE: Capability = Capability { name: "CAP_SYS_MODULE", bit: 16 };
 /// Take hold of another user's open sockets.
 pub const SYS_PTRACE: Capability = Capability { name: "CAP_SYS_PTRACE", bit: 19 };
 /// Includes `CAP_BPF` and `CAP_PERFMON` (kernel/bpf/syscall.c, `bpf_capable`).
@@ -26,6 +28,9 @@ const SYS_ADMIN: Capability = Capability { name: "CAP_SYS_ADMIN", bit: 21 };
 pub const PERFMON: Capability = Capability { name: "CAP_PERFMON", bit: 38 };
 /// Load programs and make maps.
 pub const BPF: Capability = Capability { name: "CAP_BPF", bit: 39 };
+
+/// Those that some backend needs.
+pub const KNOWN: [Capability; 6] = [BPF, NET_ADMIN, NET_RAW, PERFMON, SYS_PTRACE, DAC_READ_SEARCH];
 
 /// The first of `wanted` that this process does not have.
 ///

@@ -75,6 +75,16 @@ impl CgroupRoot {
         Path::new(in_tree).starts_with(&self.in_tree)
     }
 
+    /// The paths in the tree of this cgroup and all below it.
+    #[must_use]
+    pub fn paths(&self) -> Vec<String> {
+        let mut names = CgroupNames::default();
+        names.walk(&self.path, self.in_tree.trim_end_matches('/'), DEEPEST);
+        let mut paths: Vec<String> = names.known.into_values().chain([self.in_tree.clone()]).collect();
+        paths.sort();
+        paths
+    }
+
     /// The file that a process writes "0" to, to move itself here.
     #[must_use]
     pub fn procs_file(&self) -> PathBuf {

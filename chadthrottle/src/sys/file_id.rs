@@ -2,31 +2,69 @@
 
 use std::{
     ffi::CString,
+    fs::{File, OpenOptions},
     io,
-    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    os::{
+        fd::AsRawFd,
+        unix::{
+            ffi::OsStrExt,
+            fs::{MetadataExt, OpenOptionsExt},
+        },
+    },
     path::Path,
 };
 
 use chadthrottle_common::FileId;
 use nix::{
     libc,
-    sys::stat::{major, minor},
+    sys::{
+        stat::{major, minor},
+        statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, F2FS_SUPER_MAGIC, FsType, XFS_SUPER_MAGIC, fstatfs},
+    },
 };
 
 /// The mount that a file was reached by (`STATX_MNT_ID`, include/uapi/linux/stat.h, since Linux 5.8).
 const STATX_MNT_ID: u32 = 0x1000;
+/// File systems whose `FS_IOC_GETVERSION` is the inode's `i_generation` (ext4 stands for ext2 and ext3 too). Others that
+/// know it may answer for another inode: ecryptfs hands it on to the file below, FUSE to its server.
+const TELLING: [FsType; 4] = [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, F2FS_SUPER_MAGIC, BTRFS_SUPER_MAGIC];
 
 /// The file at `path`, with links followed.
 ///
 /// The device is the one of the file system, which stat(2) does not tell everywhere: btrfs shows a device for each of its
-/// subvolumes, and only the mount table has the real one.
+/// subvolumes, and only the mount table has the real one. The generation is 0 where the file system does not tell.
 ///
 /// # Errors
 /// When there is none, or it may not be looked at.
 pub fn file_id(path: &Path) -> io::Result<FileId> {
-    let metadata = path.metadata()?;
+    let mut metadata = path.metadata()?;
+    let mut generation = None;
+    // To open anything else may have consequences.
+    if metadata.is_file()
+        && let Ok(file) = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)
+    {
+        // Of one and the same file, should the path be given to another one meanwhile.
+        metadata = file.metadata()?;
+        generation = generation_of(&file);
+    }
     let device = device_of_mount(path).unwrap_or_else(|| (major(metadata.dev()), minor(metadata.dev())));
-    Ok(FileId { inode: metadata.ino(), device: kernel_device(device), ..FileId::default() })
+    Ok(FileId {
+        inode: metadata.ino(),
+        device: kernel_device(device),
+        generation: generation.unwrap_or_default(),
+    })
+}
+
+/// What tells a file from the one that had its inode number before.
+fn generation_of(file: &File) -> Option<u32> {
+    if !TELLING.contains(&fstatfs(file).ok()?.filesystem_type()) {
+        return None;
+    }
+    // As long as the request says; of that the file systems write 32 bits (`ext4_ioctl`, fs/ext4/ioctl.c).
+    let mut generation: [u32; size_of::<libc::c_long>() / 4] = [0; _];
+    // SAFETY: the kernel writes no more than one long.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_GETVERSION, generation.as_mut_ptr()) };
+    (result == 0).then_some(generation[0])
 }
 
 /// `MKDEV` (`include/linux/kdev_t.h`): what userspace has in its own order.
@@ -65,6 +103,27 @@ mod tests {
         assert_eq!(itself.inode, here.metadata()?.ino());
         assert_ne!(file_id(Path::new("/proc/self/maps"))?, itself);
         assert!(file_id(Path::new("/no/such/file")).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn who_gets_the_number_of_a_removed_file_is_another_one() -> io::Result<()> {
+        let directory = tempfile::tempdir()?;
+        let path = directory.path().join("file");
+        std::fs::write(&path, "")?;
+        let before = file_id(&path)?;
+        assert_eq!(file_id(&path)?, before);
+        assert_eq!(file_id(directory.path())?.generation, 0);
+        if before.generation == 0 {
+            // Nobody can tell here, and the number is all there is.
+            return Ok(());
+        }
+        std::fs::remove_file(&path)?;
+        for attempt in 0..200 {
+            let path = directory.path().join(format!("other{attempt}"));
+            std::fs::write(&path, "")?;
+            assert_ne!(file_id(&path)?, before, "{attempt}");
+        }
         Ok(())
     }
 

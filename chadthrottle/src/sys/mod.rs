@@ -3,20 +3,17 @@
 #[cfg(feature = "ebpf")]
 pub mod bpf_map;
 #[cfg(feature = "ebpf")]
+pub mod bpf_trial;
+#[cfg(feature = "ebpf")]
 pub mod btf;
 pub mod capability;
 pub mod cgroup;
 pub mod cpu_time;
 #[cfg(feature = "ebpf")]
 pub mod file_id;
+pub mod host_name;
 pub mod inet_diag;
-#[cfg(any(
-    feature = "ebpf",
-    feature = "monitor-pnet",
-    feature = "throttle-sockopt",
-    feature = "throttle-tc-htb",
-    feature = "throttle-nftables"
-))]
+pub mod kernel_features;
 pub mod links;
 #[cfg(feature = "ebpf")]
 pub mod memory;
@@ -24,6 +21,7 @@ pub mod namespace;
 pub mod netlink;
 #[cfg(feature = "throttle-nftables")]
 pub mod nft;
+pub mod note;
 #[cfg(feature = "monitor-pnet")]
 pub mod packet;
 pub mod pidfd;
@@ -45,7 +43,12 @@ pub mod signals;
 pub mod sock_diag;
 #[cfg(feature = "monitor-pnet")]
 pub mod socket_lookup;
-#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
+#[cfg(any(
+    feature = "throttle-ebpf-cgroup",
+    feature = "throttle-sockopt",
+    feature = "throttle-tc-htb",
+    feature = "throttle-nftables"
+))]
 pub mod socket_tag;
 pub mod spawn;
 #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
@@ -60,3 +63,4 @@ pub mod tcp_info;
     feature = "throttle-tc-police"
 ))]
 pub mod tcp_socket;
+pub mod terminal;

@@ -2,10 +2,14 @@
 
 use std::{
     io,
+    net::{Ipv4Addr, UdpSocket},
     os::fd::{AsFd, AsRawFd, OwnedFd},
 };
 
 use nix::{errno::Errno, libc};
+
+/// `SO_NETNS_COOKIE` (`include/uapi/asm-generic/socket.h`).
+const NETNS_COOKIE: libc::c_int = 71;
 
 /// A socket whose packets leave by an interface. While it lives, the connection does: where it is a duplicate, keep it
 /// for as short as possible.
@@ -36,6 +40,18 @@ impl TaggedSocket {
     /// When the kernel does not tell (before 4.12).
     pub fn cookie(&self) -> io::Result<u64> {
         Ok(self.get(libc::SO_COOKIE)?)
+    }
+
+    /// The number of the network namespace that it is in. None where the kernel does not tell (before 5.14).
+    #[must_use]
+    pub fn network(&self) -> Option<u64> {
+        self.get(NETNS_COOKIE).ok()
+    }
+
+    /// The number of the network namespace of this thread, likewise.
+    #[must_use]
+    pub fn own_network() -> Option<u64> {
+        Self::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).ok()?.into())?.network()
     }
 
     /// What its packets carry.
@@ -99,7 +115,7 @@ impl Field {
 
 #[cfg(test)]
 mod tests {
-    use std::{net::UdpSocket, os::unix::net::UnixDatagram};
+    use std::os::unix::net::UnixDatagram;
 
     use super::*;
 

@@ -151,8 +151,10 @@ fn draw_field(frame: &mut Frame, app: &App, field: &Field, focused: bool, theme:
     };
     // "no limit now" is worth less than room to type.
     let now = if NAME + INPUT + now.len() <= room { now } else { String::new() };
-    frame.render_widget(
-        Line::from_iter([Span::raw(name), Span::styled(typed.text, theme.input), Span::raw(now)]),
-        row,
-    );
+    // What the first key replaces looks chosen.
+    let style = if focused && field.input.is_filled_in() { theme.selected } else { theme.input };
+    let text = typed.text.trim_end().to_owned();
+    let rest = typed.text[text.len()..].to_owned();
+    let spans = [Span::raw(name), Span::styled(text, style), Span::styled(rest, theme.input), Span::raw(now)];
+    frame.render_widget(Line::from_iter(spans), row);
 }

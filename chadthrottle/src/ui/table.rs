@@ -21,6 +21,7 @@ use crate::app::{
     unit::unit,
     units::Units,
 };
+use crate::backends::throttle::manager::Limits;
 
 /// Columns that a group within a group is moved to the right, as far as there is room for names.
 const INDENT: usize = 2;
@@ -29,7 +30,7 @@ const DEEPEST: usize = 4;
 /// Draws headings and rows.
 pub(super) fn draw(frame: &mut Frame, app: &App, area: Rect) {
     let theme = Theme::of(app.looks());
-    let columns = columns(usize::from(area.width), app.units());
+    let columns = columns(usize::from(area.width), app.units(), app.hidden());
     let mut lines = area.rows();
     for line in headings(app, &columns) {
         if let Some(row) = lines.next() {
@@ -72,12 +73,13 @@ fn absence(app: &App) -> String {
 }
 
 /// Words above the headings of several columns.
-fn groups(units: Units) -> [(&'static str, Column, Column); 4] {
+fn groups(units: Units) -> [(&'static str, Column, Column); 5] {
     [
         (units.rate_heading(), Column::UploadRate, Column::DownloadRate),
         ("TOTAL", Column::UploadTotal, Column::DownloadTotal),
         ("LIMIT", Column::UploadLimit, Column::DownloadLimit),
         ("DROPPED", Column::Dropped, Column::Dropped),
+        ("HELD", Column::HeldBack, Column::HeldBack),
     ]
 }
 
@@ -156,10 +158,15 @@ impl Cells<'_> {
             Column::Total => units.amount(row.total.sum()),
             Column::UploadTotal => units.amount(row.total.upload),
             Column::DownloadTotal => units.amount(row.total.download),
-            Column::UploadLimit => return self.limit(row.limits.upload, row.is_shared),
-            Column::DownloadLimit => return self.limit(row.limits.download, row.is_shared),
+            Column::UploadLimit => {
+                return self.limit(row.limits.upload, |refused| refused.upload, row.is_shared);
+            }
+            Column::DownloadLimit => {
+                return self.limit(row.limits.download, |refused| refused.download, row.is_shared);
+            }
             Column::Dropped if row.limits.is_empty() || row.is_shared => String::new(),
             Column::Dropped => units.amount(row.dropped()),
+            Column::HeldBack => row.held_back.map(|bytes| units.amount(bytes)).unwrap_or_default(),
             Column::Backend => return (self.backend(row.limits.upload, row.limits.download), plain),
             Column::Unit => info.cgroup.as_deref().and_then(unit).unwrap_or_default(),
             // Of a path, the end tells the most.
@@ -183,10 +190,11 @@ impl Cells<'_> {
             Column::Total => units.amount(group.total.sum()),
             Column::UploadTotal => units.amount(group.total.upload),
             Column::DownloadTotal => units.amount(group.total.download),
-            Column::UploadLimit => return self.limit(limits.upload, false),
-            Column::DownloadLimit => return self.limit(limits.download, false),
+            Column::UploadLimit => return self.limit(limits.upload, |refused| refused.upload, false),
+            Column::DownloadLimit => return self.limit(limits.download, |refused| refused.download, false),
             Column::Dropped if limits.is_empty() && group.limited == 0 => String::new(),
             Column::Dropped => units.amount(group.dropped),
+            Column::HeldBack => group.held_back.map(|bytes| units.amount(bytes)).unwrap_or_default(),
             Column::Backend => self.backend(limits.upload, limits.download),
             Column::Unit | Column::Exe => String::new(),
             Column::Lately => return (self.lately(placed.width), self.theme.curve),
@@ -202,12 +210,19 @@ impl Cells<'_> {
         sparkline(&self.app.lately(&self.entry, width), width, self.app.looks().ascii)
     }
 
-    fn limit(&self, limit: Option<u64>, is_shared: bool) -> (String, Style) {
+    /// A limit, or that the one that was asked for was refused.
+    fn limit(
+        &self,
+        limit: Option<u64>,
+        asked: fn(Limits) -> Option<u64>,
+        is_shared: bool,
+    ) -> (String, Style) {
+        let refused = || self.app.refusal(&self.entry).and_then(|refused| asked(refused.limits));
         let text = limit.map(|limit| self.app.units().limit(limit));
         match (text, is_shared) {
             (Some(text), true) => (format!("*{text}"), self.theme.limit),
             (Some(text), false) => (text, self.theme.limit),
-            (None, _) if self.app.refusal(&self.entry).is_some() => ("fail".into(), self.theme.error),
+            (None, _) if refused().is_some() => ("fail".into(), self.theme.error),
             (None, _) => (String::new(), Style::new()),
         }
     }

@@ -7,8 +7,9 @@
     reason = "each test binary has a copy of its own and uses a part of it"
 )]
 
+pub mod terminal;
+
 use std::{
-    net::TcpStream,
     os::{fd::AsFd, unix::fs::PermissionsExt},
     path::Path,
     process::{Child, Command, Stdio},
@@ -16,6 +17,7 @@ use std::{
 };
 
 use anyhow::Context;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use testbed::{Family, Process, Testbed};
 
@@ -46,6 +48,28 @@ pub fn limit_pid(bed: &Testbed, pid: u32, options: &[&str]) -> anyhow::Result<Pr
     let limiter = Process::spawn(&mut command)?;
     limiter.wait_for_line(|line| line.contains("is held to"), PATIENCE)?;
     Ok(limiter)
+}
+
+/// Kills the program and, before, who would undo what it leaves.
+pub fn kill_with_guards(limiter: &mut Process) -> anyhow::Result<()> {
+    // Held, so that it starts no other one.
+    limiter.signal(Signal::SIGSTOP)?;
+    let pid = limiter.pid();
+    let mut all = Vec::new();
+    // Children are their thread's.
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let children = std::fs::read_to_string(task?.path().join("children"))?;
+        all.extend(children.split_ascii_whitespace().map(str::to_owned));
+    }
+    for child in all {
+        let line = std::fs::read_to_string(format!("/proc/{child}/cmdline")).unwrap_or_default();
+        if line.contains("--guard") {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.parse()?), Signal::SIGKILL)?;
+        }
+    }
+    limiter.signal(Signal::SIGKILL)?;
+    limiter.wait_timeout(PATIENCE)?;
+    Ok(())
 }
 
 /// `chadthrottle monitor --json`, with its first line already printed: it counts.
@@ -102,7 +126,9 @@ impl Everybodys {
     pub fn command(&self, bed: &Testbed, program: &Path) -> anyhow::Result<Command> {
         let copy = self.0.path().join(program.file_name().expect("a program has a name"));
         // By another process, so that no descriptor here that writes to it is inherited by anybody (ETXTBSY).
-        anyhow::ensure!(Command::new("cp").arg(program).arg(&copy).status()?.success());
+        if !copy.exists() {
+            anyhow::ensure!(Command::new("cp").arg(program).arg(&copy).status()?.success());
+        }
         // After the namespace has been entered, which takes root.
         let mut command = bed.client().command("setpriv");
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(copy).current_dir("/");
@@ -171,12 +197,12 @@ pub fn assert_close(counted: u64, expected: f64, what: &str) {
     assert!((0.98..1.02).contains(&ratio), "{what}: counted {counted}, expected {expected}: {ratio:.4}");
 }
 
-/// A process that does nothing but have a connection open, as a worker has that got it from another.
+/// A process that does nothing but have a socket open, as a worker has that got it from another.
 pub struct Holder(Child);
 
 impl Holder {
-    pub fn start(command: &mut Command, stream: &TcpStream) -> anyhow::Result<Self> {
-        Ok(Self(command.stdin(Stdio::from(stream.as_fd().try_clone_to_owned()?)).spawn()?))
+    pub fn start(command: &mut Command, socket: &impl AsFd) -> anyhow::Result<Self> {
+        Ok(Self(command.stdin(Stdio::from(socket.as_fd().try_clone_to_owned()?)).spawn()?))
     }
 
     pub fn pid(&self) -> u32 {

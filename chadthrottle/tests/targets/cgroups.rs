@@ -7,7 +7,7 @@ use testbed::{Family, Process, Testbed, traffic};
 use crate::rig::{CAP, Sink, comes_through, holds, limit, send_for, text};
 
 /// The path in the tree of a cgroup of the bed.
-fn in_tree(cgroup: &Path) -> anyhow::Result<String> {
+pub(crate) fn in_tree(cgroup: &Path) -> anyhow::Result<String> {
     let inside = Process::spawn(
         std::process::Command::new("sh")
             .args(["-c", "echo $$ > \"$1/cgroup.procs\" && sed -n 's/^0:://p' /proc/$$/cgroup", "sh"])
@@ -62,7 +62,7 @@ fn the_innermost_limited_cgroup_holds() -> anyhow::Result<()> {
 fn sockets_of_a_unit_from_before_and_after_share_a_limit() -> anyhow::Result<()> {
     let bed = Testbed::new("unit")?;
     let (unit, nested) = (bed.cgroup("b.service")?, bed.cgroup("b.service/inner")?);
-    let sink = Sink::endless(bed.server(), Family::V4)?;
+    let sink = Sink::start(bed.server(), Family::V4)?;
     let send = send_for(sink.address, 3_000_000, "30");
     let program = traffic::traffic_binary()?;
     let before = Process::spawn(bed.client().command_in(&nested, program)?.args(&send))?;

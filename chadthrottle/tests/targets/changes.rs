@@ -54,7 +54,7 @@ fn with_sender(
     work: impl FnOnce(&Testbed, &Subject, &mut Inside<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let bed = Testbed::new("change")?;
-    let sink = Sink::endless(bed.server(), Family::V4)?;
+    let sink = Sink::start(bed.server(), Family::V4)?;
     let sender =
         Process::spawn(traffic::command(bed.client())?.args(send_for(sink.address, 6_000_000, "60")))?;
     traffic::ready(&sender)?;

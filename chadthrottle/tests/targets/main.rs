@@ -5,11 +5,13 @@
 mod cgroups;
 mod changes;
 mod figures;
+mod history;
 mod inside;
 mod precedence;
 mod processes;
 mod programs;
 mod rig;
+mod rules;
 mod shared;
 #[path = "../support/mod.rs"]
 mod support;

@@ -8,7 +8,7 @@ use testbed::{Family, Process, Testbed, traffic};
 
 use crate::{
     inside::Inside,
-    rig::{Copies, Meter, Sink, holds, send_for},
+    rig::{Copies, Meter, Sink, holds, send_few, send_for},
     support::PATIENCE,
 };
 
@@ -48,7 +48,7 @@ fn settle() {
 fn the_most_specific_limit_holds_and_the_next_one_when_it_goes() -> anyhow::Result<()> {
     const LIMITS: [u64; 5] = [400_000, 700_000, 1_000_000, 1_300_000, 1_600_000];
     let (bed, copies) = (Testbed::new("precedence")?, Copies::new()?);
-    let sink = Sink::endless(bed.server(), Family::V4)?;
+    let sink = Sink::start(bed.server(), Family::V4)?;
     let everything = start(&bed, &copies, &send_for(sink.address, 2_500_000, "60"))?;
     let mut limits = Inside::alone(&bed)?;
     // From the general one to the most specific, and back.
@@ -105,10 +105,10 @@ fn comes_to_hold(bed: &Testbed, cap: f64) -> anyhow::Result<()> {
 fn a_child_of_a_limited_process_is_free_of_its_program_when_it_executes_another() -> anyhow::Result<()> {
     let (bed, copies) = (Testbed::new("precedence")?, Copies::new()?);
     let (shell, other) = (copies.of(Path::new("/bin/sh"), "shell")?, copies.traffic("other")?);
-    let sink = Sink::patient(bed.server(), Family::V4)?;
+    let sink = Sink::start(bed.server(), Family::V4)?;
     let mut command = bed.client().command(&shell);
     command.args(["-c", "echo started; read line; \"$@\"; exit", "sh"]).arg(&other);
-    let mut parent = Process::spawn(command.args(send_for(sink.address, 1_000_000, "0.1")))?;
+    let mut parent = Process::spawn(command.args(send_few(sink.address)))?;
     parent.wait_for_line(|line| line == "started", PATIENCE)?;
     let mut limits = Inside::alone(&bed)?;
     limits.set(&Subject::Program(shell), Some(0), None)?;

@@ -17,7 +17,7 @@ use crate::{
 
 /// A shell that starts a sender now and, at a line of input, another one; both send when they get a signal that a file
 /// is there.
-const PARENT: &str = "send() { \"$1\" udp-send --to \"$2\" --rate 1000000 --size 1372 --seconds 0.1 --wait-stdin; }; \
+const PARENT: &str = "send() { \"$1\" udp-send --to \"$2\" --rate 1000000 --size 1372 --datagrams 40 --wait-stdin; }; \
                       (while ! [ -e \"$4\" ]; do sleep 0.01; done; echo) | send \"$1\" \"$2\" & \
                       echo started; read line; echo | send \"$1\" \"$3\"; wait";
 
@@ -25,7 +25,7 @@ const PARENT: &str = "send() { \"$1\" udp-send --to \"$2\" --rate 1000000 --size
 fn children(options: &[&str]) -> anyhow::Result<[u64; 2]> {
     let (bed, copies) = (Testbed::new("children")?, Copies::new()?);
     let program = copies.traffic("child")?;
-    let sinks = [Sink::patient(bed.server(), Family::V4)?, Sink::patient(bed.server(), Family::V4)?];
+    let sinks = [Sink::start(bed.server(), Family::V4)?, Sink::start(bed.server(), Family::V4)?];
     let go = program.with_file_name("go");
     let mut command = bed.client().command("sh");
     command.args(["-c", PARENT, "sh"]).arg(&program);
@@ -85,7 +85,7 @@ fn a_pid_that_is_used_again_is_somebody_else() -> anyhow::Result<()> {
 fn a_process_that_forks_while_it_is_limited_shares_its_limit() -> anyhow::Result<()> {
     let (bed, copies) = (Testbed::new("forks")?, Copies::new()?);
     let program = copies.traffic("child")?;
-    let sink = Sink::patient(bed.server(), Family::V4)?;
+    let sink = Sink::start(bed.server(), Family::V4)?;
     let send = "for one in 1 2 3 4 5 6 7 8; do (for two in 1 2 3 4; do \
                 \"$1\" udp-send --to \"$2\" --rate 500000 --size 1372 --seconds 0.2 > /dev/null & done; wait) & done; wait";
     let mut command: Command = bed.client().command("sh");

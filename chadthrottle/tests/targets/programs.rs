@@ -1,6 +1,12 @@
 //! `--program`.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use nix::sys::signal::Signal;
 use testbed::{Family, Process, Testbed, traffic};
@@ -28,7 +34,7 @@ const SH: &str = "/bin/sh";
 fn one_that_runs_and_a_hundred_short_ones_share_a_limit() -> anyhow::Result<()> {
     let (bed, copies) = (Testbed::new("program")?, Copies::new()?);
     let program = copies.traffic("sender")?;
-    let sink = Sink::endless(bed.server(), Family::V4)?;
+    let sink = Sink::start(bed.server(), Family::V4)?;
     // From before.
     let mut running =
         Process::spawn(bed.client().command(&program).args(send_for(sink.address, 3_000_000, "30")))?;
@@ -140,4 +146,36 @@ fn a_program_that_is_replaced_is_covered_from_its_first_packet() -> anyhow::Resu
         assert!(!comes_through(&bed, &mut bed.client().command(&program))?);
     }
     Ok(())
+}
+
+#[test]
+fn a_file_with_the_inode_number_of_one_that_was_replaced_is_free() -> anyhow::Result<()> {
+    let (bed, copies) = (Testbed::new("program")?, Copies::new()?);
+    let program = copies.traffic("upgraded")?;
+    let _limiter = block(&bed, &program)?;
+    let number = fs::metadata(&program)?.ino();
+    fs::rename(copies.traffic("upgraded.new")?, &program)?;
+    let Some(stranger) = file_with_number(&program, number)? else {
+        println!("the file system of {} does not give a number twice", program.display());
+        return Ok(());
+    };
+    // What is there already keeps its number.
+    copies.traffic(text(Path::new(stranger.file_name().expect("it has one"))))?;
+    fs::set_permissions(&stranger, PermissionsExt::from_mode(0o755))?;
+    assert_eq!(fs::metadata(&stranger)?.ino(), number);
+    assert!(comes_through(&bed, &mut bed.client().command(&stranger))?, "a stranger is blocked");
+    assert!(!comes_through(&bed, &mut bed.client().command(&program))?, "the program is free");
+    Ok(())
+}
+
+/// Makes files beside another until one has this inode number.
+fn file_with_number(beside: &Path, number: u64) -> anyhow::Result<Option<PathBuf>> {
+    for attempt in 0..200 {
+        let file = beside.with_file_name(format!("stranger{attempt}"));
+        fs::write(&file, "")?;
+        if fs::metadata(&file)?.ino() == number {
+            return Ok(Some(file));
+        }
+    }
+    Ok(None)
 }

@@ -1,7 +1,7 @@
 //! Senders, receivers, and limits on them.
 
 use std::{
-    net::SocketAddr,
+    net::{SocketAddr, UdpSocket},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
@@ -63,38 +63,29 @@ pub(crate) fn limit(bed: &Testbed, options: &[&str]) -> anyhow::Result<Process> 
 pub(crate) struct Sink {
     process: Process,
     pub(crate) address: SocketAddr,
+    /// On the same host.
+    teller: UdpSocket,
 }
 
 impl Sink {
-    /// On a host, until nothing has come for half a second.
+    /// On a host, until it is asked for its report.
     pub(crate) fn start(host: &Host, family: Family) -> anyhow::Result<Self> {
-        let listen = host.socket_address(family, 0).to_string();
-        let arguments = ["udp-sink", "--listen", &listen, "--idle-exit", "500", "--first-wait", "500"];
-        Self::of(traffic::command(host)?.args(arguments))
+        Self::listening(host, host.socket_address(family, 0))
     }
 
-    /// The same, and for three seconds at first.
-    pub(crate) fn patient(host: &Host, family: Family) -> anyhow::Result<Self> {
-        let listen = host.socket_address(family, 0).to_string();
-        let arguments = ["udp-sink", "--listen", &listen, "--idle-exit", "500", "--first-wait", "3000"];
-        Self::of(traffic::command(host)?.args(arguments))
+    /// The same with an address and port.
+    pub(crate) fn listening(host: &Host, address: SocketAddr) -> anyhow::Result<Self> {
+        let listen = address.to_string();
+        let until = ["--until-told", "--idle-exit", "300", "--first-wait", "120000"];
+        let process =
+            Process::spawn(traffic::command(host)?.args(["udp-sink", "--listen", &listen]).args(until))?;
+        let teller = host.run(|| Ok(UdpSocket::bind(SocketAddr::new(address.ip(), 0))?))?;
+        Ok(Self { address: traffic::ready(&process)?, process, teller })
     }
 
-    /// The same, without end.
-    pub(crate) fn endless(host: &Host, family: Family) -> anyhow::Result<Self> {
-        let listen = host.socket_address(family, 0).to_string();
-        let arguments = ["udp-sink", "--listen", &listen, "--idle-exit", "60000", "--first-wait", "60000"];
-        Self::of(traffic::command(host)?.args(arguments))
-    }
-
-    fn of(command: &mut Command) -> anyhow::Result<Self> {
-        let process = Process::spawn(command)?;
-        let address = traffic::ready(&process)?;
-        Ok(Self { process, address })
-    }
-
-    /// What came, by when nothing has come for half a second.
+    /// What came, by when nothing has come for a moment: to be asked for when whoever sends has ended.
     pub(crate) fn report(self) -> anyhow::Result<traffic::Report> {
+        self.teller.send_to(&[], self.address)?;
         traffic::Report::parse(&self.process.success(PATIENCE)?)
     }
 }
@@ -108,10 +99,20 @@ pub(crate) fn send_for(to: SocketAddr, rate: u64, seconds: &str) -> Vec<String> 
     words
 }
 
+/// Datagrams that are sent at once.
+const FEW: &str = "40";
+
+/// Arguments of `traffic`: a few datagrams.
+pub(crate) fn send_few(to: SocketAddr) -> Vec<String> {
+    let to = to.to_string();
+    let words = ["udp-send", "--to", &to, "--rate", "1000000", "--size", "1372", "--datagrams", FEW];
+    words.map(str::to_owned).to_vec()
+}
+
 /// Sends a few datagrams at once by a command, and says how many of them arrived at the server.
 pub(crate) fn arrivals(bed: &Testbed, command: &mut Command) -> anyhow::Result<u64> {
     let sink = Sink::start(bed.server(), Family::V4)?;
-    let sent = Process::spawn(command.args(send_for(sink.address, 1_000_000, "0.1")))?.success(PATIENCE)?;
+    let sent = Process::spawn(command.args(send_few(sink.address)))?.success(PATIENCE)?;
     let sent = traffic::Report::parse(sent.trim_end())?;
     ensure!(sent.datagrams > 20 && sent.errors.is_empty(), "{sent:?}");
     Ok(sink.report()?.datagrams)

@@ -6,7 +6,7 @@ use anyhow::ensure;
 use testbed::{Host, Process, Testbed, traffic};
 
 use crate::{
-    rig::{limit, send_for},
+    rig::{Sink, limit, send_few},
     support::PATIENCE,
 };
 
@@ -42,16 +42,14 @@ fn address(ip: &str) -> anyhow::Result<SocketAddr> {
 fn datagrams_pass(bed: &Testbed, far: SocketAddr) -> anyhow::Result<[bool; 2]> {
     let near = SocketAddr::new(bed.client().address(family(far)), 7001);
     let one_way = |from: &Host, bind: Option<SocketAddr>, host: &Host, to: SocketAddr| {
-        let listen = ["udp-sink", "--listen", &to.to_string(), "--idle-exit", "200", "--first-wait", "400"];
-        let sink = Process::spawn(traffic::command(host)?.args(listen))?;
-        traffic::ready(&sink)?;
+        let sink = Sink::listening(host, to)?;
         let mut send = traffic::command(from)?;
-        send.args(send_for(to, 1_000_000, "0.05"));
+        send.args(send_few(to));
         if let Some(bind) = bind {
             send.args(["--from", &bind.to_string()]);
         }
         Process::spawn(&mut send)?.success(PATIENCE)?;
-        anyhow::Ok(traffic::Report::parse(&sink.success(PATIENCE)?)?.datagrams > 0)
+        anyhow::Ok(sink.report()?.datagrams > 0)
     };
     let from_far = SocketAddr::new(far.ip(), 0);
     Ok([

@@ -23,7 +23,7 @@ fn as_nobody(bed: &Testbed, program: &Path) -> Command {
 fn sockets_of_a_user_from_before_and_after_share_a_limit() -> anyhow::Result<()> {
     let (bed, copies) = (Testbed::new("user")?, Copies::new()?);
     let program = copies.traffic("sender")?;
-    let sink = Sink::endless(bed.server(), Family::V4)?;
+    let sink = Sink::start(bed.server(), Family::V4)?;
     let send = send_for(sink.address, 3_000_000, "30");
     let before = Process::spawn(as_nobody(&bed, &program).args(&send))?;
     traffic::ready(&before)?;
@@ -56,12 +56,15 @@ fn a_user_is_covered_from_the_first_packet_and_root_is_not() -> anyhow::Result<(
 fn root_of_a_container_is_the_user_outside() -> anyhow::Result<()> {
     let (bed, copies) = (Testbed::new("user")?, Copies::new()?);
     let program = copies.traffic("sender")?;
-    let limiter = |user| limit(&bed, &["--include-loopback", "--user", user, "--upload-limit", "0"]);
+    let limiter =
+        |user| limit(&bed, &["--force", "--include-loopback", "--user", user, "--upload-limit", "0"]);
     // To itself, in a network that belongs to a user namespace: there nobody is root.
     let in_container = || -> anyhow::Result<u64> {
-        let script = "ip link set lo up; \"$1\" udp-sink --listen 127.0.0.1:7000 --idle-exit 300 --first-wait 600 & \
-                      sleep 0.2; \"$1\" udp-send --to 127.0.0.1:7000 --rate 1000000 --size 1000 --datagrams 50 \
-                      > /dev/null; wait";
+        let script = "ip link set lo up; report=$(mktemp); \
+                      \"$1\" udp-sink --listen 127.0.0.1:7000 --idle-exit 300 --first-wait 2000 > \"$report\" & \
+                      i=0; until grep -q ready \"$report\" || [ $((i+=1)) -gt 1000 ]; do sleep 0.01; done; \
+                      \"$1\" udp-send --to 127.0.0.1:7000 --rate 1000000 --size 1000 --datagrams 50 > /dev/null; \
+                      wait; cat \"$report\"; rm \"$report\"";
         let mut command = as_nobody(&bed, Path::new("unshare"));
         command.args(["--user", "--map-root-user", "--net", "sh", "-c", script, "sh"]).arg(&program);
         Ok(traffic::Report::parse(&Process::spawn(&mut command)?.success(PATIENCE)?)?.datagrams)

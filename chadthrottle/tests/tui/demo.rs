@@ -40,6 +40,8 @@ fn processes_and_groups() {
 fn details() {
     looks("overview", "/firefox<Enter>d1M<Enter><5s><Enter>");
     looks("connections", "/transmission<Enter><Enter><Tab><2s>");
+    looks("host_names", "/transmission<Enter><Enter><Tab>h<2s>");
+    looks("held_back", "/pid=3908<Enter>u500K<Enter><9s>");
     looks("history", "/curl<Enter>d3M<Enter><20s><Enter><Tab><Tab>");
     looks("history_long", "/firefox<Enter><Enter><Tab><Tab><Right>");
     looks("traffic", "/node<Enter><Enter><Tab><Tab><Tab>");
@@ -50,6 +52,8 @@ fn the_host() {
     looks("interfaces", "i");
     looks("system", "y");
     looks("backends", "b");
+    looks("columns", "cjj <Down><Down> ");
+    looks("fewer_columns", "cjj <Down><Down> c");
     looks("messages", "/curl<Enter>d2M<Enter>zu5K<Enter>L");
 }
 

@@ -183,6 +183,7 @@ pub(crate) fn limited(pid: i32, name: &str, upload: Option<u64>, download: Optio
         limits: Limits { upload, download },
         upload_stats: stats(upload),
         download_stats: stats(download),
+        held_back: upload.map(|limit| limit / 3),
         alive: true,
     }
 }

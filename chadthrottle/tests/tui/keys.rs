@@ -59,8 +59,23 @@ fn sorting_goes_through_the_columns_and_back() {
     assert!(screen.text().contains("Sorted by name, from Z to A."));
     assert!(screen.text().contains("PROCESS▼"));
     assert_eq!(screen.pids().first(), Some(&40_112));
-    screen.typed("sssssssssss");
+    screen.typed("ssssssssssss");
     assert_eq!(screen.pids(), busiest);
+}
+
+#[test]
+fn columns_are_chosen_and_names_stay() {
+    let mut screen = Screen::busy(160, 50);
+    screen.typed("c");
+    assert_eq!(screen.app.place(), Place::Columns);
+    screen.typed("j ");
+    assert!(screen.text().contains("[ ] user"), "{}", screen.text());
+    screen.typed("c");
+    assert_eq!(screen.app.place(), Place::Table);
+    let text = screen.text();
+    assert!(!text.contains("USER") && text.contains("EXECUTABLE") && text.contains("PROCESS"), "{text}");
+    screen.typed("cj c");
+    assert!(screen.text().contains("USER"));
 }
 
 #[test]

@@ -158,6 +158,24 @@ fn a_refusal_is_told_whole_and_stays_with_its_process() {
 }
 
 #[test]
+fn what_was_said_goes_after_a_while_and_what_is_wrong_stays() {
+    let mut screen = screen(None, None);
+    let second = || Event::Snapshot(snapshot(vec![row(9, "curl", 1, 1)]));
+    let limits = Limits { upload: Some(1), download: None };
+    let outcome = |result| Event::LimitResult(LimitOutcome { target: curl(), limits, result });
+    screen.send(outcome(Ok(())));
+    (0..20).for_each(|_| drop(screen.send(second())));
+    assert!(screen.text().contains("upload limited to 1"), "{}", screen.text());
+    screen.send(second());
+    assert!(!screen.text().contains("upload limited to 1"), "{}", screen.text());
+    screen.send(outcome(Err("on principle".into())));
+    (0..99).for_each(|_| drop(screen.send(second())));
+    assert!(screen.text().contains("could not be limited: on principle"), "{}", screen.text());
+    screen.typed("L");
+    assert!(screen.text().contains("upload limited to 1"), "{}", screen.text());
+}
+
+#[test]
 fn a_limited_process_is_listed_though_nobody_has_seen_it() {
     let mut screen = screen(None, None);
     screen.send(Event::Limits(vec![limited(77, "quiet", Some(5), None)]));

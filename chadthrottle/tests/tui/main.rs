@@ -9,5 +9,7 @@ mod host;
 mod keys;
 mod limits;
 mod mouse;
+mod rules;
 mod screens;
 mod shapes;
+mod states;

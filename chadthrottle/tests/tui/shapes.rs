@@ -29,7 +29,7 @@ fn key() -> impl Strategy<Value = KeyEvent> {
         KeyCode::Backspace,
         KeyCode::Delete,
     ]);
-    let bound = prop::sample::select("udtrRsSpqgGjk/?05M+-zvF livybLnm".chars().collect::<Vec<_>>())
+    let bound = prop::sample::select("udtrRsSpqgGjk/?05M+-zvF livybLnmhc".chars().collect::<Vec<_>>())
         .prop_map(KeyCode::Char);
     let code = prop_oneof![4 => bound, 4 => named, 1 => any::<char>().prop_map(KeyCode::Char)];
     let modifiers = prop_oneof![9 => Just(KeyModifiers::NONE), 1 => Just(KeyModifiers::CONTROL)];

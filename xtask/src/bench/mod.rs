@@ -1,8 +1,14 @@
 //! `cargo xtask bench …`: figures, in tables. Tests only check that things hold roughly; what "roughly" is worth on a
 //! machine is measured here.
 
-mod limits;
+mod crash;
+mod limiter;
+mod mixed;
 mod monitor;
+mod neighbour;
+mod path;
+mod recording;
+mod side;
 mod throttle;
 mod tui;
 
@@ -15,12 +21,17 @@ use crate::process;
 /// What to measure.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Bench {
-    /// How exactly limits hold: TCP by iperf3 through a router, over every combination asked for.
-    Limits(limits::Options),
+    /// Whether nothing limits anybody a second after the program was killed, and the host is as it was.
+    Crash(crash::Options),
+    /// One limit on 64 connections of eight processes with different demands: what they get, and how fairly.
+    Mixed(mixed::Options),
     /// What watching costs, in CPU, memory, throughput and time a packet; beside nethogs and bandwhich where they are
     /// installed.
     Monitor(monitor::Options),
-    /// What limits do to connections on paths with a round trip: accuracy, retransmits, delay, fairness, cost.
+    /// What somebody who is not limited loses by a limit on somebody else in the same cgroup.
+    Neighbour(neighbour::Options),
+    /// What limits do to connections and datagrams, through a router and on paths with a round trip: accuracy,
+    /// retransmits, delay, stalls, fairness, cost.
     Throttle(Box<throttle::Options>),
     /// What the screen takes with thousands of processes: pictures, keys, CPU, the first picture.
     Tui(tui::Options),
@@ -33,8 +44,10 @@ impl Bench {
     /// When something could not be run.
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         match self {
-            Self::Limits(options) => limits::run(options),
+            Self::Crash(options) => crash::run(options),
+            Self::Mixed(options) => mixed::run(options),
             Self::Monitor(options) => monitor::run(options),
+            Self::Neighbour(options) => neighbour::run(options),
             Self::Throttle(options) => throttle::run(options),
             Self::Tui(options) => tui::run(options),
         }

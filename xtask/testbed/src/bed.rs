@@ -12,7 +12,7 @@ use nix::net::if_::InterfaceFlags;
 
 use crate::host::{Family, Host, default_route, open_cgroup};
 use crate::netns::Netns;
-use crate::path::{Carried, Emulator, End, Path};
+use crate::path::{Carried, Emulator, End, Path, Queues};
 use crate::{cgroup, leftovers, poll, program};
 
 /// One bed at a time on a machine: kernel tests disturb each other, and so do measurements on few CPUs.
@@ -34,6 +34,8 @@ const ROUTER: u8 = 1;
 pub struct Testbed {
     /// Carries what goes between router and server, where that is no plain link.
     emulator: Option<Emulator>,
+    /// Count what passes the router, where that is asked for.
+    queues: Option<Queues>,
     client: Host,
     router: Host,
     server: Host,
@@ -70,6 +72,17 @@ impl Testbed {
         Self::make(name, Some(path))
     }
 
+    /// As [`Self::new`], and what passes the router is counted.
+    ///
+    /// # Errors
+    ///
+    /// What is missing on this machine, or what could not be made.
+    pub fn counted(name: &str) -> anyhow::Result<Self> {
+        let mut bed = Self::make(name, None)?;
+        bed.queues = Some(Queues::add(&bed.router, ["ctrserver", "ctrclient"])?);
+        Ok(bed)
+    }
+
     fn make(name: &str, path: Option<&Path>) -> anyhow::Result<Self> {
         program::require_root()?;
         program::require_program("ip")?;
@@ -96,7 +109,7 @@ impl Testbed {
         let server = host("server", &["ctserver"], 2, 2)?;
         client.cgroup = Some(open_cgroup(&cgroup)?);
 
-        let mut bed = Self { emulator: None, client, router, server, cgroup, made };
+        let mut bed = Self { emulator: None, queues: None, client, router, server, cgroup, made };
         bed.prepare()?;
         bed.link(&bed.client, "ctclient", "ctrclient")?;
         match path {
@@ -115,10 +128,11 @@ impl Testbed {
         Ok(bed)
     }
 
-    /// What has been sent to the server and to the client so far, where the bed has a path.
+    /// What has been sent to the server and to the client so far, where the bed has a path or counts.
     #[must_use]
     pub fn carried(&self) -> Option<[Carried; 2]> {
-        self.emulator.as_ref().map(Emulator::carried)
+        let emulated = self.emulator.as_ref().map(Emulator::carried);
+        emulated.or_else(|| self.queues.as_ref()?.carried().ok())
     }
 
     /// The host on which the program under test runs.

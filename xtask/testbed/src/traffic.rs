@@ -26,7 +26,13 @@ pub fn traffic_binary() -> anyhow::Result<&'static Path> {
     built.as_deref().map_err(|error| anyhow!("cannot build `traffic`: {error}"))
 }
 
+/// Where `traffic` is, on a machine that has no cargo.
+pub const TRAFFIC_VARIABLE: &str = "TESTBED_TRAFFIC";
+
 fn build() -> anyhow::Result<PathBuf> {
+    if let Some(built) = std::env::var_os(TRAFFIC_VARIABLE) {
+        return Ok(built.into());
+    }
     // Cargo sets this for the tests that it runs, and so does nextest.
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
@@ -57,7 +63,7 @@ fn build() -> anyhow::Result<PathBuf> {
 /// | `tcp-send --to ADDR (--bytes N \| --seconds S) [--rate B] [--quit]` | sends, and waits until all has been received; or ends at once |
 /// | `tcp-source --listen ADDR (--bytes N \| --seconds S) [--rate B] [--connections N] [--become UID]` | sends to who connects, as another user than the one that listens |
 /// | `tcp-receive --from ADDR` | receives to the end of the connection |
-/// | `udp-sink --listen ADDR --idle-exit MS [--first-wait MS]` | receives until nothing comes any more |
+/// | `udp-sink --listen ADDR --idle-exit MS [--first-wait MS] [--until-told]` | receives until nothing comes any more; or not before an empty datagram has come |
 /// | `udp-send --to ADDR --rate B --size N (--seconds S \| --datagrams N) [--from ADDR] [--unconnected]` | sends datagrams of N bytes of payload |
 /// | `prefork --listen ADDR --workers N --connections N --answer N` | processes accept from one listener, each so many connections; each sends an answer, then receives to the end |
 /// | `pass --to ADDR --bytes N [--first N] [--wait-stdin]` | connects, and a process that gets the connection sends, then receives to the end; before that the first one sends something that has to wait |

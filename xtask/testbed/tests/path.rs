@@ -133,3 +133,25 @@ fn it_carries_a_hundred_megabytes_a_second() -> anyhow::Result<()> {
     }
     bed.close()
 }
+
+#[test]
+fn a_bed_without_a_path_counts_what_travels() -> anyhow::Result<()> {
+    const BYTES: u32 = 5_000_000;
+    let bed = Testbed::counted("counted")?;
+    let listen = bed.server().socket_address(Family::V4, 0).to_string();
+    let sink = Process::spawn(traffic::command(bed.server())?.args(["tcp-sink", "--listen", &listen]))?;
+    let to = traffic::ready(&sink)?.to_string();
+    let before = bed.carried().expect("it counts");
+    let send = ["tcp-send", "--to", &to, "--bytes", &BYTES.to_string()];
+    Process::spawn(traffic::command(bed.client())?.args(send))?.success(PATIENCE)?;
+    let after = bed.carried().expect("it counts");
+    let [carried, answered] = [0, 1].map(|way| after[way].bytes - before[way].bytes);
+    // Full segments of 1448 bytes, 52 bytes of headers each, though the kernel handles many at once; and a few that are
+    // not full.
+    let expected = f64::from(BYTES) * 1500.0 / 1448.0;
+    let share = f64::from(u32::try_from(carried)?) / expected;
+    println!("{share:.4} of what is expected, {answered} bytes of answers");
+    assert!((0.999..1.03).contains(&share), "{carried} bytes for {BYTES} of payload");
+    assert!(answered > 52 && answered < carried / 5, "{answered} bytes of answers");
+    bed.close()
+}

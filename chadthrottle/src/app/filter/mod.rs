@@ -41,6 +41,7 @@ enum Figure {
     Total,
     Limit,
     Dropped,
+    HeldBack,
 }
 
 /// Something that a row is or is not.
@@ -188,7 +189,7 @@ impl Pattern {
 }
 
 impl Figure {
-    const ALL: [(&'static str, Self); 8] = [
+    const ALL: [(&'static str, Self); 9] = [
         ("up", Self::Up),
         ("down", Self::Down),
         ("rate", Self::Rate),
@@ -197,6 +198,7 @@ impl Figure {
         ("total", Self::Total),
         ("limit", Self::Limit),
         ("dropped", Self::Dropped),
+        ("held", Self::HeldBack),
     ];
 
     /// None where the row has no such figure.
@@ -212,6 +214,7 @@ impl Figure {
             // The tighter one.
             Self::Limit => return [row.limits.upload, row.limits.download].into_iter().flatten().min(),
             Self::Dropped => row.dropped(),
+            Self::HeldBack => return row.held_back,
         })
     }
 }

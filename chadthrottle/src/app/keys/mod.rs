@@ -4,6 +4,8 @@
 //! not in the table does nothing, and one that is cannot be missing from the help.
 
 mod help;
+pub mod names;
+pub mod rebinding;
 mod tables;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
@@ -22,25 +24,31 @@ pub enum Place {
     Page,
     /// The list of backends.
     Backends,
+    /// The list of columns.
+    Columns,
     /// The help.
     Help,
     /// The dialog that asks for limits.
     Limit,
     /// A question before something drastic.
     Confirm,
+    /// The question for whom a rule is to be.
+    Save,
     /// The line that asks for a filter.
     Filter,
 }
 
 impl Place {
     /// Every place, in the order of the help.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Table,
         Self::Details,
         Self::Page,
         Self::Backends,
+        Self::Columns,
         Self::Limit,
         Self::Confirm,
+        Self::Save,
         Self::Filter,
         Self::Help,
     ];
@@ -53,24 +61,33 @@ impl Place {
             Self::Details => "Details of a process",
             Self::Page => "Interfaces, system, messages",
             Self::Backends => "Backends",
+            Self::Columns => "Columns",
             Self::Help => "Help",
             Self::Limit => "Limit dialog",
             Self::Confirm => "Questions",
+            Self::Save => "Saving a rule",
             Self::Filter => "Filter",
         }
     }
 
     /// What its keys do.
     #[must_use]
-    pub const fn bindings(self) -> &'static [Binding] {
+    pub fn bindings(self) -> &'static [Binding] {
+        rebinding::in_use(self)
+    }
+
+    /// What they do where nobody wants others.
+    const fn own_bindings(self) -> &'static [Binding] {
         match self {
             Self::Table => tables::TABLE,
             Self::Details => tables::DETAILS,
             Self::Page => tables::PAGE,
             Self::Backends => tables::BACKENDS,
+            Self::Columns => tables::COLUMNS,
             Self::Help => tables::HELP,
             Self::Limit => tables::LIMIT,
             Self::Confirm => tables::CONFIRM,
+            Self::Save => tables::SAVE,
             Self::Filter => tables::FILTER,
         }
     }
@@ -130,6 +147,8 @@ pub enum Action {
     Block,
     /// Take the last change of limits back.
     Undo,
+    /// Save the limit of the selected process as a rule.
+    SaveRule,
     /// Sort by the next column.
     NextSort,
     /// Sort the other way round.
@@ -151,6 +170,8 @@ pub enum Action {
         /// The next.
         next: bool,
     },
+    /// Show what hosts are called, or their addresses.
+    HostNames,
     /// Look further back, or less far.
     Zoom {
         /// Further.
@@ -187,6 +208,8 @@ pub enum Destination {
     Backends,
     /// What was said so far.
     Log,
+    /// Columns of the table.
+    Columns,
 }
 
 /// A step in a list.

@@ -40,6 +40,7 @@ const LOOSER: Binding =
 const TIGHTER: Binding = Binding::new(&[plain('-')], Action::Step { up: false }, "a step looser, tighter");
 const BLOCK: Binding = Binding::new(&[plain('0')], Action::Block, "block it");
 const UNDO: Binding = Binding::new(&[plain('z')], Action::Undo, "undo the last limit").footer("undo");
+const SAVE_RULE: Binding = Binding::new(&[plain('w')], Action::SaveRule, "save its limit as a rule");
 const PAUSE: Binding = Binding::new(&[plain('p')], Action::Pause, "pause, or go on").footer("pause");
 const TRAFFIC: Binding =
     Binding::new(&[plain('l')], Action::NextTraffic, "all, internet or local").footer("traffic");
@@ -58,6 +59,8 @@ const INTERFACES: Binding = show(&[plain('i')], Destination::Interfaces, "interf
 const SYSTEM: Binding = show(&[plain('y')], Destination::System, "the whole system", "system");
 const SHOW_BACKENDS: Binding = show(&[plain('b')], Destination::Backends, "backends", "backends");
 const LOG: Binding = show(&[plain('L')], Destination::Log, "messages so far", "messages");
+
+const SHOW_COLUMNS: Binding = show(&[plain('c')], Destination::Columns, "choose columns", "columns");
 
 const ROW_UP: Binding = Binding::new(&[UP, plain('k')], Action::Move(Motion::Up), "one row up, down");
 const ROW_DOWN: Binding = Binding::new(&[DOWN, plain('j')], Action::Move(Motion::Down), "one row up, down");
@@ -89,12 +92,14 @@ pub(super) const TABLE: &[Binding] = &[
     Binding::new(&[plain('s')], Action::NextSort, "sort by the next column").footer("sort"),
     Binding::new(&[plain('S')], Action::ReverseSort, "sort the other way"),
     UNDO,
+    SAVE_RULE,
     PAUSE,
     TRAFFIC,
     INTERFACES,
     SYSTEM,
     SHOW_BACKENDS,
     LOG,
+    SHOW_COLUMNS,
     UNITS,
     MOUSE,
     SUSPEND,
@@ -119,8 +124,6 @@ pub(super) const DETAILS: &[Binding] = &[
     QUIT,
     Binding::new(&[TAB], Action::Part { next: true }, "next, previous part").footer("next part"),
     Binding::new(&[BACK_TAB], Action::Part { next: false }, "next, previous part"),
-    Binding::new(&[RIGHT_KEY], Action::Zoom { longer: true }, "history: longer, shorter").footer("longer"),
-    Binding::new(&[LEFT_KEY], Action::Zoom { longer: false }, "history: longer, shorter").footer("shorter"),
     LIMIT_UPLOAD,
     LIMIT_DOWNLOAD,
     LIMIT_BOTH,
@@ -129,9 +132,16 @@ pub(super) const DETAILS: &[Binding] = &[
     TIGHTER,
     BLOCK,
     UNDO,
+    SAVE_RULE,
     PAUSE,
     TRAFFIC,
+    Binding::new(&[plain('h')], Action::HostNames, "connections: names or addresses").footer("host names"),
+    Binding::new(&[RIGHT_KEY], Action::Zoom { longer: true }, "history: longer, shorter").footer("longer"),
+    Binding::new(&[LEFT_KEY], Action::Zoom { longer: false }, "history: longer, shorter").footer("shorter"),
     UNITS,
+    INTERFACES,
+    SYSTEM,
+    SHOW_BACKENDS,
     LOG,
     MOUSE,
     SUSPEND,
@@ -153,6 +163,7 @@ pub(super) const PAGE: &[Binding] = &[
     LOG,
     REMOVE_ALL,
     UNDO,
+    SAVE_RULE,
     PAUSE,
     UNITS,
     MOUSE,
@@ -183,6 +194,22 @@ pub(super) const BACKENDS: &[Binding] = &[
     LAST,
 ];
 
+pub(super) const COLUMNS: &[Binding] = &[
+    Binding::new(&[plain('c'), ESC], Action::Back, "back").footer("back"),
+    SHOW_HELP,
+    QUIT,
+    Binding::new(&[plain(' '), ENTER], Action::Accept, "show the column, or hide it").footer("show or hide"),
+    UNITS,
+    MOUSE,
+    SUSPEND,
+    ROW_UP,
+    ROW_DOWN,
+    PAGE_UP,
+    PAGE_DOWN,
+    FIRST,
+    LAST,
+];
+
 pub(super) const HELP: &[Binding] = &[
     Binding::new(&[ESC, plain('?')], Action::Back, "back").footer("back"),
     QUIT,
@@ -198,6 +225,14 @@ pub(super) const HELP: &[Binding] = &[
 pub(super) const CONFIRM: &[Binding] = &[
     Binding::new(&[ENTER, plain('y')], Action::Accept, "yes, do it").footer("yes"),
     Binding::new(&[ESC, plain('n')], Action::Back, "no, change nothing").footer("no"),
+    QUIT_BY_CTRL,
+];
+
+pub(super) const SAVE: &[Binding] = &[
+    Binding::new(&[ENTER, plain('y')], Action::Accept, "save it").footer("save"),
+    Binding::new(&[ESC, plain('n')], Action::Back, "save nothing").footer("no"),
+    Binding::new(&[RIGHT_KEY, TAB], Action::Choose { next: true }, "for others").footer("for others"),
+    Binding::new(&[LEFT_KEY, BACK_TAB], Action::Choose { next: false }, "for others"),
     QUIT_BY_CTRL,
 ];
 

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use super::{
-    CAPABILITIES, Demo, NAME,
+    CAPABILITIES, Demo, NAME, Part,
     members::user_id,
     programs::{PROGRAMS, Program},
     world::{CROWD, identity, mixed, portion},
@@ -77,6 +77,7 @@ fn above(program: &Program) -> Vec<Ancestor> {
 
 impl Lookout for DemoLookout {
     fn connections(&mut self, process: ProcessId, _: Duration) -> Result<Vec<Connection>, String> {
+        self.demo.panic_as_told(Part::Lookout);
         let Some(program) = program(process) else { return Ok(of_crowd(process)) };
         let (now, total) = self.demo.world().so_far(process);
         let age = now.saturating_sub(Duration::from_secs(program.life.0));

@@ -4,6 +4,7 @@
 mod books;
 mod lookout;
 mod members;
+mod names;
 mod programs;
 mod throttle;
 mod world;
@@ -15,7 +16,7 @@ use std::{
 
 use anyhow::bail;
 
-pub use self::{lookout::DemoLookout, world::World};
+pub use self::{lookout::DemoLookout, names::DemoNames, world::World};
 use self::{throttle::DemoThrottle, world::Way};
 use super::{
     Availability, BackendCapabilities, BackendError, BackendOptions, BackendPriority,
@@ -44,6 +45,16 @@ const CAPABILITIES: BackendCapabilities = BackendCapabilities {
 pub struct Demo {
     world: Arc<Mutex<World>>,
     clock: Clock,
+    panics: Option<Part>,
+}
+
+/// A part of it that can be made to fail, to see what becomes of the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// Who counts, the third time.
+    Monitor,
+    /// Who answers questions, when it is asked for connections.
+    Lookout,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -60,13 +71,23 @@ impl Demo {
     pub fn new(seed: u64, age: Duration, crowd: usize) -> Self {
         let mut world = World::new(seed, crowd);
         world.advance(age);
-        Self { world: Arc::new(Mutex::new(world)), clock: Clock::Real(Instant::now(), age) }
+        Self { world: Arc::new(Mutex::new(world)), clock: Clock::Real(Instant::now(), age), panics: None }
     }
 
     /// A host at its first instant, with so many processes more, that is `step` older with each look of the monitor.
     #[must_use]
     pub fn stepping(seed: u64, step: Duration, crowd: usize) -> Self {
-        Self { world: Arc::new(Mutex::new(World::new(seed, crowd))), clock: Clock::Steps(step) }
+        Self { world: Arc::new(Mutex::new(World::new(seed, crowd))), clock: Clock::Steps(step), panics: None }
+    }
+
+    /// The same, with a part that panics.
+    #[must_use]
+    pub fn panicking(self, part: Option<Part>) -> Self {
+        Self { panics: part, ..self }
+    }
+
+    fn panic_as_told(&self, part: Part) {
+        assert!(self.panics != Some(part), "on purpose");
     }
 
     /// Who counts on it.
@@ -88,6 +109,12 @@ impl Demo {
     #[must_use]
     pub fn lookout(&self) -> DemoLookout {
         DemoLookout::new(self.clone())
+    }
+
+    /// Who knows what hosts are called there.
+    #[must_use]
+    pub const fn names(&self) -> DemoNames {
+        DemoNames
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
@@ -142,6 +169,9 @@ impl MonitorBackend for DemoMonitor {
             Clock::Steps(step) => step * self.looks,
         };
         self.looks += 1;
+        if self.looks == 3 {
+            self.demo.panic_as_told(Part::Monitor);
+        }
         let mut world = self.demo.world();
         world.advance(now);
         Ok(world.sample())

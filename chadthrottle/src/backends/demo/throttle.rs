@@ -76,6 +76,10 @@ impl UploadThrottleBackend for DemoThrottle {
         self.limit(subject)
     }
 
+    fn held_back(&self, subject: &Subject) -> Option<u64> {
+        self.demo.world().held_back(subject)
+    }
+
     fn upload_stats(&self, subject: &Subject) -> Result<ThrottleStats, BackendError> {
         Ok(self.stats(subject))
     }

@@ -30,6 +30,8 @@ struct Held {
     limit: u64,
     traffic: TrafficType,
     stats: ThrottleStats,
+    /// Written, and not sent yet.
+    waiting: u64,
 }
 
 /// The host.
@@ -45,6 +47,8 @@ pub struct World {
 
 /// Longest time over which everybody's wishes stay as they are.
 const STEP: Duration = Duration::from_secs(1);
+/// What a socket takes of a program that writes faster than is sent, in bytes.
+const BUFFER: u64 = 212_992;
 /// The first pid of the crowd.
 pub(super) const CROWD: i32 = 100_000;
 /// How many of a crowd change each second.
@@ -142,6 +146,9 @@ impl World {
             }
             // Flow control keeps most of it in the program: few packets come as far as to be dropped.
             let dropped = if room < all { room / 180 + u64::from(held.limit == 0) * 60 } else { 0 };
+            // What is written fills the sockets' buffers, and no more is written then.
+            let left = (held.waiting + all - room).min(BUFFER * members().count() as u64);
+            held.waiting = if room < all { left } else { 0 };
             held.stats.bytes_total += room + dropped;
             held.stats.packets_total += (room + dropped).div_ceil(1400);
             held.stats.bytes_dropped += dropped;
@@ -228,7 +235,12 @@ impl World {
     /// Sets a limit, in bytes a second.
     pub(super) fn hold(&mut self, target: &Target, way: Way, limit: u64) {
         let held = self.held.entry((target.subject.clone(), way));
-        let held = held.or_insert(Held { limit, traffic: target.traffic, stats: ThrottleStats::default() });
+        let held = held.or_insert(Held {
+            limit,
+            traffic: target.traffic,
+            stats: ThrottleStats::default(),
+            waiting: 0,
+        });
         (held.limit, held.traffic) = (limit, target.traffic);
     }
 
@@ -239,6 +251,11 @@ impl World {
 
     pub(super) fn limit(&self, subject: &Subject, way: Way) -> Option<u64> {
         self.held.get(&(subject.clone(), way)).map(|held| held.limit)
+    }
+
+    /// What waits for an upload limit.
+    pub(super) fn held_back(&self, subject: &Subject) -> Option<u64> {
+        self.held.get(&(subject.clone(), Way::Up)).map(|held| held.waiting)
     }
 
     pub(super) fn held(&self, subject: &Subject, way: Way) -> ThrottleStats {

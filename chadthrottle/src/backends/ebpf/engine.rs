@@ -13,6 +13,7 @@ use super::{
     accounts::Accounts,
     limits,
     messages::Messages,
+    meter::Meter,
     network::Network,
     object::{program, take},
     places::Place,
@@ -27,6 +28,10 @@ use crate::{
 
 /// The programs, built from chadthrottle-ebpf by `cargo xtask ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("CHADTHROTTLE_EBPF_OBJECT"));
+
+/// The programs that see packets.
+pub(super) const LEAVES: &str = "packet_leaves";
+pub(super) const ARRIVES: &str = "packet_arrives";
 
 /// Loaded programs. Nothing is pinned: links, programs and maps go when this value does, or the process, whatever
 /// ends it.
@@ -44,6 +49,8 @@ pub struct Engine {
     /// Whether sockets from before the programs have owners.
     has_adopted_everything: bool,
     _messages: Option<Messages>,
+    /// While somebody wants to know what packets cost.
+    pub(super) meter: Option<Meter>,
     /// Last, because the programs go with it.
     pub(super) programs: Ebpf,
 }
@@ -106,6 +113,7 @@ impl Engine {
             entrance: super::entrance::Entrance::default(),
             has_adopted_everything: false,
             _messages: messages,
+            meter: None,
             cgroup,
             programs,
         };
@@ -153,10 +161,7 @@ impl Engine {
     /// # Errors
     /// When the kernel refuses a step.
     pub(super) fn attach_packets(&mut self) -> anyhow::Result<()> {
-        let hooks = [
-            ("packet_leaves", CgroupSkbAttachType::Egress),
-            ("packet_arrives", CgroupSkbAttachType::Ingress),
-        ];
+        let hooks = [(LEAVES, CgroupSkbAttachType::Egress), (ARRIVES, CgroupSkbAttachType::Ingress)];
         // The kernel takes a tenth of a second to verify each: first both, so that both begin to count at once, and at
         // the instant at which the interfaces are read.
         for (name, _) in hooks {
@@ -290,6 +295,11 @@ fn constants(types: &KernelTypes) -> anyhow::Result<Vec<(&'static str, u32)>> {
         ("TASK_FLAGS", "task_struct", "flags"),
         ("TASK_SIGNAL", "task_struct", "signal"),
         ("SIGNAL_LIVE", "signal_struct", "live"),
+        ("TASK_COMM", "task_struct", "comm"),
+        ("TASK_CRED", "task_struct", "cred"),
+        ("CRED_UID", "cred", "uid"),
+        ("TASK_CGROUPS", "task_struct", "cgroups"),
+        ("CSS_SET_CGROUP", "css_set", "dfl_cgrp"),
         ("BINPRM_INTERP", "linux_binprm", "interp"),
         ("BINPRM_FILE", "linux_binprm", "file"),
         ("FILE_DENTRY", "file", "f_path.dentry"),
@@ -298,6 +308,7 @@ fn constants(types: &KernelTypes) -> anyhow::Result<Vec<(&'static str, u32)>> {
         ("DENTRY_NAME", "dentry", "d_name.name"),
         ("FILE_INODE", "file", "f_inode"),
         ("INODE_NUMBER", "inode", "i_ino"),
+        ("INODE_GENERATION", "inode", "i_generation"),
         ("INODE_SUPERBLOCK", "inode", "i_sb"),
         ("SUPERBLOCK_DEVICE", "super_block", "s_dev"),
         ("CGROUP_ROOT", "cgroup", "root"),

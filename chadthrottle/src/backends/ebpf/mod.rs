@@ -12,6 +12,7 @@ mod engine;
 mod entrance;
 pub mod limits;
 mod messages;
+mod meter;
 mod network;
 mod object;
 mod places;
@@ -28,7 +29,7 @@ pub(super) use tagger::process;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Availability, BackendError, BackendOptions, Obstacle};
+use super::{Availability, BackendError, BackendOptions, Obstacle, PacketCost};
 use crate::sys::{
     btf::KernelTypes,
     capability::{self, BPF, NET_ADMIN, PERFMON, SYS_PTRACE},
@@ -80,6 +81,21 @@ impl SharedEngine {
     /// Looks at the engine, where it is loaded and nobody uses it at the moment.
     pub fn if_free<T>(&self, look: impl FnOnce(&Engine) -> T) -> Option<T> {
         self.0.try_lock().ok()?.as_ref().map(look)
+    }
+
+    /// What the programs have taken of packets since this was asked for first; `None` where they are not loaded.
+    ///
+    /// # Errors
+    /// When the kernel does not measure, in words.
+    pub fn packet_cost(&self) -> Result<Option<PacketCost>, String> {
+        self.lock().as_mut().map(Engine::packet_cost).transpose()
+    }
+
+    /// Ends the measuring.
+    pub fn stop_measuring(&self) {
+        if let Some(engine) = self.lock().as_mut() {
+            engine.meter = None;
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Engine>> {

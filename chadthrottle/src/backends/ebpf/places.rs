@@ -4,7 +4,7 @@
 //! an upgraded program is another file, and a unit that is restarted another cgroup.
 
 use std::{
-    fs,
+    fs, io,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
 };
@@ -21,6 +21,9 @@ use crate::{
     backends::throttle::Subject,
     sys::{bpf_map, file_id::file_id},
 };
+
+/// The id of a cgroup that is not there: the root's is 1 (`cgroup_id()`, include/linux/cgroup.h; fs/kernfs).
+const ABSENT: u64 = 0;
 
 /// By what the kernel knows a subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,10 +60,18 @@ impl Place {
                 Self::Program(file, named(path).map(Box::new))
             }
             Subject::Cgroup(in_tree) => {
-                let path = directory(engine, in_tree)?;
-                let metadata =
-                    fs::metadata(&path).with_context(|| format!("there is no cgroup {in_tree}"))?;
-                Self::Cgroup(metadata.ino(), path_in_tree(in_tree).map(Box::new))
+                let directory = directory(engine, in_tree)?;
+                let path = path_in_tree(in_tree).map(Box::new);
+                match fs::metadata(&directory) {
+                    Ok(metadata) => Self::Cgroup(metadata.ino(), path),
+                    // The kernel notices when one of this path is made: a unit may not have been started yet.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_some() => {
+                        Self::Cgroup(ABSENT, path)
+                    }
+                    Err(error) => {
+                        return Err(error).with_context(|| format!("there is no cgroup {in_tree}"));
+                    }
+                }
             }
             Subject::User(uid) => Self::User(*uid),
         })
@@ -103,7 +114,10 @@ impl Places {
             }
             Place::Cgroup(id, path) => {
                 let target = number(&|other| matches!(other, Place::Cgroup(other, _) if other == id));
-                write(&mut self.cgroups, id, target)?;
+                // Nobody is in one that is not there, and a key for it might be taken for one that is.
+                if *id != ABSENT {
+                    write(&mut self.cgroups, id, target)?;
+                }
                 let Some(path) = path else { return Ok(()) };
                 let target = number(&|other| matches!(other, Place::Cgroup(_, Some(other)) if other == path));
                 write(&mut self.cgroups_by_path, path, target)

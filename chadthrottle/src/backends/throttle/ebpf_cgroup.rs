@@ -78,6 +78,10 @@ impl UploadThrottleBackend for EbpfCgroupUpload {
         self.0.limit(subject)
     }
 
+    fn held_back(&self, subject: &Subject) -> Option<u64> {
+        self.0.held_back(subject)
+    }
+
     fn upload_stats(&self, subject: &Subject) -> Result<ThrottleStats, BackendError> {
         self.0.stats(subject)
     }

@@ -7,6 +7,7 @@ use chadthrottle_common::ThrottleStats;
 use super::{DownloadThrottleBackend, Subject, Target, UploadThrottleBackend};
 use crate::{
     backends::{BackendError, Obstacle},
+    instances::{Announcement, Turn, held, rival},
     sys::capability::{self, NET_ADMIN},
 };
 
@@ -41,6 +42,8 @@ pub struct LimitedTarget {
     pub upload_stats: ThrottleStats,
     /// What the download limit did.
     pub download_stats: ThrottleStats,
+    /// Bytes that wait for the upload limit, where that is known. What waits for a download limit is with the peers.
+    pub held_back: Option<u64>,
     /// Whether it can still apply to anybody: a process that has ended does not come back.
     pub alive: bool,
 }
@@ -50,6 +53,8 @@ pub struct ThrottleManager {
     upload: Box<dyn UploadThrottleBackend>,
     download: Option<Box<dyn DownloadThrottleBackend>>,
     targets: BTreeMap<Subject, Target>,
+    /// Where others learn of these limits.
+    announcement: Option<Announcement>,
 }
 
 impl ThrottleManager {
@@ -65,7 +70,42 @@ impl ThrottleManager {
         if let Some(download) = &mut download {
             download.init()?;
         }
-        Ok(Self { upload, download, targets: BTreeMap::new() })
+        Ok(Self { upload, download, targets: BTreeMap::new(), announcement: None })
+    }
+
+    /// With its limits announced to other instances, which show them and keep away from them.
+    #[must_use]
+    pub fn announced(self) -> Self {
+        Self { announcement: Announcement::new(), ..self }
+    }
+
+    /// Tells others which limits are in force.
+    fn announce(&mut self) {
+        if self.announcement.is_none() {
+            return;
+        }
+        let names = (self.upload.name(), self.download_backend());
+        let all = self.targets.values().flat_map(|target| held(target, self.limits(&target.subject), names));
+        let all = all.collect();
+        if let Some(announcement) = &mut self.announcement {
+            announcement.set(all);
+        }
+    }
+
+    /// Waits until no other instance sets a limit, and refuses to set these where one of theirs is in the way.
+    fn turn(&self, target: &Target, limits: Limits) -> Result<Option<Turn>, BackendError> {
+        let Some(announcement) = self.announcement.as_ref().filter(|_| !limits.is_empty()) else {
+            return Ok(None);
+        };
+        let turn = announcement.turn();
+        let names = (self.upload.name(), self.download_backend());
+        match rival(&held(target, limits, names)) {
+            None => Ok(Some(turn)),
+            Some(reason) => {
+                let (backend, subject) = (self.upload.name(), target.subject.clone());
+                Err(BackendError::Unenforceable { backend, subject, reason })
+            }
+        }
     }
 
     /// Name of the upload backend.
@@ -100,6 +140,7 @@ impl ThrottleManager {
     /// # Errors
     /// When one of them cannot be enforced as asked. Then both directions are as they were before.
     pub fn throttle_process(&mut self, target: &Target, limits: Limits) -> Result<(), BackendError> {
+        let _turn = self.turn(target, limits)?;
         let before = self.limits(&target.subject);
         if let Err(error) = self.apply(target, limits) {
             let old = self.targets.get(&target.subject).unwrap_or(target).clone();
@@ -113,6 +154,7 @@ impl ThrottleManager {
         } else {
             self.targets.insert(target.subject.clone(), target.clone());
         }
+        self.announce();
         Ok(())
     }
 
@@ -147,7 +189,8 @@ impl ThrottleManager {
             None => Ok(()),
         };
         self.targets.remove(subject);
-        upload.and(download)
+        self.announce();
+        BackendError::all_of([upload, download])
     }
 
     /// The limits of a subject.
@@ -175,6 +218,10 @@ impl ThrottleManager {
                         Some(download) => download.download_stats(&target.subject)?,
                         None => ThrottleStats::default(),
                     },
+                    held_back: self
+                        .upload
+                        .get_upload_throttle(&target.subject)
+                        .and_then(|_| self.upload.held_back(&target.subject)),
                     alive: target.subject.is_alive(),
                 })
             })
@@ -203,7 +250,9 @@ impl ThrottleManager {
             held.iter().try_for_each(|(target, limit)| self.upload.throttle_upload(target, *limit))?;
             return Err(error);
         }
-        std::mem::replace(&mut self.upload, new).cleanup()
+        let mut old = std::mem::replace(&mut self.upload, new);
+        self.announce();
+        old.cleanup()
     }
 
     /// The same for downloads.
@@ -227,7 +276,9 @@ impl ThrottleManager {
             held.iter().try_for_each(|(target, limit)| old.throttle_download(target, *limit))?;
             return Err(error);
         }
-        std::mem::replace(old, new).cleanup()
+        let mut old = std::mem::replace(old, new);
+        self.announce();
+        old.cleanup()
     }
 
     /// Lets the backends look after their limits. To be called every [`MAINTENANCE_INTERVAL`].
@@ -237,18 +288,19 @@ impl ThrottleManager {
     pub fn maintain(&mut self) -> Result<(), BackendError> {
         let upload = self.upload.maintain();
         let download = self.download.as_mut().map_or(Ok(()), |download| download.maintain());
-        upload.and(download)
+        BackendError::all_of([upload, download])
     }
 
     /// Takes every limit away.
     ///
     /// # Errors
-    /// The first thing that could not be taken back; everything else has been.
+    /// Everything that could not be taken back; all else has been.
     pub fn cleanup(&mut self) -> Result<(), BackendError> {
         let upload = self.upload.cleanup();
         let download = self.download.as_mut().map_or(Ok(()), |download| download.cleanup());
         self.targets.clear();
-        upload.and(download)
+        self.announce();
+        BackendError::all_of([upload, download])
     }
 }
 

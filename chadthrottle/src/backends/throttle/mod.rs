@@ -19,10 +19,21 @@ pub mod filters;
     feature = "throttle-tc-police"
 ))]
 pub mod flow;
+#[cfg(any(
+    feature = "throttle-ebpf-cgroup",
+    feature = "throttle-sockopt",
+    feature = "throttle-tc-htb",
+    feature = "throttle-nftables",
+    feature = "throttle-ifb-tc",
+    feature = "throttle-tc-police"
+))]
+pub mod guard;
 #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-ifb-tc"))]
 mod htb;
 #[cfg(feature = "throttle-ifb-tc")]
 pub mod ifb_tc;
+#[cfg(feature = "throttle-tc-htb")]
+pub mod journal;
 pub mod manager;
 #[cfg(feature = "throttle-nftables")]
 pub mod nftables;
@@ -89,6 +100,11 @@ pub trait UploadThrottleBackend: Send {
     /// # Errors
     /// When the host refuses.
     fn upload_stats(&self, subject: &Subject) -> Result<ThrottleStats, BackendError>;
+    /// IP bytes that a subject has written and that wait for its limit, in its own sockets and in queues; not those that
+    /// were dropped. `None` where nothing waits but what is not seen here.
+    fn held_back(&self, _subject: &Subject) -> Option<u64> {
+        None
+    }
     /// Looks after limits in force, such as forgetting processes that have ended; called every
     /// [`manager::MAINTENANCE_INTERVAL`].
     ///

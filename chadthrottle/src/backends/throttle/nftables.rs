@@ -249,6 +249,10 @@ impl UploadThrottleBackend for NftablesUpload {
         self.targets.get(subject).map(|limited| limited.limit)
     }
 
+    fn held_back(&self, subject: &Subject) -> Option<u64> {
+        self.flow.held_back(subject)
+    }
+
     fn upload_stats(&self, subject: &Subject) -> Result<ThrottleStats, BackendError> {
         let (Some(limited), Some(table)) = (self.targets.get(subject), &self.table) else {
             return Ok(ThrottleStats::default());

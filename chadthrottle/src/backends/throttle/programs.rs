@@ -174,6 +174,11 @@ impl Limiter {
         self.free(subject)
     }
 
+    #[cfg(feature = "throttle-ebpf-cgroup")]
+    pub(super) fn held_back(&self, subject: &Subject) -> Option<u64> {
+        self.flow.held_back(subject)
+    }
+
     /// Takes flow control's part of a limit away alone.
     pub(super) fn release(&self, subject: &Subject) {
         self.flow.release(subject, self.flow_direction());

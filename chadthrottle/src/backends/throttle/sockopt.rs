@@ -159,6 +159,10 @@ impl UploadThrottleBackend for SockoptUpload {
         self.0.flow.limit(subject, Direction::Upload)
     }
 
+    fn held_back(&self, subject: &Subject) -> Option<u64> {
+        self.0.flow.held_back(subject)
+    }
+
     fn upload_stats(&self, subject: &Subject) -> Result<ThrottleStats, BackendError> {
         Ok(self.0.stats(subject))
     }

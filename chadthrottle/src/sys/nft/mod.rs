@@ -5,13 +5,13 @@
 
 mod expression;
 
-use std::{cell::RefCell, io};
+use std::{cell::RefCell, ffi::CStr, io};
 
 use nix::{libc, sys::socket::SockProtocol};
 
 pub use expression::{Expression, Verdict};
 
-use super::netlink::{Netlink, Refusal, attributes, put, put_nested};
+use super::netlink::{Answers, Netlink, Refusal, attributes, put, put_nested};
 
 /// `NFNL_SUBSYS_NFTABLES`, in the upper half of a kind.
 const SUBSYSTEM: u16 = 10;
@@ -19,10 +19,13 @@ const SUBSYSTEM: u16 = 10;
 const INET: u8 = 1;
 /// `NFT_MSG_…`.
 const NEW_TABLE: u16 = 0;
+const GET_TABLE: u16 = 1;
 const NEW_CHAIN: u16 = 3;
 const NEW_RULE: u16 = 6;
 const GET_RULE: u16 = 7;
 const DELETE_RULE: u16 = 8;
+/// `NFTA_TABLE_NAME`.
+const TABLE_NAME: u16 = 1;
 /// `NFT_TABLE_F_OWNER`.
 const OWNER: u32 = 2;
 /// `NFTA_RULE_…`.
@@ -181,6 +184,23 @@ impl Table {
 }
 
 /// `struct nfgenmsg`.
+/// Family and name of every table of this network namespace.
+///
+/// # Errors
+/// Why the kernel does not tell.
+pub fn tables() -> io::Result<Vec<(u8, String)>> {
+    let mut netlink = Netlink::open(SockProtocol::NetlinkNetFilter)?;
+    let mut found = Vec::new();
+    // Of any family.
+    netlink.ask(SUBSYSTEM << 8 | GET_TABLE, Answers::Many, &[0; GENERAL], |body| {
+        let name = attributes(body.get(GENERAL..).unwrap_or_default()).find(|(kind, _)| *kind == TABLE_NAME);
+        let name = name.and_then(|(_, name)| CStr::from_bytes_until_nul(name).ok());
+        let name = name.map(|name| name.to_string_lossy().into_owned());
+        found.extend(body.first().copied().zip(name));
+    })?;
+    Ok(found)
+}
+
 fn general() -> Vec<u8> {
     vec![INET, 0, 0, 0]
 }

@@ -1,6 +1,6 @@
 //! What an HTB queue and its classes are told (`net/sched/sch_htb.c`).
 
-use crate::sys::netlink::put;
+use crate::sys::netlink::{attributes, put};
 
 /// `TCA_HTB_…` (`include/uapi/linux/pkt_sched.h`).
 const PARAMETERS: u16 = 1;
@@ -10,8 +10,6 @@ const RATE64: u16 = 6;
 const CEIL64: u16 = 7;
 /// `HTB_VER >> 16`: what the kernel takes (`htb_init`).
 const VERSION: u32 = 3;
-/// Given so that the kernel does not compute a quantum and complain of it; each class says its own.
-const RATE_TO_QUANTUM: u32 = 10;
 /// `TC_LINKLAYER_ETHERNET`: with it the kernel wants no table of times (`htb_change_class`).
 const ETHERNET: u8 = 1;
 /// A tick is 64 ns (`PSCHED_SHIFT`).
@@ -22,6 +20,9 @@ const TICK_NS: u64 = 64;
 pub struct HtbRoot {
     /// Most packets that wait of what no class is for. They are not limited: they wait for the device alone.
     pub direct_queue: u32,
+    /// By what its maker knows it again, not 0 and of 31 bits. The kernel keeps it as `rate2quantum`, which it uses only for
+    /// classes that do not say a quantum (`htb_change_class`); each of ours does.
+    pub signature: u32,
 }
 
 /// A class that has a rate of its own and borrows from none.
@@ -40,10 +41,16 @@ impl HtbRoot {
     pub(super) fn put(self, options: &mut Vec<u8>) {
         // `struct tc_htb_glob`: version, rate2quantum, defcls, debug, direct_pkts. No class is the default one, so that
         // what has none passes (`htb_classify`).
-        let init = [VERSION, RATE_TO_QUANTUM, 0, 0, 0].map(u32::to_ne_bytes);
+        let init = [VERSION, self.signature, 0, 0, 0].map(u32::to_ne_bytes);
         put(options, INIT, init.as_flattened());
         put(options, DIRECT_QUEUE, &self.direct_queue.to_ne_bytes());
     }
+}
+
+/// The signature of an HTB queue, from its options.
+pub(super) fn signature(options: &[u8]) -> Option<u32> {
+    let (_, init) = attributes(options).find(|(kind, _)| *kind == INIT)?;
+    Some(u32::from_ne_bytes(*init.get(4..)?.first_chunk()?))
 }
 
 impl HtbClass {
@@ -84,7 +91,14 @@ fn rate_specification(rate: u64) -> [u8; 12] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::netlink::attributes;
+
+    #[test]
+    fn a_queue_is_known_again() {
+        let mut options = Vec::new();
+        HtbRoot { direct_queue: 1000, signature: 0x4567_89ab }.put(&mut options);
+        assert_eq!(signature(&options), Some(0x4567_89ab));
+        assert_eq!(signature(&options[..6]), None);
+    }
 
     #[test]
     fn a_burst_is_a_time() {

@@ -63,6 +63,8 @@ pub struct Qdisc {
     pub handle: Handle,
     /// Whether it is the interface's own, and not a part of another one.
     pub is_root: bool,
+    /// Of HTB, by what its maker knows it again: see [`HtbRoot::signature`].
+    pub signature: Option<u32>,
     /// What has passed it.
     pub stats: Stats,
 }
@@ -225,10 +227,14 @@ fn header(interface: u32, handle: Handle, parent: u32) -> Vec<u8> {
 }
 
 fn read_qdisc(body: &[u8]) -> Option<Qdisc> {
-    let kind = attributes(body.get(TCMSG..)?).find(|(kind, _)| *kind == libc::TCA_KIND)?.1;
+    let of_kind =
+        |wanted| attributes(body.get(TCMSG..)?).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+    let kind = CStr::from_bytes_until_nul(of_kind(libc::TCA_KIND)?).ok()?.to_str().ok()?.to_owned();
+    let options = of_kind(libc::TCA_OPTIONS).filter(|_| kind == "htb");
     Some(Qdisc {
         interface: word(body, 4)?,
-        kind: CStr::from_bytes_until_nul(kind).ok()?.to_str().ok()?.to_owned(),
+        signature: options.and_then(htb::signature),
+        kind,
         handle: Handle(word(body, 8)?),
         is_root: word(body, 12)? == ROOT,
         stats: read_stats(body),

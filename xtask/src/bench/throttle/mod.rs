@@ -1,18 +1,25 @@
 //! What limits do to connections on paths with a round trip.
 
 mod cell;
+mod outcome;
 mod promise;
-mod recording;
 mod udp;
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value, json};
-use testbed::path::Path;
+use testbed::Family;
 
-use self::cell::{Cell, Order, Outcome};
-use super::{median, program};
+use self::{
+    cell::{Cell, Order},
+    outcome::Outcome,
+};
+use super::{
+    median,
+    path::{NamedPath, parse_path},
+    program,
+};
 
 /// Which combinations.
 #[derive(Args, Debug)]
@@ -35,16 +42,19 @@ pub(crate) struct Options {
     /// The sender's congestion control.
     #[arg(long, value_delimiter = ',', default_value = "cubic,bbr")]
     congestion: Vec<String>,
-    /// Protocols. Of UDP there is one sender, which offers twice the limit.
+    /// Protocols. Of UDP there is one sender, which offers three times the limit.
     #[arg(long, value_delimiter = ',', default_value = "tcp", value_parser = ["tcp", "udp"])]
     protocol: Vec<String>,
     /// Whether the limit is there when connections are opened, or comes to open ones.
     #[arg(long, value_delimiter = ',', default_value = "limit,connection", value_parser = ["limit", "connection"])]
     first: Vec<String>,
-    /// Paths: round trip in milliseconds, and after a slash the percentage of segments that are lost on the way to the
-    /// receiver.
+    /// Paths: `direct`, which is a router alone; or round trip in milliseconds, and after a slash the percentage of
+    /// segments that are lost on the way to the receiver.
     #[arg(long, value_delimiter = ',', default_value = "2,20,150,20/0.5", value_parser = parse_path)]
     path: Vec<NamedPath>,
+    /// IP versions.
+    #[arg(long, value_delimiter = ',', default_value = "4", value_parser = ["4", "6"])]
+    ip: Vec<String>,
     /// Seconds a run.
     #[arg(long, default_value_t = 8)]
     seconds: u32,
@@ -62,50 +72,26 @@ pub(crate) struct Options {
     program: Option<PathBuf>,
 }
 
-/// A path and how it was asked for.
-#[derive(Clone, Debug)]
-struct NamedPath {
-    name: String,
-    round_trip: Duration,
-    loss: f64,
-}
-
-impl NamedPath {
-    /// The path with its loss in the direction of the data.
-    fn path(&self, is_upload: bool) -> Path {
-        let mut path = Path::round_trip(self.round_trip);
-        let link = if is_upload { &mut path.to_server } else { &mut path.to_client };
-        link.loss = self.loss;
-        path
-    }
-}
-
-fn parse_path(typed: &str) -> Result<NamedPath, String> {
-    let (trip, loss) = typed.split_once('/').unwrap_or((typed, "0"));
-    let number = |text: &str| text.parse::<f64>().ok().filter(|number| (0.0..=10_000.0).contains(number));
-    match (number(trip), number(loss)) {
-        (Some(trip), Some(loss)) if loss < 100.0 => Ok(NamedPath {
-            name: if loss > 0.0 { format!("{trip} ms, {loss} % loss") } else { format!("{trip} ms") },
-            round_trip: Duration::from_secs_f64(trip / 1e3),
-            loss: loss / 100.0,
-        }),
-        _ => Err(format!("{typed:?} is no path; give milliseconds, and a percentage after a slash: 20/0.5")),
-    }
-}
-
 /// A figure of an outcome: its heading, decimals, and how to find it.
 type Figure = (&'static str, usize, fn(&Outcome) -> Option<f64>);
 
-const FIGURES: [Figure; 16] = [
+const FIGURES: [Figure; 23] = [
     ("achieved", 3, |outcome| Some(outcome.achieved)),
     ("worst second", 3, |outcome| Some(outcome.worst_second)),
+    ("worst second, first included", 3, |outcome| Some(outcome.worst_of_all)),
+    ("received", 3, |outcome| outcome.received),
+    ("worst second received, first included", 3, |outcome| outcome.received_worst),
     ("least half second of the first two", 2, |outcome| Some(outcome.undershoot)),
     ("retransmits %", 3, |outcome| outcome.retransmits),
+    ("retransmits a MB", 1, |outcome| outcome.retransmits_a_mb),
     ("added RTT ms", 1, |outcome| outcome.added_round_trip),
+    ("longest stall ms", 0, |outcome| outcome.stall),
     ("takes hold ms", 0, |outcome| outcome.takes_hold),
     ("lets go ms", 0, |outcome| outcome.lets_go),
     ("fairness", 3, |outcome| outcome.fairness),
     ("free MB/s", 1, |outcome| outcome.free),
+    ("offered", 2, |outcome| outcome.offered),
+    ("sender's errors", 0, |outcome| outcome.errors),
     ("CPU %", 2, |outcome| Some(outcome.cpu)),
     ("promised MB", 2, |outcome| Some(outcome.after.as_ref()?.promised)),
     ("used up ms", 0, |outcome| Some(outcome.after.as_ref()?.used_up)),
@@ -130,7 +116,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     for cells in cells(options).chunk_by(Cell::shares_bed) {
         let (server, bed) = cells[0].bed()?;
         for cell in cells {
-            let outcomes = (0..options.runs.max(1)).map(|_| cell.measure(&bed, &program));
+            let outcomes = (0..options.runs.max(1)).map(|_| cell.measure(&bed, &server, &program));
             match outcomes.collect::<Result<Vec<_>, _>>() {
                 Ok(outcomes) => report(cell, &outcomes, options.json),
                 Err(error) => eprintln!("{}: {error:#}", cell.name()),
@@ -144,33 +130,43 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 
 fn cells(options: &Options) -> Vec<Cell<'_>> {
     let mut cells = Vec::new();
-    let has = |protocol: &str| options.protocol.iter().any(|name| name == protocol);
     for direction in &options.direction {
         for path in &options.path {
             for &limit in &options.limit {
                 for first in &options.first {
-                    let cell = Cell {
-                        backends: [&options.upload_backend, &options.download_backend],
-                        is_upload: direction == "up",
-                        is_udp: true,
-                        limit,
-                        flows: 1,
-                        congestion: "",
-                        order: if first == "limit" { Order::LimitFirst } else { Order::ConnectionFirst },
-                        path,
-                        seconds: options.seconds,
-                        without_buffer_lock: options.without_buffer_lock,
-                    };
-                    if has("udp") {
-                        cells.push(cell.clone());
-                    }
-                    for &flows in options.flows.iter().filter(|_| has("tcp")) {
-                        for congestion in &options.congestion {
-                            cells.push(Cell { is_udp: false, flows, congestion, ..cell.clone() });
-                        }
+                    for ip in &options.ip {
+                        let cell = Cell {
+                            backends: [&options.upload_backend, &options.download_backend],
+                            is_upload: direction == "up",
+                            is_udp: true,
+                            limit,
+                            flows: 1,
+                            congestion: "",
+                            order: if first == "limit" { Order::LimitFirst } else { Order::ConnectionFirst },
+                            family: if ip == "4" { Family::V4 } else { Family::V6 },
+                            path,
+                            seconds: options.seconds,
+                            without_buffer_lock: options.without_buffer_lock,
+                        };
+                        cells.extend(senders(options, &cell));
                     }
                 }
             }
+        }
+    }
+    cells
+}
+
+/// A cell with each of the senders that are asked for.
+fn senders<'a>(options: &'a Options, cell: &Cell<'a>) -> Vec<Cell<'a>> {
+    let has = |protocol: &str| options.protocol.iter().any(|name| name == protocol);
+    let mut cells = Vec::new();
+    if has("udp") {
+        cells.push(cell.clone());
+    }
+    for &flows in options.flows.iter().filter(|_| has("tcp")) {
+        for congestion in &options.congestion {
+            cells.push(Cell { is_udp: false, flows, congestion, ..cell.clone() });
         }
     }
     cells
@@ -193,17 +189,4 @@ fn report(cell: &Cell<'_>, outcomes: &[Outcome], json: bool) {
     let figures = figures
         .map(|(_, digits, value)| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}")));
     println!("| {} | {} |", cell.name(), figures.join(" | "));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths() {
-        let path = parse_path("20/0.5").expect("as in the help");
-        assert_eq!((path.round_trip, path.name.as_str()), (Duration::from_millis(20), "20 ms, 0.5 % loss"));
-        assert!((path.path(true).to_server.loss - 0.005).abs() < 1e-9);
-        assert!(parse_path("fast").is_err() && parse_path("20/200").is_err());
-    }
 }

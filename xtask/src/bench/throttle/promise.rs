@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, thread, time::Duration};
 
 use testbed::{Host, Process};
 
-use super::recording::Recording;
+use crate::bench::recording::Recording;
 
 /// From one look to the next, while it is not used up.
 const STEP: Duration = Duration::from_millis(50);

@@ -14,6 +14,7 @@
 mod device;
 mod emulator;
 mod packet;
+mod queues;
 mod random;
 mod wire;
 
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 pub use emulator::Carried;
 pub(crate) use emulator::{Emulator, End};
+pub(crate) use queues::Queues;
 
 /// One direction of a path.
 #[derive(Debug, Clone, Copy, PartialEq)]

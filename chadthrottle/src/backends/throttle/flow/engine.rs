@@ -12,12 +12,11 @@ use std::{
 
 use super::{
     Achievable, AskBehind, Counted, Direction, FlowError, Passed,
-    guard::Guard,
     members::why_denied,
     target::{Limited, Place},
 };
 use crate::{
-    backends::throttle::{Subject, Target},
+    backends::throttle::{Subject, Target, guard::Guard},
     sys::{
         capability::{SYS_PTRACE, first_missing},
         cpu_time::prefer_this_thread,
@@ -151,6 +150,12 @@ impl SharedFlow {
         self.0.lock().targets.get(subject).is_some_and(Limited::has_connections)
     }
 
+    /// Bytes that wait in the sockets of who has an upload limit.
+    #[must_use]
+    pub fn held_back(&self, subject: &Subject) -> Option<u64> {
+        self.0.lock().targets.get(subject)?.held_back()
+    }
+
     /// What has passed under a limit.
     #[must_use]
     pub fn passed(&self, subject: &Subject, direction: Direction) -> Passed {
@@ -201,7 +206,7 @@ impl State {
     fn guard(&mut self) -> io::Result<Arc<Guard>> {
         let guard = match self.guard.take().filter(|guard| guard.is_there()) {
             Some(guard) => guard,
-            None => Arc::new(Guard::start()?),
+            None => Arc::new(Guard::get()?),
         };
         Ok(Arc::clone(self.guard.insert(guard)))
     }

@@ -14,7 +14,7 @@
 //! - `members`: the processes of a target. `socket`, `held`: their sockets, found in /proc, and the options of each.
 //! - `ledger`, `share`, `window`, `control`: pure. How much a target may have, which part of it each socket gets,
 //!   and which window that is.
-//! - `setting`: what was decided becomes options. `guard`: who puts them back when we are killed.
+//! - `setting`: what was decided becomes options. The [guard](super::guard) puts them back when we are killed.
 //! - `target`, `engine`: the loop. A scan for new sockets each 10 ms, a tick of the controller each 50 ms, both less
 //!   often where there are so many sockets that they would cost more than some percent of a CPU.
 //!
@@ -22,12 +22,11 @@
 //! ([`Achievable`]). And what a process sends within the first milliseconds of a connection passes as it is.
 //!
 //! Options are put back when a limit goes, a target leaves, and we end, by SIGINT, SIGTERM or a panic. They outlive a
-//! SIGKILL, except where there is a `guard`.
+//! SIGKILL, except where there is a [guard](super::guard).
 
 mod control;
 mod counted;
 mod engine;
-mod guard;
 mod held;
 mod ledger;
 pub(super) mod members;
@@ -40,11 +39,11 @@ mod socket;
 mod target;
 mod window;
 
+pub use super::guard::run_if_asked;
 pub use counted::Counted;
 pub use engine::SharedFlow;
 #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
 pub(super) use engine::{rank, refused};
-pub use guard::run_if_asked;
 
 use std::io;
 

@@ -2,12 +2,12 @@
 
 use super::{
     control::{Open, Pace},
-    guard::Guard,
     held::{Clamp, Pacing},
     members::Members,
     socket::Socket,
     target::Limit,
 };
+use crate::backends::throttle::guard::Guard;
 
 /// Sets a socket to what its controllers want, where that is not what it is set to.
 pub(super) fn apply(

@@ -5,12 +5,14 @@ use std::{io, net::IpAddr, os::fd::RawFd, time::Duration};
 use super::{
     Counted,
     control::Seen,
-    guard::{Guard, Note, Originals},
     held::{Clamp, Pacing},
     members::Members,
     smooth::real,
 };
-use crate::sys::{tcp_info::TcpInfo, tcp_socket::TcpSocket};
+use crate::{
+    backends::throttle::guard::{Guard, Note, Originals},
+    sys::{tcp_info::TcpInfo, tcp_socket::TcpSocket},
+};
 
 /// `TCP_ESTABLISHED`, `TCP_SYN_SENT`, `TCP_CLOSE` and `TCP_LISTEN` (`include/net/tcp_states.h`).
 pub(super) const ESTABLISHED: u8 = 1;
@@ -113,7 +115,7 @@ impl Socket {
             window: self.clamp.as_ref().map(Clamp::original),
         };
         let Some(guard) = guard.filter(|_| originals != self.told) else { return Ok(()) };
-        guard.note(&Note { cookie: self.cookie, inode: self.inode, originals, is_lost: false })?;
+        guard.note(&Note::flow(self.cookie, self.inode, originals))?;
         self.told = originals;
         Ok(())
     }
@@ -123,7 +125,7 @@ impl Socket {
         let originals = std::mem::take(&mut self.told);
         if let Some(guard) = guard.filter(|_| originals != Originals::default()) {
             // If the guard has ended nobody is left who could.
-            let _ = guard.note(&Note { cookie: self.cookie, inode: self.inode, originals, is_lost: true });
+            let _ = guard.note(&Note::flow(self.cookie, self.inode, originals).lost());
         }
     }
 

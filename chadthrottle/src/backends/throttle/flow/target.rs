@@ -12,13 +12,12 @@ use std::{
 use super::{
     Achievable, Behind, Counted, Direction, Passed,
     control::{Actuator, Control, Open, Pace, Seen},
-    guard::Guard,
     members::Members,
     setting::{apply, restore_pacing, restore_window},
     socket::{ESTABLISHED, Socket},
 };
 use crate::{
-    backends::throttle::{Subject, Target},
+    backends::throttle::{Subject, Target, guard::Guard},
     sys::cpu_time,
 };
 
@@ -238,6 +237,12 @@ impl Limited {
     /// Whether it has connections that are held.
     pub(super) fn has_connections(&self) -> bool {
         !self.sockets.is_empty()
+    }
+
+    /// Bytes that were written to its sockets and not sent yet, when they were last read.
+    pub(super) fn held_back(&self) -> Option<u64> {
+        self.upload.as_ref()?;
+        Some(self.sockets.values().map(|socket| u64::from(socket.info().unsent)).sum())
     }
 
     /// What has passed under it.

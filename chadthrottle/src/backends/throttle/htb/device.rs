@@ -17,6 +17,8 @@ const DIRECT_QUEUE: u32 = 1000;
 const OPEN: HtbClass = HtbClass { rate: 12_500_000_000, burst: 1 << 30, quantum: 60_000 };
 /// How long that may take, and how often to look. What a class was in debt by it has to wait for.
 const DRAIN: Duration = Duration::from_millis(300);
+/// The same where the queue goes at once with the program: a super-packet at 100 KB/s is a debt of 0.7 s.
+const LAST_DRAIN: Duration = Duration::from_millis(700);
 const DRAIN_LOOK: Duration = Duration::from_millis(5);
 
 /// An interface that has our queue.
@@ -42,9 +44,14 @@ pub(crate) struct Place {
 
 impl Device {
     /// Gives an interface a queue of ours with this number, which nothing is limited by yet.
-    pub(crate) fn claim(netlink: &mut Netlink, link: &Link, root: Handle) -> Result<Self, Refusal> {
+    pub(crate) fn claim(
+        netlink: &mut Netlink,
+        link: &Link,
+        root: Handle,
+        signature: u32,
+    ) -> Result<Self, Refusal> {
         let direct_queue = link.queue_len.max(DIRECT_QUEUE);
-        tc::add_root(netlink, link.index, root, HtbRoot { direct_queue })?;
+        tc::add_root(netlink, link.index, root, HtbRoot { direct_queue, signature })?;
         Ok(Self { link: link.clone(), is_fair: true })
     }
 
@@ -133,6 +140,22 @@ impl Device {
         tc::delete_class(netlink, self.link.index, class)?;
         Ok(stats)
     }
+}
+
+/// Opens all classes of an interface's queue, and waits for what stands in them to leave: what is lost with the queue has
+/// to be sent again, and where that was all that was on its way, not before a timer of up to seconds has run out.
+#[cfg(feature = "throttle-tc-htb")]
+pub(crate) fn drain(netlink: &mut Netlink, interface: u32, root: Handle) -> Result<(), Refusal> {
+    let ours = |class: &tc::Class| class.handle.major() == root.major() && class.handle != root;
+    for class in tc::classes(netlink, interface)?.iter().filter(|class| ours(class)) {
+        tc::set_class(netlink, interface, class.handle, OPEN)?;
+    }
+    let mut left = LAST_DRAIN;
+    while tc::classes(netlink, interface)?.iter().any(|class| class.stats.queued > 0) && !left.is_zero() {
+        thread::sleep(DRAIN_LOOK);
+        left = left.saturating_sub(DRAIN_LOOK);
+    }
+    Ok(())
 }
 
 /// What a class has counted.

@@ -69,6 +69,11 @@ impl Limited {
         sum
     }
 
+    /// Bytes in its queues, when that was last read.
+    pub(crate) fn queued(&self) -> u64 {
+        self.places.values().map(|place| u64::from(place.stats.backlog)).sum()
+    }
+
     /// Makes classes where there are none.
     pub(crate) fn settle(
         &mut self,
@@ -118,7 +123,7 @@ impl Limited {
             used.push((per_second(std::mem::take(&mut place.sent), elapsed), place.part));
         }
         let sent = used.iter().map(|(sent, _)| sent).sum();
-        let queued = self.places.values().map(|place| u64::from(place.stats.backlog)).sum();
+        let queued = self.queued();
         let aim = match self.direction {
             Direction::Upload => shape::aim(self.aim, self.limit, sent, queued),
             Direction::Download => shape::aim_down(self.aim, self.limit, sent, queued),

@@ -5,6 +5,8 @@ mod device;
 mod limited;
 mod shape;
 
+#[cfg(feature = "throttle-tc-htb")]
+pub(crate) use device::drain;
 pub(crate) use device::{Device, stats_of};
 pub(crate) use limited::{HtbError, Limited, failed};
 pub(crate) use shape::AIM;

@@ -188,7 +188,7 @@ impl State {
         let mut all = links::all(&mut self.netlink).map_err(unseen)?.into_iter();
         let gone = || HtbError::Obstacle("somebody has taken its interface away".into());
         let link = all.find(|link| link.index == index).ok_or_else(gone)?;
-        let device = Device::claim(&mut self.netlink, &link, ROOT)
+        let device = Device::claim(&mut self.netlink, &link, ROOT, 0)
             .map_err(|cause| failed("make the queue", &link, cause))?;
         links::bring_up(&mut self.netlink, index).map_err(|cause| failed("bring up", &link, cause))?;
         Ok(device)

@@ -18,6 +18,7 @@ use crate::{
     backends::throttle::{
         Subject, Target,
         flow::{members::Members, rank, refused},
+        guard::{Guard, Note, OriginalTags, Replaced},
     },
     sys::{
         cpu_time,
@@ -61,12 +62,15 @@ struct Tagged {
     others: HashSet<u32>,
     next_scan: Instant,
     next_check: Instant,
+    /// Takes tags away when we are killed.
+    guard: Option<Guard>,
 }
 
 /// A socket with its tag.
 #[derive(Debug)]
 struct Socket {
     cookie: u64,
+    inode: u32,
     /// Which processes have it open, and as what.
     holders: Vec<(i32, RawFd)>,
     options: Vec<Set>,
@@ -169,6 +173,7 @@ impl Tagged {
             others: HashSet::new(),
             next_scan: now,
             next_check: now,
+            guard: guard(),
         })
     }
 
@@ -211,6 +216,7 @@ impl Tagged {
         let is_left = |socket: &Socket| socket.holders.iter().all(|(pid, _)| taken.contains(pid));
         for (_, socket) in self.sockets.extract_if(|_, socket| is_left(socket)) {
             socket.restore(&self.members);
+            socket.tell(self.guard.as_ref(), OriginalTags::default());
         }
         self.members.leave_out(taken);
     }
@@ -220,13 +226,15 @@ impl Tagged {
     fn scan(&mut self, afresh: bool) {
         let open = self.members.sockets(afresh);
         self.others.retain(|inode| open.contains_key(inode));
-        self.sockets.retain(|inode, _| open.contains_key(inode));
+        for (_, socket) in self.sockets.extract_if(|inode, _| !open.contains_key(inode)) {
+            socket.leave_to(self.guard.as_ref());
+        }
         for (inode, holders) in open {
             if let Some(socket) = self.sockets.get_mut(&inode) {
                 socket.holders = holders;
             } else if !self.others.contains(&inode) {
                 // Closed meanwhile, or no descriptor is left for us: the next scan will see.
-                let Ok(found) = self.look_at(holders) else { continue };
+                let Ok(found) = self.look_at(inode, holders) else { continue };
                 match found {
                     Some(socket) => drop(self.sockets.insert(inode, socket)),
                     None => drop(self.others.insert(inode)),
@@ -236,31 +244,42 @@ impl Tagged {
     }
 
     /// Tags a new socket. None where there is nothing to tag.
-    fn look_at(&self, holders: Vec<(i32, RawFd)>) -> io::Result<Option<Socket>> {
+    fn look_at(&self, inode: u32, holders: Vec<(i32, RawFd)>) -> io::Result<Option<Socket>> {
         let found = holders.iter().find_map(|&(pid, fd)| self.members.get(pid)?.duplicate_any(fd).ok());
         let Some(duplicate) = found else { return Err(io::ErrorKind::NotFound.into()) };
         let Some(duplicate) = TaggedSocket::new(duplicate) else { return Ok(None) };
         let cookie = duplicate.cookie()?;
-        let mut socket = Socket { cookie, holders, options: Vec::new() };
+        let mut socket = Socket { cookie, inode, holders, options: Vec::new() };
         let wanted = [(Field::Priority, self.tag.priority), (Field::Mark, self.tag.mark)];
         for (field, value) in wanted.into_iter().filter_map(|(field, value)| Some((field, value?))) {
-            let original = duplicate.field(field)?;
-            duplicate.set_field(field, value)?;
-            socket.options.push(Set { field, value, original });
+            socket.options.push(Set { field, value, original: duplicate.field(field)? });
+        }
+        // Before it is done, so that it is undone whenever we are killed.
+        socket.tell(self.guard.as_ref(), socket.originals());
+        for option in &socket.options {
+            duplicate.set_field(option.field, option.value)?;
         }
         Ok(Some(socket))
     }
 
     /// Sets again what the application has set itself.
     fn check(&mut self) {
-        let Self { members, sockets, .. } = self;
+        let has_lost_guard = self.guard.as_ref().is_some_and(|guard| !guard.is_there());
+        if has_lost_guard {
+            self.guard = guard();
+        }
+        let Self { members, sockets, guard, .. } = self;
         for socket in sockets.values_mut() {
             let Some(duplicate) = socket.duplicate(members) else { continue };
+            let known = socket.originals();
             for option in &mut socket.options {
                 let Ok(value) = duplicate.field(option.field) else { continue };
                 if value != option.value && duplicate.set_field(option.field, option.value).is_ok() {
                     option.original = value;
                 }
+            }
+            if has_lost_guard || socket.originals() != known {
+                socket.tell(guard.as_ref(), socket.originals());
             }
         }
     }
@@ -269,8 +288,14 @@ impl Tagged {
     fn restore(&mut self) {
         for (_, socket) in self.sockets.drain() {
             socket.restore(&self.members);
+            socket.tell(self.guard.as_ref(), OriginalTags::default());
         }
     }
+}
+
+/// The guard, where one starts: tags alone limit nobody, so that without one there is nothing to be refused.
+fn guard() -> Option<Guard> {
+    Guard::get().inspect_err(|error| log::debug!("tags are not guarded: {error}")).ok()
 }
 
 impl Drop for Tagged {
@@ -280,6 +305,28 @@ impl Drop for Tagged {
 }
 
 impl Socket {
+    /// What was there before our tag.
+    fn originals(&self) -> OriginalTags {
+        let of = |field| {
+            let mut options = self.options.iter();
+            let Set { value, original, .. } = *options.find(|option| option.field == field)?;
+            Some(Replaced { value, original })
+        };
+        OriginalTags { priority: of(Field::Priority), mark: of(Field::Mark) }
+    }
+
+    /// Tells the guard what is to be put back.
+    fn tell(&self, guard: Option<&Guard>, originals: OriginalTags) {
+        // One that has ended puts nothing back; the next check starts another.
+        let _ = guard.map(|guard| guard.note(&Note::tags(self.cookie, self.inode, originals)));
+    }
+
+    /// Leaves it to the guard: whom we had it from has it no more.
+    fn leave_to(&self, guard: Option<&Guard>) {
+        let note = Note::tags(self.cookie, self.inode, self.originals()).lost();
+        let _ = guard.map(|guard| guard.note(&note));
+    }
+
     /// To be dropped at once. None where nobody has it any more.
     fn duplicate(&self, members: &Members) -> Option<TaggedSocket> {
         // The descriptor may be another socket's by now.

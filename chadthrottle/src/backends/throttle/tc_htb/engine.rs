@@ -15,10 +15,7 @@ use nix::{
     sys::socket::{SockFlag, SockProtocol},
 };
 
-use super::{
-    interfaces::{OURS, Root, root_of, why_not},
-    journal::{Entry, Journal, restore},
-};
+use super::interfaces::{OURS, Root, root_of, why_not};
 use crate::{
     backends::{
         BackendOptions,
@@ -27,6 +24,7 @@ use crate::{
             carrying::carrying,
             flow::{Direction, SharedFlow},
             htb::{AIM, Classes, Device, HtbError, Limited, failed, stats_of},
+            journal::{Entry, Journal, restore},
             tagger::{SocketTagger, Tag, Tagger},
         },
     },
@@ -113,7 +111,7 @@ impl Engine {
         let all: Vec<Subject> = state.targets.keys().cloned().collect();
         let mut result = Ok(());
         for subject in all {
-            result = result.and(state.remove(&subject));
+            result = both(result, state.remove(&subject));
         }
         self.changed.notify_all();
         result
@@ -121,6 +119,11 @@ impl Engine {
 
     pub(super) fn limit(&self, subject: &Subject) -> Option<u64> {
         self.lock().targets.get(subject).map(|limited| limited.limit)
+    }
+
+    /// Bytes that wait in the queues of a target, when that was last read.
+    pub(super) fn queued(&self, subject: &Subject) -> u64 {
+        self.lock().targets.get(subject).map_or(0, Limited::queued)
     }
 
     pub(super) fn stats(&self, subject: &Subject) -> Result<ThrottleStats, HtbError> {
@@ -146,6 +149,14 @@ fn watch(engine: &Weak<Engine>) {
         // Woken where a limit was removed, so that we end with the last one.
         drop(engine.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner));
     }
+}
+
+/// Of two things that have been done, what failed. Where both did, the second one is told of here.
+fn both(first: Result<(), HtbError>, second: Result<(), HtbError>) -> Result<(), HtbError> {
+    if let (Err(_), Err(error)) = (&first, &second) {
+        log::error!("tc_htb: {error}");
+    }
+    first.and(second)
 }
 
 impl State {
@@ -194,7 +205,7 @@ impl State {
         let Some(mut limited) = self.targets.remove(subject) else { return Ok(()) };
         self.tagger.untag(subject);
         let left = limited.leave(&self.devices, &mut self.netlink);
-        left.and(self.release_if_unused())
+        both(left, self.release_if_unused())
     }
 
     /// Gives every interface back where there is no limit.
@@ -207,10 +218,10 @@ impl State {
             let link = device.link;
             let entry = Entry { index, name: link.name.clone(), queue_len: link.queue_len };
             match restore(&mut self.netlink, &entry) {
-                Ok(()) => result = result.and(self.forget(index)),
+                Ok(()) => result = both(result, self.forget(index)),
                 // What is not there any more has nothing to be restored.
-                Err(refusal) if refusal.errno == Errno::ENODEV => result = result.and(self.forget(index)),
-                Err(cause) => result = result.and(Err(failed("restore the queue", &link, cause))),
+                Err(refusal) if refusal.errno == Errno::ENODEV => result = both(result, self.forget(index)),
+                Err(cause) => result = both(result, Err(failed("restore the queue", &link, cause))),
             }
         }
         self.notices = None;
@@ -259,7 +270,7 @@ impl State {
             step: "write down in /run/chadthrottle what is about to be made",
             cause,
         })?;
-        match Device::claim(&mut self.netlink, link, OURS) {
+        match Device::claim(&mut self.netlink, link, OURS, self.journal.signature()) {
             Ok(device) => {
                 self.devices.insert(link.index, device);
                 Ok(())
@@ -277,6 +288,7 @@ impl State {
 
     /// What is to be done every now and then.
     fn tick(&mut self) -> Result<(), HtbError> {
+        self.journal.watch();
         if self.has_news() {
             self.forget_gone()?;
             self.claim_all(false)?;

@@ -2,14 +2,17 @@
 
 use std::{fmt, fs, io};
 
-use crate::sys::{
-    links::Link,
-    netlink::Netlink,
-    tc::{self, Handle, Qdisc},
+use crate::{
+    backends::throttle::journal,
+    sys::{
+        links::Link,
+        netlink::Netlink,
+        tc::{self, Handle, Qdisc},
+    },
 };
 
 /// The number of our queues: below 8000:, from where on the kernel numbers those that nobody has numbered.
-pub(super) const OURS: Handle = Handle::new(0x7cad, 0);
+pub(in crate::backends::throttle) const OURS: Handle = Handle::new(0x7cad, 0);
 
 /// Whose the queue of an interface is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,7 +83,7 @@ pub(super) fn why_not(link: &Link, root: &Root) -> String {
     let name = &link.name;
     let elsewhere = "or limit other interfaces alone (--interface), or use another backend";
     match root {
-        Root::Ours => match super::journal::owner(link.index) {
+        Root::Ours => match journal::owner(link.index) {
             Some(owner) => {
                 format!("process {owner} has its queue {OURS} on {name}; end that first, {elsewhere}")
             }
@@ -103,7 +106,7 @@ pub(super) fn why_not(link: &Link, root: &Root) -> String {
 /// The first interface that cannot be taken, and why. What a killed one of us left is not in the way.
 pub(super) fn first_obstacle(netlink: &mut Netlink, links: &[Link]) -> io::Result<Option<String>> {
     let qdiscs = tc::qdiscs(netlink).map_err(io::Error::other)?;
-    let is_left = |link: &Link| super::journal::owner(link.index).is_some_and(|owner| !owner.is_alive());
+    let is_left = |link: &Link| journal::owner(link.index).is_some_and(|owner| !owner.is_alive());
     let is_taken = |(link, root): &(&Link, Root)| match root {
         Root::Default => false,
         Root::Ours => !is_left(link),
@@ -119,7 +122,7 @@ mod tests {
     use crate::sys::tc::Stats;
 
     fn qdisc(kind: &str, handle: Handle, is_root: bool) -> Qdisc {
-        Qdisc { interface: 3, kind: kind.into(), handle, is_root, stats: Stats::default() }
+        Qdisc { interface: 3, kind: kind.into(), handle, is_root, signature: None, stats: Stats::default() }
     }
 
     #[test]

@@ -12,13 +12,12 @@
 //!   what each uses, five times a second.
 //!
 //! `interfaces` says which interfaces, and whose their queues are; `engine` is all of them with all targets, by
-//! [`htb`](super::htb). `journal` writes down what would outlive us.
+//! [`htb`](super::htb). The [journal](super::journal) has what would outlive us.
 
 mod engine;
 mod interfaces;
-mod journal;
 
-pub use journal::{Leftover, forget_gone_networks, leftovers};
+pub(super) use interfaces::OURS;
 
 use std::sync::Arc;
 
@@ -31,6 +30,7 @@ use super::{
     carrying::carrying,
     flow::{self, Direction, SharedFlow},
     htb::{self, HtbError},
+    journal::{forget_gone_networks, leftovers},
     tagger::{can_be_held, untaggable},
 };
 use crate::{
@@ -40,6 +40,11 @@ use crate::{
         netlink::Netlink,
     },
 };
+
+/// Empties an interface's queue ([`htb::drain`]).
+pub(super) fn drain(netlink: &mut Netlink, interface: u32) -> Result<(), crate::sys::netlink::Refusal> {
+    htb::drain(netlink, interface, OURS)
+}
 
 /// Name on the command line.
 pub const NAME: &str = "tc_htb";
@@ -110,6 +115,9 @@ impl UploadThrottleBackend for TcHtbUpload {
             for line in leftover.describe() {
                 log::info!("removing {line}");
             }
+            if let Some(problem) = leftover.problem() {
+                log::warn!("{problem}");
+            }
             leftover.remove().map_err(|error| kernel("remove what a killed one left", error))?;
         }
         self.engine().map(drop)
@@ -154,6 +162,11 @@ impl UploadThrottleBackend for TcHtbUpload {
 
     fn get_upload_throttle(&self, subject: &Subject) -> Option<u64> {
         self.engine.as_ref()?.limit(subject)
+    }
+
+    fn held_back(&self, subject: &Subject) -> Option<u64> {
+        let queued = self.engine.as_ref()?.queued(subject);
+        Some(queued.saturating_add(self.flow.held_back(subject).unwrap_or_default()))
     }
 
     fn upload_stats(&self, subject: &Subject) -> Result<ThrottleStats, BackendError> {

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use anyhow::{anyhow, bail};
 
 /// Those without a value.
-const FLAGS: [&str; 6] = ["wait-stdin", "unconnected", "quit", "inherited", "silent", "worker"];
+const FLAGS: [&str; 7] = ["wait-stdin", "unconnected", "quit", "inherited", "silent", "worker", "until-told"];
 
 /// Arguments that nobody has asked for yet.
 pub(crate) struct Args(BTreeMap<String, String>);

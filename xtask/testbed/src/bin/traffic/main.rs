@@ -71,10 +71,14 @@ fn run(mut words: impl Iterator<Item = String>) -> anyhow::Result<()> {
             tcp::receive_from(from)?
         }
         "udp-sink" => {
-            let (listen, idle) = (args.required("listen")?, args.required("idle-exit")?);
-            let first = args.optional("first-wait")?.unwrap_or(10_000);
+            let listen = args.required("listen")?;
+            let ending = udp::Ending {
+                first: Duration::from_millis(args.optional("first-wait")?.unwrap_or(10_000)),
+                idle: Duration::from_millis(args.required("idle-exit")?),
+                is_told: args.flag("until-told"),
+            };
             args.finish()?;
-            udp::sink(listen, Duration::from_millis(first), Duration::from_millis(idle))?
+            udp::sink(listen, &ending)?
         }
         "udp-send" => {
             let sending = udp::Sending::from_args(&mut args)?;

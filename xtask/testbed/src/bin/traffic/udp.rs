@@ -18,23 +18,35 @@ const RECEIVE_BUFFER: usize = 64 << 20;
 /// The longest payload there is.
 const LONGEST: usize = 65_535;
 
-/// Receives until nothing has come for `idle`, or nothing at all for `first`.
-pub(crate) fn sink(listen: SocketAddr, first: Duration, idle: Duration) -> anyhow::Result<Value> {
+/// When a receiver ends.
+pub(crate) struct Ending {
+    /// Nothing has come for so long since it began.
+    pub(crate) first: Duration,
+    /// Nothing has come for so long.
+    pub(crate) idle: Duration,
+    /// That counts only once it has been told that nobody sends any more, by an empty datagram: a sender that does not get
+    /// the CPU is silent, too.
+    pub(crate) is_told: bool,
+}
+
+/// Receives until its end.
+pub(crate) fn sink(listen: SocketAddr, ending: &Ending) -> anyhow::Result<Value> {
     let socket = UdpSocket::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
     // By force: the ordinary option is bounded by net.core.rmem_max.
     setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)
         // In a container nobody may do that.
         .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER))
         .context("cannot get a large receive buffer")?;
-    socket.set_read_timeout(Some(first))?;
+    socket.set_read_timeout(Some(ending.first))?;
     announce(socket.local_addr()?);
     let mut meter = Meter::default();
     let mut buffer = vec![0; LONGEST];
     loop {
         match socket.recv(&mut buffer) {
+            Ok(0) if ending.is_told => socket.set_read_timeout(Some(ending.idle))?,
             Ok(length) => {
-                if meter.datagrams == 0 {
-                    socket.set_read_timeout(Some(idle))?;
+                if meter.datagrams == 0 && !ending.is_told {
+                    socket.set_read_timeout(Some(ending.idle))?;
                 }
                 meter.datagrams += 1;
                 meter.received(length);

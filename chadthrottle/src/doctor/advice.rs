@@ -1,0 +1,146 @@
+//! What would work better here, and the command that makes it so. Nothing is advised that this kernel cannot do.
+
+use serde::Serialize;
+
+use super::{Feature, Report, host::Layout};
+use crate::{backends::registry::Listed, sys::kernel_features::Presence};
+
+/// Something that could be better.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Advice {
+    /// What is not as it could be, and what of it.
+    pub what: String,
+    /// What makes it so. None where no command does.
+    pub command: Option<String>,
+}
+
+/// Features that a backend is better with, though it works without.
+const BETTER_WITH: [&str; 1] = ["fq_codel"];
+
+pub(super) fn of(report: &Report) -> Vec<Advice> {
+    let mut advice = Vec::from_iter(privileges(report));
+    advice.extend(ebpf(report));
+    advice.extend(modules(report));
+    advice.extend(queues(report));
+    advice
+}
+
+fn advise(what: impl Into<String>, command: Option<&str>) -> Advice {
+    Advice { what: what.into(), command: command.map(str::to_owned) }
+}
+
+fn works(rows: &[Listed], name: &str) -> bool {
+    rows.iter().any(|row| row.name == name && row.available)
+}
+
+fn feature<'a>(report: &'a Report, name: &str) -> Option<&'a Feature> {
+    report.features.iter().find(|feature| feature.name == name)
+}
+
+fn privileges(report: &Report) -> Option<Advice> {
+    let missing: Vec<&str> = (report.capabilities.iter())
+        .filter(|capability| !capability.held)
+        .map(|capability| capability.name)
+        .collect();
+    (!missing.is_empty()).then(|| {
+        advise(
+            format!(
+                "Without {} other users' processes, and all that is not TCP, are neither seen nor limited.",
+                missing.join(", ")
+            ),
+            Some("sudo chadthrottle doctor"),
+        )
+    })
+}
+
+/// What keeps the best backends from working, where that is not a privilege.
+fn ebpf(report: &Report) -> Vec<Advice> {
+    let mut advice = Vec::new();
+    let confidential = report.kernel.lockdown.as_deref() == Some("confidentiality");
+    if confidential {
+        advice.push(advise(
+            "The kernel is locked down for confidentiality, so that no eBPF program may read its memory; tc_htb and \
+             nftables work without.",
+            None,
+        ));
+    }
+    if !report.kernel.btf && !confidential {
+        advice.push(advise(
+            "The kernel shows no BTF, so that neither ebpf nor ebpf_cgroup works; one with CONFIG_DEBUG_INFO_BTF does.",
+            None,
+        ));
+    }
+    match report.cgroups.layout {
+        Layout::Legacy => advice.push(advise(
+            "No cgroup v2 tree is mounted, which ebpf and ebpf_cgroup need; beside version 1 it can be.",
+            Some("mkdir -p /run/cgroup2 && mount -t cgroup2 none /run/cgroup2"),
+        )),
+        Layout::None => advice.push(advise(
+            "No cgroup v2 tree is mounted, which ebpf and ebpf_cgroup need.",
+            Some("mount -t cgroup2 none /sys/fs/cgroup"),
+        )),
+        Layout::Unified | Layout::Hybrid => {}
+    }
+    // What sockopt leaves set after a SIGKILL, for who has no privilege.
+    if report.kernel.ptrace_scope.is_some_and(|scope| scope == 1 || scope == 2)
+        && report
+            .capabilities
+            .iter()
+            .any(|capability| capability.name == "CAP_SYS_PTRACE" && !capability.held)
+    {
+        advice.push(advise(
+            "kernel.yama.ptrace_scope keeps you from limiting programs that chadthrottle did not start, and what it sets on \
+             their sockets from being put back after a SIGKILL.",
+            Some("sudo sysctl kernel.yama.ptrace_scope=0"),
+        ));
+    }
+    advice
+}
+
+/// Modules that are there and would make a backend work, or work better.
+fn modules(report: &Report) -> Vec<Advice> {
+    let mut advice = Vec::new();
+    for feature in report.features.iter().filter(|feature| !feature.purpose.is_empty()) {
+        let Some(module) = feature.module else { continue };
+        let what = format!("{} is a module that is not loaded: {}.", feature.name, feature.purpose);
+        match feature.presence {
+            Presence::Loadable => advice.push(advise(what, Some(&format!("modprobe {module}")))),
+            Presence::Barred => advice.push(advise(
+                format!("{what} Nobody may load modules here (any more): it has to be loaded at boot, by the host."),
+                None,
+            )),
+            Presence::Absent if BETTER_WITH.contains(&feature.name) => advice.push(advise(
+                format!(
+                    "This kernel has no {}, and no module of it: {}. A kernel with CONFIG_NET_SCH_{} has.",
+                    feature.name,
+                    feature.purpose,
+                    feature.name.to_uppercase()
+                ),
+                None,
+            )),
+            Presence::Present | Presence::Absent | Presence::Unknown => {}
+        }
+    }
+    advice
+}
+
+/// Queues that somebody chose, which `tc_htb` does not take.
+fn queues(report: &Report) -> Vec<Advice> {
+    let has_htb = feature(report, "htb").is_some_and(|htb| htb.presence != Presence::Absent);
+    // Where the better one works nobody has to give anything up.
+    if !has_htb || works(&report.backends.upload, "ebpf_cgroup") {
+        return Vec::new();
+    }
+    let chosen = report.neighbours.queues.iter().filter(|queue| queue.is_chosen);
+    chosen
+        .map(|queue| {
+            let name = &queue.interface;
+            let what = format!(
+                "tc_htb does not limit what leaves by {name}, because somebody gave that the queue {}; this gives it up, and \
+                 the kernel makes its own again.",
+                queue.queues.first().map_or("?", String::as_str)
+            );
+            advise(what, Some(&format!("tc qdisc del dev {name} root")))
+        })
+        .collect()
+}

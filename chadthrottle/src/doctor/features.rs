@@ -1,0 +1,104 @@
+//! What of the kernel matters for limits, and whether it is there.
+
+use serde::Serialize;
+
+use crate::sys::kernel_features::{Features, Modules, Presence};
+
+/// Something that a kernel may have.
+#[derive(Clone, Debug, Serialize)]
+pub struct Feature {
+    /// As `tc`, `nft` or bpf(2) call it.
+    pub name: &'static str,
+    /// What it is good for here; nothing where no backend uses it.
+    pub purpose: &'static str,
+    /// The module that has it, where it may be one.
+    pub module: Option<&'static str>,
+    /// Whether it is there.
+    pub presence: Presence,
+}
+
+/// Name, a function that comes with it, its module, and what it is good for here.
+type Row = (&'static str, &'static str, Option<&'static str>, &'static str);
+
+const ROWS: [Row; 25] = [
+    ("htb", "htb_enqueue", Some("sch_htb"), "upload limits by tc_htb"),
+    (
+        "fq_codel",
+        "fq_codel_enqueue",
+        Some("sch_fq_codel"),
+        "fair queues of tc_htb; without it packets wait in order",
+    ),
+    ("clsact", "clsact_init", Some("sch_ingress"), "download limits by a queue"),
+    ("ifb", "ifb_xmit", Some("ifb"), "download limits by a queue"),
+    ("act_mirred", "tcf_mirred_act", Some("act_mirred"), "download limits by a queue"),
+    ("cls_bpf", "cls_bpf_classify", Some("cls_bpf"), "download limits by a queue"),
+    ("tcx", "tcx_prog_attach", None, "programs beside other people's at an interface"),
+    ("nf_tables", "nf_tables_newtable", Some("nf_tables"), "upload limits by nftables"),
+    ("nft_limit", "nft_limit_bytes_eval", Some("nft_limit"), "upload limits by nftables"),
+    ("nft_socket", "nft_socket_eval", Some("nft_socket"), ""),
+    ("tbf", "tbf_enqueue", Some("sch_tbf"), ""),
+    ("fq", "fq_enqueue", Some("sch_fq"), ""),
+    ("cake", "cake_enqueue", Some("sch_cake"), ""),
+    ("netem", "netem_enqueue", Some("sch_netem"), ""),
+    ("act_police", "tcf_police_act", Some("act_police"), "download limits by policing"),
+    ("act_bpf", "tcf_bpf_act", Some("act_bpf"), ""),
+    ("cls_u32", "u32_classify", Some("cls_u32"), ""),
+    ("cls_cgroup", "cls_cgroup_classify", Some("cls_cgroup"), ""),
+    ("cls_matchall", "mall_classify", Some("cls_matchall"), "download limits by policing"),
+    ("cls_flower", "fl_classify", Some("cls_flower"), ""),
+    ("kprobes", "register_kprobe", None, ""),
+    ("bbr", "bbr_init", Some("tcp_bbr"), ""),
+    ("inet_diag", "inet_diag_register", Some("inet_diag"), "connections, and the monitor sock_diag"),
+    ("packet sockets", "packet_rcv", Some("af_packet"), "the monitor pnet"),
+    ("cgroup programs", "__cgroup_bpf_run_filter_skb", None, "the monitor ebpf and limits by ebpf_cgroup"),
+];
+
+/// Looks for all of them, and whether modules can be loaded.
+pub(super) fn read() -> (Vec<Feature>, Modules) {
+    let kernel = Features::read(&ROWS.map(|(_, function, ..)| function));
+    let found = ROWS.into_iter().map(|(name, function, module, purpose)| {
+        let presence = kernel.presence(function, module);
+        Feature { name, purpose, module, presence }
+    });
+    (found.chain(trials()).collect(), kernel.loading)
+}
+
+/// Kinds of programs of which only a trial tells whether the kernel takes them.
+#[cfg(feature = "ebpf")]
+fn trials() -> [Feature; 2] {
+    use crate::sys::{
+        bpf_trial::{Kind, load},
+        btf::KernelTypes,
+    };
+    use nix::libc;
+
+    let types = KernelTypes::running().ok();
+    [("fentry", Kind::Fentry, "tcp_v4_rcv"), ("LSM programs", Kind::Lsm, "bpf_lsm_file_open")].map(
+        |(name, kind, function)| {
+            let function = types.as_ref().and_then(|types| types.function(function).ok());
+            let presence = match function.map(|function| load(kind, function)) {
+                Some(Ok(())) => Presence::Present,
+                // Without the privilege the kernel says the same.
+                Some(Err(error))
+                    if error.raw_os_error() == Some(libc::EPERM)
+                        && crate::sys::capability::first_missing(&[
+                            crate::sys::capability::BPF,
+                            crate::sys::capability::PERFMON,
+                        ])
+                        .is_some() =>
+                {
+                    Presence::Unknown
+                }
+                Some(Err(_)) => Presence::Absent,
+                None => Presence::Unknown,
+            };
+            Feature { name, purpose: "", module: None, presence }
+        },
+    )
+}
+
+/// Without eBPF in this build they do not matter.
+#[cfg(not(feature = "ebpf"))]
+const fn trials() -> [Feature; 0] {
+    []
+}
