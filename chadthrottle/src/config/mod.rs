@@ -1,7 +1,7 @@
 //! The configuration: what files say about the screen, its keys, and rules.
 //!
 //! Reading a text is pure and tells everything that is wrong with it at once, each with its line and column. Files are
-//! written whole or not at all ([`write`]), and comments and order stay as they are.
+//! written whole or not at all ([`mod@write`]), and comments and order stay as they are.
 
 pub mod files;
 mod history;

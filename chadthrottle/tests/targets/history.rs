@@ -44,7 +44,7 @@ fn what_is_recorded_survives_a_kill_and_uses_a_quota_up() -> anyhow::Result<()> 
         ),
     )?;
     let mut first = daemon(&bed, &file)?;
-    let sink = Sink::patient(bed.server(), Family::V4)?;
+    let sink = Sink::start(bed.server(), Family::V4)?;
     let (to, datagrams) = (sink.address.to_string(), DATAGRAMS.to_string());
     let arguments =
         ["udp-send", "--to", &to, "--rate", "1000000", "--size", "1372", "--datagrams", &datagrams];

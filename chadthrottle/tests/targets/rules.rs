@@ -110,7 +110,7 @@ fn who_is_looked_for_is_held_soon_and_others_are_not() -> anyhow::Result<()> {
     let program = copies.traffic("worker")?;
     let conditions = format!("program = \"{}\", command = \"*--rate 6000000 *\"", text(&program));
     let _kept = Kept::start(&bed, &rule("busy", &conditions, "upload = \"1M\""))?;
-    let sink = Sink::endless(bed.server(), Family::V4)?;
+    let sink = Sink::start(bed.server(), Family::V4)?;
     let sender =
         Process::spawn(bed.client().command(&program).args(send_for(sink.address, 6_000_000, "60")))?;
     traffic::ready(&sender)?;
@@ -128,7 +128,7 @@ fn rules_that_are_read_again_lose_no_limit_and_wrong_ones_change_nothing() -> an
     let program = copies.traffic("steady")?;
     let steady = rule("steady", &format!("program = \"{}\"", text(&program)), "upload = \"0\"");
     let mut kept = Kept::start(&bed, &steady)?;
-    let sink = Sink::endless(bed.server(), Family::V4)?;
+    let sink = Sink::start(bed.server(), Family::V4)?;
     let sender =
         Process::spawn(bed.client().command(&program).args(send_for(sink.address, 3_000_000, "60")))?;
     traffic::ready(&sender)?;

@@ -1,4 +1,4 @@
-//! What outlives a SIGKILL, written down before it is made: queues of interfaces. So that the [guard](super::guard), the
+//! What outlives a SIGKILL, written down before it is made: queues of interfaces. So that the [guard], the
 //! next start, and `chadthrottle cleanup`, find what a killed one left, and nothing else.
 //!
 //! A note is a file in `/run/chadthrottle`, which a boot clears, with who made it in its name. It is written anew as a
