@@ -185,8 +185,10 @@ impl CgroupPath {
     pub const NONE: Self = Self { bytes: [0; CGROUP_PATH_LEN] };
 }
 
-/// The limit is in force.
+/// The limit is in force in the programs that see the packets of sockets.
 pub const LIMIT_IN_FORCE: u32 = 1;
+/// The limit is in force in the program at the entrance of interfaces.
+pub const LIMIT_AT_ENTRANCE: u32 = 2;
 
 /// A limit as userspace sets it: the programs only read it.
 #[repr(C)]
@@ -210,8 +212,9 @@ pub struct LimitSettings {
     pub priority: u32,
     /// Not 0: the packet's mark (`skb->mark`).
     pub mark: u32,
-    #[doc(hidden)]
-    pub _padding: u32,
+    /// Not 0: what comes by the entrance waits in the queue of this interface (its number), instead of being dropped when
+    /// it is over the limit.
+    pub queue: u32,
 }
 
 /// How far a limit has been used, and what it did: written by the programs, of all CPUs at the same time.
@@ -272,7 +275,7 @@ assert_layout!(CgroupPath, 256, { bytes: [u8; CGROUP_PATH_LEN] => 0 });
 assert_layout!(FileId, 16, { inode: u64 => 0, device: u32 => 8, generation: u32 => 12 });
 assert_layout!(LimitSettings, 80, {
     config: CgroupThrottleConfig => 0, burst_ns: u64 => 32, debt_ns: u64 => 40, since_ns: u64 => 48,
-    grace_until_ns: u64 => 56, flags: u32 => 64, priority: u32 => 68, mark: u32 => 72, _padding: u32 => 76,
+    grace_until_ns: u64 => 56, flags: u32 => 64, priority: u32 => 68, mark: u32 => 72, queue: u32 => 76,
 });
 assert_layout!(LimitState, 104, {
     clock_ns: u64 => 0, datagram_clock_ns: u64 => 8, datagram_bytes: u64 => 16, closed_until_ns: u64 => 24,

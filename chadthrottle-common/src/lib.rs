@@ -25,8 +25,8 @@ pub mod wire;
 
 pub use layout::{
     CGROUP_PATH_LEN, CgroupPath, CgroupThrottleConfig, ControlFlags, DIRECTION_DOWNLOAD, DIRECTION_UPLOAD,
-    FileId, LIMIT_IN_FORCE, LimitSettings, LimitState, Membership, ProgramPlace, TARGETS, TRAFFIC_TYPE_ALL,
-    TRAFFIC_TYPE_INTERNET, TRAFFIC_TYPE_LOCAL, ThrottleStats, TokenBucket, limit_index,
+    FileId, LIMIT_AT_ENTRANCE, LIMIT_IN_FORCE, LimitSettings, LimitState, Membership, ProgramPlace, TARGETS,
+    TRAFFIC_TYPE_ALL, TRAFFIC_TYPE_INTERNET, TRAFFIC_TYPE_LOCAL, ThrottleStats, TokenBucket, limit_index,
 };
 pub use scope::{SCOPE_INTERNET, SCOPE_LOCAL, scope_of_v4, scope_of_v6};
 pub use traffic::{

@@ -66,7 +66,7 @@ impl Question {
             flags: 0,
             priority: 0,
             mark: 0,
-            _padding: 0,
+            queue: 0,
         };
         let (admission, floor_ns) = match admit(&settings, self.debt_ns, self.clock_ns, self.now_ns) {
             Admission::Over => (0, 0),

@@ -47,7 +47,7 @@ impl Headers {
     }
 
     #[inline(always)]
-    fn load<T: Copy>(&self, at: usize) -> Option<T> {
+    pub(crate) fn load<T: Copy>(&self, at: usize) -> Option<T> {
         let from = self.start + at;
         if from + size_of::<T>() > self.end {
             return None;
@@ -84,11 +84,17 @@ impl Headers {
         Some([u32::from_be(words[0]), u32::from_be(words[1]), u32::from_be(words[2]), u32::from_be(words[3])])
     }
 
+    /// Whether this is IPv6.
+    #[inline(always)]
+    pub(crate) fn is_v6(&self) -> bool {
+        self.first_byte() >> 4 == 6
+    }
+
     /// Where the transport header starts, and whose it is. The kernel makes super-packets of TCP and UDP without
     /// extension headers alone (`inet_gro_receive`, `ipv6_gro_receive`; `dev_gro_receive` flushes the others), apart
     /// from the hop-by-hop header of BIG TCP.
     #[inline(always)]
-    fn transport(&self) -> Option<(u32, u8)> {
+    pub(crate) fn transport(&self) -> Option<(u32, u8)> {
         let first = self.first_byte();
         match first >> 4 {
             4 => Some((ipv4_header_len(first), self.load(9)?)),

@@ -72,8 +72,26 @@ pub(crate) fn verdict(ctx: &SkBuffContext, packet: &Packet, direction: u32) -> V
     if settings.flags & LIMIT_IN_FORCE == 0 || !is_meant {
         return Verdict::Pass;
     }
-    // SAFETY: a live map value; its fields are used atomically.
-    unsafe { offer(ctx, settings, used, packet, direction) }
+    let offered = Offered {
+        bytes: packet.flow.bytes,
+        is_stream: packet.is_stream,
+        tgid: packet.owner.tgid(),
+        direction,
+    };
+    // SAFETY: a live map value, whose fields are used atomically, and the hook's own context.
+    unsafe { offer(ctx, skb, settings, used, &offered, || round_trip_of(skb)) }
+}
+
+/// What is offered to a limit.
+pub(crate) struct Offered {
+    /// As it travels, in IP bytes.
+    pub(crate) bytes: u64,
+    /// Whether it is TCP's.
+    pub(crate) is_stream: bool,
+    /// Whose it is, for messages.
+    pub(crate) tgid: u32,
+    /// One of the `DIRECTION_…` constants.
+    pub(crate) direction: u32,
 }
 
 /// Tells queueing disciplines and firewalls whose packet it is.
@@ -90,19 +108,21 @@ fn tag(skb: *mut __sk_buff, settings: &LimitSettings) {
     }
 }
 
-/// [`LimitState::offer`] for a clock that other CPUs move as well, and what is gentler than to drop.
+/// [`LimitState::offer`] for a clock that other CPUs move as well, and what is gentler than to drop. `round_trip` tells that
+/// of the connection in nanoseconds, where it is known, and is asked only if that matters.
 ///
 /// # Safety
-/// `used` points to a live map value.
+/// `used` points to a live map value, and `skb` is the hook's own context.
 #[inline(always)]
-unsafe fn offer(
-    ctx: &SkBuffContext,
+pub(crate) unsafe fn offer(
+    ctx: &impl EbpfContext,
+    skb: *mut __sk_buff,
     settings: &LimitSettings,
     used: *mut LimitState,
-    packet: &Packet,
-    direction: u32,
+    offered: &Offered,
+    round_trip: impl FnOnce() -> Option<u64>,
 ) -> Verdict {
-    let bytes = packet.flow.bytes;
+    let Offered { bytes, is_stream, tgid, direction } = *offered;
     // SAFETY: as promised by the caller.
     unsafe {
         let stats = &raw mut (*used).stats;
@@ -110,26 +130,26 @@ unsafe fn offer(
         add(&raw mut (*stats).bytes_total, bytes);
         let (clock, datagram_clock) = (&raw mut (*used).clock_ns, &raw mut (*used).datagram_clock_ns);
         let now = bpf_ktime_get_ns();
-        let may_pass = if packet.is_stream {
+        let may_pass = if is_stream {
             (now >= ptr::read_volatile(&raw const (*used).closed_until_ns) && admits(settings, 0, clock, now))
-                || may_owe(ctx.skb.skb, settings, used, direction, now)
+                || may_owe(round_trip(), settings, used, direction, now)
         } else {
             admits(settings, settings.debt_ns, clock, now) && admits(settings, 0, datagram_clock, now)
         };
         if !may_pass {
             cold_path();
-            if direction == DIRECTION_DOWNLOAD && packet.is_stream && now < settings.grace_until_ns {
+            if direction == DIRECTION_DOWNLOAD && is_stream && now < settings.grace_until_ns {
                 // Promised before there was a limit, and not charged to what comes after.
                 return Verdict::Pass;
             }
             if settings.config.rate_bps == 0
                 || ptr::read_volatile(clock) > now + settings.debt_ns + MARKED_DEBT_NS
-                || bpf_skb_ecn_set_ce(ctx.skb.skb) == 0
+                || bpf_skb_ecn_set_ce(skb) == 0
             {
                 add(&raw mut (*stats).packets_dropped, 1);
                 add(&raw mut (*stats).bytes_dropped, bytes);
-                (*stats).cgroup_id_seen = bpf_skb_cgroup_id(ctx.as_ptr().cast());
-                trace!(ctx, "{} bytes of {} over the limit", bytes, packet.owner.tgid());
+                (*stats).cgroup_id_seen = bpf_skb_cgroup_id(skb);
+                trace!(ctx, "{} bytes of {} over the limit", bytes, tgid);
                 return Verdict::Drop;
             }
             add(&raw mut (*stats).packets_marked, 1);
@@ -137,7 +157,7 @@ unsafe fn offer(
         }
         let cost_ns = cost_ns(bytes, settings.config.rate_bps);
         add(clock, cost_ns);
-        if !packet.is_stream {
+        if !is_stream {
             add(datagram_clock, cost_ns);
             add(&raw mut (*used).datagram_bytes, bytes);
         }
@@ -145,30 +165,45 @@ unsafe fn offer(
     Verdict::Pass
 }
 
-/// Whether a TCP connection may go on although the limit is used up: flow control evens that out within some round trips.
-/// Where they are so short that no window is small enough, it may not.
+/// The round trip of the packet's connection, in nanoseconds.
 ///
 /// # Safety
-/// `skb` is the hook's own context, and `clock` points to a live map value.
+/// `skb` is the hook's own context.
 #[inline(always)]
-unsafe fn may_owe(
-    skb: *mut __sk_buff,
-    settings: &LimitSettings,
-    used: *mut LimitState,
-    direction: u32,
-    now: u64,
-) -> bool {
+unsafe fn round_trip_of(skb: *mut __sk_buff) -> Option<u64> {
     cold_path();
     // SAFETY: as promised by the caller; every pointer is checked before it is used.
     unsafe {
         let sk = (*skb).__bindgen_anon_2.sk;
         let sk = if sk.is_null() { sk } else { bpf_sk_fullsock(sk) };
         let tcp = if sk.is_null() { ptr::null_mut() } else { bpf_tcp_sock(sk) };
-        if tcp.is_null() {
-            return false;
-        }
-        // Eighths of microseconds (`srtt_us`, include/linux/tcp.h).
-        let trip_ns = u64::from((*tcp).srtt_us) * 1000 / 8;
+        if tcp.is_null() { None } else { Some(in_nanoseconds((*tcp).srtt_us)) }
+    }
+}
+
+/// A smoothed round trip, which TCP keeps in eighths of microseconds (`srtt_us`, include/linux/tcp.h).
+#[inline(always)]
+pub(crate) fn in_nanoseconds(srtt_us: u32) -> u64 {
+    u64::from(srtt_us) * 1000 / 8
+}
+
+/// Whether a TCP connection may go on although the limit is used up: flow control evens that out within some round trips.
+/// Where they are so short that no window is small enough, it may not.
+///
+/// # Safety
+/// `used` points to a live map value.
+#[inline(always)]
+unsafe fn may_owe(
+    round_trip: Option<u64>,
+    settings: &LimitSettings,
+    used: *mut LimitState,
+    direction: u32,
+    now: u64,
+) -> bool {
+    cold_path();
+    let Some(trip_ns) = round_trip else { return false };
+    // SAFETY: as promised by the caller.
+    unsafe {
         let closed_until = &raw mut (*used).closed_until_ns;
         if direction == DIRECTION_DOWNLOAD && trip_ns < SHORT_TRIP_NS {
             if now >= ptr::read_volatile(closed_until) {
@@ -202,6 +237,19 @@ unsafe fn admits(settings: &LimitSettings, debt_ns: u64, clock: *mut u64, now: u
                 true
             }
         }
+    }
+}
+
+/// Counts what passes although nobody has asked the clock.
+///
+/// # Safety
+/// `used` points to a live map value.
+#[inline(always)]
+pub(crate) unsafe fn count(used: *mut LimitState, bytes: u64) {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        add(&raw mut (*used).stats.packets_total, 1);
+        add(&raw mut (*used).stats.bytes_total, bytes);
     }
 }
 

@@ -15,6 +15,7 @@
 //! | `packet_leaves` | `cgroup_skb/egress` | holds the target to its limit, counts what passes for the owner |
 //! | `packet_arrives` | `cgroup_skb/ingress` | the same for the other direction |
 //! | `packet_forwarded` | `tcx/egress`, where this host forwards | counts what passes through |
+//! | `packet_enters` | `tcx/ingress`, where a limit is held there | sends it through a queue, or drops what is over the limit |
 //! | `limit_answers` | none: a test runs it | says what the limiter's arithmetic makes of a packet |
 //!
 //! For any other target than BPF this crate is an empty program, so that commands over the whole workspace work.
@@ -29,6 +30,8 @@
 mod account;
 #[cfg(target_arch = "bpf")]
 mod counters;
+#[cfg(target_arch = "bpf")]
+mod entrance;
 #[cfg(target_arch = "bpf")]
 mod forward;
 #[cfg(target_arch = "bpf")]
@@ -71,7 +74,7 @@ mod programs {
     };
 
     use crate::{
-        account, forward,
+        account, entrance, forward,
         limit::{self, Verdict},
         named, opening, owner,
         packet::Packet,
@@ -206,6 +209,11 @@ mod programs {
     pub(crate) fn packet_forwarded(ctx: TcContext) -> i32 {
         forward::count(&ctx);
         NEXT
+    }
+
+    #[classifier]
+    pub(crate) fn packet_enters(ctx: TcContext) -> i32 {
+        entrance::verdict(&ctx)
     }
 
     #[classifier]

@@ -117,6 +117,23 @@ pub(crate) unsafe fn known_target(socket: *mut SocketOwner) -> u32 {
     }
 }
 
+/// The same for what arrives, with what is remembered of who used the socket before. 0 also where only the packet hook can
+/// find it out.
+///
+/// # Safety
+/// As above.
+#[inline(always)]
+pub(crate) unsafe fn target_at_entrance(socket: *mut SocketOwner) -> u32 {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        let target = known_target(socket);
+        if target == 0 && (*socket).shared_target != 0 && bpf_ktime_get_ns() < (*socket).shared_until_ns {
+            return (*socket).shared_target;
+        }
+        target
+    }
+}
+
 /// The target of a process for what it is, or for what it executes.
 #[inline(always)]
 fn target_of_process(process: ProcessKey) -> u32 {

@@ -5,7 +5,7 @@
 //! over it would be dropped.
 
 use aya_ebpf::{bindings::BPF_SOCK_OPS_RWND_INIT, programs::SockOpsContext};
-use chadthrottle_common::{DIRECTION_DOWNLOAD, LIMIT_IN_FORCE, limit_index};
+use chadthrottle_common::{DIRECTION_DOWNLOAD, LIMIT_AT_ENTRANCE, LIMIT_IN_FORCE, limit_index};
 
 use crate::{
     maps::{Control, LIMITS},
@@ -38,7 +38,7 @@ pub(crate) fn choose_window(ctx: &SockOpsContext) {
             return;
         }
         let Some(settings) = LIMITS.get(limit_index(target, DIRECTION_DOWNLOAD)) else { return };
-        if settings.flags & LIMIT_IN_FORCE == 0 {
+        if settings.flags & (LIMIT_IN_FORCE | LIMIT_AT_ENTRANCE) == 0 {
             return;
         }
         let segments = settings.config.rate_bps / (WINDOWS * SEGMENT);

@@ -23,7 +23,9 @@ fn main() -> ExitCode {
         feature = "throttle-ebpf-cgroup",
         feature = "throttle-sockopt",
         feature = "throttle-tc-htb",
-        feature = "throttle-nftables"
+        feature = "throttle-nftables",
+        feature = "throttle-ifb-tc",
+        feature = "throttle-tc-police"
     ))]
     if let Some(status) = chadthrottle::backends::throttle::guard::run_if_asked() {
         return status;

@@ -23,10 +23,10 @@ pub struct Backends {
     #[cfg(feature = "throttle-sockopt")]
     flow: super::throttle::flow::SharedFlow,
     /// In front of the programs, which tell it what they see.
-    #[cfg(feature = "throttle-ebpf-cgroup")]
+    #[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-tc-police"))]
     guarded_flow: super::throttle::flow::SharedFlow,
     /// In front of queues and tables, which tell it nothing.
-    #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
+    #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables", feature = "throttle-ifb-tc"))]
     flow_in_front: super::throttle::flow::SharedFlow,
 }
 
@@ -109,6 +109,8 @@ pub struct Listed {
     pub selected: bool,
     /// Why it cannot work here.
     pub reason: Option<String>,
+    /// How it knows whose a packet is, where that is not its own doing.
+    pub tagger: Option<&'static str>,
     /// What it covers.
     pub capabilities: BackendCapabilities,
 }
@@ -148,11 +150,15 @@ impl Backends {
             options,
             #[cfg(feature = "throttle-sockopt")]
             flow: super::throttle::flow::SharedFlow::default(),
-            #[cfg(feature = "throttle-ebpf-cgroup")]
-            guarded_flow: super::throttle::flow::SharedFlow::in_front(super::throttle::ebpf_cgroup::behind(
+            #[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-tc-police"))]
+            guarded_flow: super::throttle::flow::SharedFlow::in_front(super::throttle::programs::behind(
                 &engine,
             )),
-            #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
+            #[cfg(any(
+                feature = "throttle-tc-htb",
+                feature = "throttle-nftables",
+                feature = "throttle-ifb-tc"
+            ))]
             flow_in_front: super::throttle::flow::SharedFlow::in_front(std::sync::Arc::new(|_, _| None)),
             #[cfg(feature = "ebpf")]
             engine,
@@ -270,6 +276,7 @@ impl Backends {
                     available: reason.is_none(),
                     selected: selected == Some(row.name),
                     reason,
+                    tagger: row.tagger,
                     capabilities: row.capabilities,
                 }
             })

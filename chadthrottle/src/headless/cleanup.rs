@@ -15,7 +15,11 @@ pub fn run(dry_run: bool, out: &mut impl Write) -> anyhow::Result<()> {
     // Nothing else that is built outlives us.
     #[cfg(not(feature = "throttle-tc-htb"))]
     let queues = Ok(());
-    all_of([queues, notes(dry_run, out)])
+    #[cfg(any(feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
+    let entrances = entrances(dry_run, out);
+    #[cfg(not(any(feature = "throttle-ifb-tc", feature = "throttle-tc-police")))]
+    let entrances = Ok(());
+    all_of([queues, entrances, notes(dry_run, out)])
 }
 
 #[cfg(feature = "throttle-tc-htb")]
@@ -42,6 +46,38 @@ fn queues(dry_run: bool, out: &mut impl Write) -> anyhow::Result<()> {
                 results.push(Err(anyhow::Error::new(error).context(format!("cannot remove {what}"))));
             }
         }
+    }
+    all_of(results)
+}
+
+/// Filters at entrances, and IFBs.
+#[cfg(any(feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
+fn entrances(dry_run: bool, out: &mut impl Write) -> anyhow::Result<()> {
+    use crate::backends::throttle::filters;
+    use anyhow::Context;
+
+    let not_found = "cannot look for what a killed instance left";
+    let mut results = Vec::new();
+    let mut take = |lines: Vec<String>, remove: &dyn Fn() -> std::io::Result<()>| -> anyhow::Result<()> {
+        match if dry_run { Ok(()) } else { remove() } {
+            Ok(()) => {
+                for line in lines {
+                    writeln!(out, "{} {line}", verb(dry_run))?;
+                }
+            }
+            Err(error) => {
+                let what = lines.join(", ");
+                results.push(Err(anyhow::Error::new(error).context(format!("cannot remove {what}"))));
+            }
+        }
+        Ok(())
+    };
+    for leftover in filters::leftovers().context(not_found)? {
+        take(leftover.describe(), &|| leftover.remove())?;
+    }
+    #[cfg(feature = "throttle-ifb-tc")]
+    for leftover in crate::backends::throttle::ifb_tc::leftovers().context(not_found)? {
+        take(vec![leftover.describe()], &|| leftover.remove())?;
     }
     all_of(results)
 }

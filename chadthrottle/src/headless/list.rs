@@ -33,8 +33,10 @@ fn print_row(row: &Listed, out: &mut impl Write) -> std::io::Result<()> {
     let star = if row.selected { '*' } else { ' ' };
     let state = if row.available { "works here" } else { "unavailable" };
     write!(out, "  {star} {:<14} {:<9} {state}", row.name, row.priority)?;
-    if let Some(reason) = &row.reason {
-        write!(out, ": {reason}")?;
+    match (&row.reason, row.tagger) {
+        (Some(reason), _) => write!(out, ": {reason}")?,
+        (None, Some(tagger)) => write!(out, ", by {tagger}")?,
+        (None, None) => {}
     }
     writeln!(out)
 }

@@ -3,13 +3,23 @@
 use std::{ffi::CStr, io, net::IpAddr};
 
 use chadthrottle_common::SCOPE_INTERNET;
+#[cfg(feature = "throttle-ifb-tc")]
+use nix::errno::Errno;
 use nix::{libc, sys::socket::SockProtocol};
 
+#[cfg(feature = "throttle-ifb-tc")]
+use super::netlink::put_nested;
 use super::netlink::{Answers, Netlink, Refusal, attributes, put};
 use crate::scope::{Prefix, scope_of};
 
 /// `struct ifinfomsg`: family, padding, type, index, flags, changes.
 const IFINFOMSG: usize = 16;
+
+/// `IFLA_INET6_ADDR_GEN_MODE` and `IN6_ADDR_GEN_MODE_NONE` (`include/uapi/linux/if_link.h`).
+#[cfg(feature = "throttle-ifb-tc")]
+const ADDR_GEN_MODE: u16 = 8;
+#[cfg(feature = "throttle-ifb-tc")]
+const NO_ADDRESSES: u8 = 1;
 
 /// `struct ifaddrmsg`: family, length of the prefix, flags, scope, index.
 const IFADDRMSG: usize = 8;
@@ -117,6 +127,57 @@ pub fn set_queue_len(netlink: &mut Netlink, index: u32, packets: u32) -> Result<
     body[4..8].copy_from_slice(&index.to_ne_bytes());
     put(&mut body, libc::IFLA_TXQLEN, &packets.to_ne_bytes());
     netlink.change(libc::RTM_NEWLINK, 0, &body)
+}
+
+/// Makes an IFB, which hands back what it is given to the interface that it came by, and says its number: `index`, where that
+/// is not 0. It is down.
+///
+/// # Errors
+/// Why the kernel does not: `EEXIST` where the name is taken, `EOPNOTSUPP` where it has none.
+#[cfg(feature = "throttle-ifb-tc")]
+pub fn add_ifb(netlink: &mut Netlink, name: &str, index: u32) -> Result<u32, Refusal> {
+    let mut body = vec![0; IFINFOMSG];
+    body[4..8].copy_from_slice(&index.to_ne_bytes());
+    put(&mut body, libc::IFLA_IFNAME, &[name.as_bytes(), &[0]].concat());
+    put_nested(&mut body, libc::IFLA_LINKINFO, |info| put(info, libc::IFLA_INFO_KIND, b"ifb\0"));
+    netlink.change(libc::RTM_NEWLINK, libc::NLM_F_CREATE | libc::NLM_F_EXCL, &body)?;
+    let made = all(netlink)?.into_iter().find(|link| link.name == name);
+    made.map(|link| link.index).ok_or(Errno::ENODEV.into())
+}
+
+/// Brings an interface up that has no addresses, and gets none by itself either.
+///
+/// # Errors
+/// Why the kernel does not.
+#[cfg(feature = "throttle-ifb-tc")]
+pub fn bring_up(netlink: &mut Netlink, index: u32) -> Result<(), Refusal> {
+    let mut body = vec![0; IFINFOMSG];
+    body[4..8].copy_from_slice(&index.to_ne_bytes());
+    let mut without_addresses = body.clone();
+    put_nested(&mut without_addresses, libc::IFLA_AF_SPEC, |families| {
+        let inet6 = u16::try_from(libc::AF_INET6).unwrap_or_default();
+        put_nested(families, inet6, |inet6| put(inet6, ADDR_GEN_MODE, &[NO_ADDRESSES]));
+    });
+    // Where there is no IPv6 there is nothing to be prevented.
+    let _ = netlink.change(libc::RTM_NEWLINK, 0, &without_addresses);
+    let up = libc::IFF_UP.cast_unsigned().to_ne_bytes();
+    body[8..12].copy_from_slice(&up);
+    body[12..16].copy_from_slice(&up);
+    netlink.change(libc::RTM_NEWLINK, 0, &body)
+}
+
+/// Takes an interface away.
+///
+/// # Errors
+/// Why the kernel does not. That it is not there (any more) is no error.
+#[cfg(feature = "throttle-ifb-tc")]
+pub fn delete(netlink: &mut Netlink, index: u32) -> Result<(), Refusal> {
+    let mut body = vec![0; IFINFOMSG];
+    body[4..8].copy_from_slice(&index.to_ne_bytes());
+    match netlink.change(libc::RTM_DELLINK, 0, &body) {
+        Err(refusal) if refusal.errno == Errno::ENODEV => Ok(()),
+        other => other,
+    }
 }
 
 /// Every address of this network namespace.

@@ -30,11 +30,13 @@ pub mod pipe;
     feature = "throttle-ebpf-cgroup",
     feature = "throttle-sockopt",
     feature = "throttle-tc-htb",
-    feature = "throttle-nftables"
+    feature = "throttle-nftables",
+    feature = "throttle-ifb-tc",
+    feature = "throttle-tc-police"
 ))]
 pub mod proc_children;
 pub mod proc_fd;
-#[cfg(feature = "throttle-tc-htb")]
+#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
 pub mod routes;
 pub mod signals;
 #[cfg(feature = "monitor-sock-diag")]
@@ -49,14 +51,16 @@ pub mod socket_lookup;
 ))]
 pub mod socket_tag;
 pub mod spawn;
-#[cfg(feature = "throttle-tc-htb")]
+#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
 pub mod tc;
 pub mod tcp_info;
 #[cfg(any(
     feature = "throttle-ebpf-cgroup",
     feature = "throttle-sockopt",
     feature = "throttle-tc-htb",
-    feature = "throttle-nftables"
+    feature = "throttle-nftables",
+    feature = "throttle-ifb-tc",
+    feature = "throttle-tc-police"
 ))]
 pub mod tcp_socket;
 pub mod terminal;

@@ -18,7 +18,7 @@ use chadthrottle::{
         BackendOptions,
         ebpf::{
             Engine,
-            limits::{Direction, Leniency},
+            limits::{Asked, Direction, Leniency, Means},
         },
         throttle::{Subject, Target, TrafficType},
     },
@@ -89,8 +89,8 @@ fn set(
     let direction = if random.next_u64().is_multiple_of(2) { Direction::Upload } else { Direction::Download };
     let rate = random.next_u64() >> (random.next_u64() % 50 + 14);
     let target = Target { subject: subject.clone(), name: "it".into(), traffic: TrafficType::All };
-    engine
-        .with_targets(|targets, engine| targets.set(engine, &target, direction, rate, Leniency::default()))?;
+    let asked = Asked { rate_bps: rate, leniency: Leniency::default(), means: Means::Sockets };
+    engine.with_targets(|targets, engine| targets.set(engine, &target, direction, asked))?;
     model.entry(subject.clone()).or_default().insert(direction, rate);
     Ok(())
 }

@@ -60,6 +60,7 @@ fn backends_are_chosen_and_those_that_cannot_work_say_why() {
         available: reason.is_none(),
         selected: false,
         reason: reason.map(str::to_owned),
+        tagger: None,
         capabilities: BackendCapabilities {
             ipv4: true,
             ipv6: true,

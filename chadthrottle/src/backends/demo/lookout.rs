@@ -153,6 +153,7 @@ impl Lookout for DemoLookout {
             available: reason.is_none(),
             selected: name == NAME,
             reason: reason.map(str::to_owned),
+            tagger: None,
             capabilities: CAPABILITIES,
         };
         let demo = || listed(NAME, BackendPriority::Fallback, None);

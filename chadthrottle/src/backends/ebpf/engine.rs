@@ -44,6 +44,8 @@ pub struct Engine {
     control: Array<MapData, ControlFlags>,
     pub(super) control_flags: ControlFlags,
     targets: Targets,
+    #[cfg(any(feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
+    pub(super) entrance: super::entrance::Entrance,
     /// Whether sockets from before the programs have owners.
     has_adopted_everything: bool,
     _messages: Option<Messages>,
@@ -107,6 +109,8 @@ impl Engine {
             control,
             control_flags,
             targets: Targets::default(),
+            #[cfg(any(feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
+            entrance: super::entrance::Entrance::default(),
             has_adopted_everything: false,
             _messages: messages,
             meter: None,

@@ -8,8 +8,8 @@ use aya::{
     maps::{Array, HashMap, IterableMap, MapData, MapError},
 };
 use chadthrottle_common::{
-    CgroupThrottleConfig, DIRECTION_DOWNLOAD, DIRECTION_UPLOAD, LIMIT_IN_FORCE, LimitSettings, LimitState,
-    Membership, ProcessKey, TARGETS, ThrottleStats,
+    CgroupThrottleConfig, DIRECTION_DOWNLOAD, DIRECTION_UPLOAD, LIMIT_AT_ENTRANCE, LIMIT_IN_FORCE,
+    LimitSettings, LimitState, Membership, ProcessKey, TARGETS, ThrottleStats,
     clock::{NS_PER_SEC, cost_ns, debt_at_rate},
     limit_index,
 };
@@ -60,12 +60,38 @@ pub struct Leniency {
     pub grace: Duration,
 }
 
+/// Who holds a limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Means {
+    /// The programs that see the packets of sockets.
+    #[default]
+    Sockets,
+    /// The program at the entrance of interfaces, which drops what is over the limit.
+    Entrance,
+    /// A queue, through which that program sends the packets.
+    Queue {
+        /// The number of the interface that has it.
+        interface: u32,
+        /// The number of its class for the target.
+        class: u32,
+    },
+}
+
+/// What is to be held, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// IP bytes a second.
+    pub rate_bps: u64,
+    /// What TCP is let off.
+    pub leniency: Leniency,
+    /// Who holds it.
+    pub means: Means,
+}
+
 /// A limit as it is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limit {
-    /// IP bytes a second.
-    pub(super) rate_bps: u64,
-    pub(super) leniency: Leniency,
+    pub(super) asked: Asked,
     pub(super) traffic: TrafficType,
     /// Whom it is named for, where it is for a process.
     pub(super) tgid: u32,
@@ -148,7 +174,12 @@ impl Tables {
     }
 
     fn settings(&self, limit: Limit) -> anyhow::Result<LimitSettings> {
-        let Limit { rate_bps, leniency, traffic, tgid } = limit;
+        let Limit { asked: Asked { rate_bps, leniency, means }, traffic, tgid } = limit;
+        let (flags, queue, priority) = match means {
+            Means::Sockets => (LIMIT_IN_FORCE, 0, 0),
+            Means::Entrance => (LIMIT_AT_ENTRANCE, 0, 0),
+            Means::Queue { interface, class } => (LIMIT_AT_ENTRANCE, interface, class),
+        };
         let burst_ns = nanoseconds(BURST);
         let burst_size = u64::try_from(u128::from(rate_bps) * u128::from(burst_ns) / u128::from(NS_PER_SEC))?;
         let now = now_ns()?;
@@ -165,7 +196,9 @@ impl Tables {
             debt_ns: nanoseconds(leniency.debt),
             since_ns: now,
             grace_until_ns: now.saturating_add(nanoseconds(leniency.grace)),
-            flags: LIMIT_IN_FORCE,
+            flags,
+            priority,
+            queue,
             ..LimitSettings::default()
         })
     }

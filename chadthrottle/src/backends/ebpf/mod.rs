@@ -8,6 +8,8 @@
 
 mod accounts;
 mod engine;
+#[cfg(any(feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
+mod entrance;
 pub mod limits;
 mod messages;
 mod meter;
@@ -19,6 +21,8 @@ pub mod targets;
 
 pub use accounts::Accounts;
 pub use engine::Engine;
+#[cfg(any(feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
+pub use entrance::has_links;
 pub use network::Network;
 #[cfg(feature = "monitor-ebpf")]
 pub(super) use tagger::process;

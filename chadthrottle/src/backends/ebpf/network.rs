@@ -153,7 +153,8 @@ impl Network {
         let Some(mut forwarders) = self.forwarders.take() else { return };
         forwarders.retain(|index, _| self.link(*index).is_some());
         for link in &self.links {
-            if forwarders.contains_key(&link.index) {
+            // What an IFB is given is not passed on, but comes back.
+            if link.kind == "ifb" || forwarders.contains_key(&link.index) {
                 continue;
             }
             match count_forwarded_on(programs, &link.name, &mut self.is_loaded) {

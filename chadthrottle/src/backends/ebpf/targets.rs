@@ -14,7 +14,7 @@ use chadthrottle_common::{Membership, ProcessKey, ThrottleStats};
 
 use super::{
     Engine,
-    limits::{Direction, Leniency, Limit, Numbers, absent_is_fine},
+    limits::{Asked, Direction, Leniency, Limit, Numbers, absent_is_fine},
     places::Place,
     tagger,
 };
@@ -33,8 +33,8 @@ use crate::{
 struct Entry {
     number: u32,
     traffic: TrafficType,
-    /// IP bytes a second.
-    limits: BTreeMap<Direction, u64>,
+    /// As they were asked for.
+    limits: BTreeMap<Direction, Asked>,
     /// By what the kernel knows it.
     place: Place,
 }
@@ -53,7 +53,7 @@ impl Targets {
     /// The limit in force, in IP bytes a second.
     #[must_use]
     pub fn limit(&self, subject: &Subject, direction: Direction) -> Option<u64> {
-        self.by_subject.get(subject)?.limits.get(&direction).copied()
+        self.by_subject.get(subject)?.limits.get(&direction).map(|asked| asked.rate_bps)
     }
 
     /// Sets or changes a limit; it holds from the next packet on. The traffic that it is for is that of both directions.
@@ -65,8 +65,7 @@ impl Targets {
         engine: &mut Engine,
         target: &Target,
         direction: Direction,
-        rate_bps: u64,
-        leniency: Leniency,
+        asked: Asked,
     ) -> anyhow::Result<()> {
         let subject = &target.subject;
         let is_new = !self.by_subject.contains_key(subject);
@@ -78,8 +77,8 @@ impl Targets {
             self.by_subject.insert(subject.clone(), entry);
         }
         let Some(entry) = self.by_subject.get_mut(subject) else { return Ok(()) };
-        entry.limits.insert(direction, rate_bps);
-        let written = entry.write(engine, target, direction, leniency);
+        entry.limits.insert(direction, asked);
+        let written = entry.write(engine, target, direction);
         // The limit is there before the first member is: whoever becomes one is held from that packet on.
         let set = written.and_then(|()| if is_new { self.join(engine, target) } else { Ok(()) });
         if set.is_err() {
@@ -309,24 +308,18 @@ fn processes_generations(processes: &Processes, id: ProcessId, subject: &Subject
 
 impl Entry {
     /// Writes a limit that has been set, and the other direction's where that is for other traffic from here on.
-    fn write(
-        &mut self,
-        engine: &mut Engine,
-        target: &Target,
-        set: Direction,
-        leniency: Leniency,
-    ) -> anyhow::Result<()> {
+    fn write(&mut self, engine: &mut Engine, target: &Target, set: Direction) -> anyhow::Result<()> {
         let tgid = target.subject.process().map_or(0, |id| tagger::key(id).tgid());
         let is_other_traffic = self.traffic != target.traffic;
         self.traffic = target.traffic;
-        for (&direction, &rate_bps) in &self.limits {
+        for (&direction, &asked) in &self.limits {
             if direction != set && !is_other_traffic {
                 continue;
             }
             // Nobody was promised anything by the change of the other one.
-            let grace = if direction == set { leniency.grace } else { Duration::ZERO };
-            let leniency = Leniency { grace, ..leniency };
-            let limit = Limit { rate_bps, leniency, traffic: self.traffic, tgid };
+            let grace = if direction == set { asked.leniency.grace } else { Duration::ZERO };
+            let asked = Asked { leniency: Leniency { grace, ..asked.leniency }, ..asked };
+            let limit = Limit { asked, traffic: self.traffic, tgid };
             engine.limits.set(self.number, direction, Some(limit))?;
         }
         Ok(())

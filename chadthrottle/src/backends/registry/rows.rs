@@ -12,9 +12,15 @@ pub(super) struct Row<B: ?Sized> {
     pub(super) name: &'static str,
     pub(super) priority: BackendPriority,
     pub(super) capabilities: BackendCapabilities,
+    /// How it knows whose a packet is, where that is not its own doing.
+    pub(super) tagger: Option<&'static str>,
     pub(super) probe: fn(&BackendOptions) -> Availability,
     pub(super) create: fn(&Backends) -> Box<B>,
 }
+
+/// The programs' own, in the socket.
+#[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
+const STORAGE: Option<&str> = Some("socket storage (eBPF)");
 
 /// Monitors.
 pub(super) const MONITORS: &[Row<dyn MonitorBackend>] = &[
@@ -25,6 +31,7 @@ pub(super) const MONITORS: &[Row<dyn MonitorBackend>] = &[
             name: NAME,
             priority: PRIORITY,
             capabilities: CAPABILITIES,
+            tagger: None,
             probe: EbpfMonitor::probe,
             create: |backends| Box::new(EbpfMonitor::new(&backends.options, &backends.engine)),
         }
@@ -36,6 +43,7 @@ pub(super) const MONITORS: &[Row<dyn MonitorBackend>] = &[
             name: NAME,
             priority: PRIORITY,
             capabilities: CAPABILITIES,
+            tagger: None,
             probe: PnetMonitor::probe,
             create: |backends| Box::new(PnetMonitor::new(&backends.options)),
         }
@@ -47,6 +55,7 @@ pub(super) const MONITORS: &[Row<dyn MonitorBackend>] = &[
             name: NAME,
             priority: PRIORITY,
             capabilities: CAPABILITIES,
+            tagger: None,
             probe: SockDiagMonitor::probe,
             create: |backends| Box::new(SockDiagMonitor::new(&backends.options)),
         }
@@ -62,6 +71,7 @@ pub(super) const UPLOADS: &[Row<dyn UploadThrottleBackend>] = &[
             name: NAME,
             priority: PRIORITY,
             capabilities: CAPABILITIES,
+            tagger: STORAGE,
             probe: EbpfCgroupUpload::probe,
             create: |backends| {
                 Box::new(EbpfCgroupUpload::new(&backends.options, &backends.engine, &backends.guarded_flow))
@@ -75,6 +85,7 @@ pub(super) const UPLOADS: &[Row<dyn UploadThrottleBackend>] = &[
             name: NAME,
             priority: PRIORITY,
             capabilities: CAPABILITIES,
+            tagger: Some(crate::backends::throttle::tagger::SocketTagger::NAME),
             probe: TcHtbUpload::probe,
             create: |backends| Box::new(TcHtbUpload::new(&backends.options, &backends.flow_in_front)),
         }
@@ -86,6 +97,7 @@ pub(super) const UPLOADS: &[Row<dyn UploadThrottleBackend>] = &[
             name: NAME,
             priority: PRIORITY,
             capabilities: CAPABILITIES,
+            tagger: Some(crate::backends::throttle::tagger::SocketTagger::NAME),
             probe: NftablesUpload::probe,
             create: |backends| Box::new(NftablesUpload::new(&backends.options, &backends.flow_in_front)),
         }
@@ -97,6 +109,7 @@ pub(super) const UPLOADS: &[Row<dyn UploadThrottleBackend>] = &[
             name: NAME,
             priority: PRIORITY,
             capabilities: CAPABILITIES,
+            tagger: None,
             probe: SockoptUpload::probe,
             create: |backends| Box::new(SockoptUpload::new(&backends.options, &backends.flow)),
         }
@@ -112,9 +125,38 @@ pub(super) const DOWNLOADS: &[Row<dyn DownloadThrottleBackend>] = &[
             name: NAME,
             priority: PRIORITY,
             capabilities: CAPABILITIES,
+            tagger: STORAGE,
             probe: EbpfCgroupDownload::probe,
             create: |backends| {
                 Box::new(EbpfCgroupDownload::new(&backends.options, &backends.engine, &backends.guarded_flow))
+            },
+        }
+    },
+    #[cfg(feature = "throttle-ifb-tc")]
+    {
+        use crate::backends::throttle::ifb_tc::{CAPABILITIES, IfbTcDownload, NAME, PRIORITY};
+        Row {
+            name: NAME,
+            priority: PRIORITY,
+            capabilities: CAPABILITIES,
+            tagger: STORAGE,
+            probe: IfbTcDownload::probe,
+            create: |backends| {
+                Box::new(IfbTcDownload::new(&backends.options, &backends.engine, &backends.flow_in_front))
+            },
+        }
+    },
+    #[cfg(feature = "throttle-tc-police")]
+    {
+        use crate::backends::throttle::tc_police::{CAPABILITIES, NAME, PRIORITY, TcPoliceDownload};
+        Row {
+            name: NAME,
+            priority: PRIORITY,
+            capabilities: CAPABILITIES,
+            tagger: STORAGE,
+            probe: TcPoliceDownload::probe,
+            create: |backends| {
+                Box::new(TcPoliceDownload::new(&backends.options, &backends.engine, &backends.guarded_flow))
             },
         }
     },
@@ -125,6 +167,7 @@ pub(super) const DOWNLOADS: &[Row<dyn DownloadThrottleBackend>] = &[
             name: NAME,
             priority: PRIORITY,
             capabilities: CAPABILITIES,
+            tagger: None,
             probe: SockoptDownload::probe,
             create: |backends| Box::new(SockoptDownload::new(&backends.options, &backends.flow)),
         }

@@ -18,7 +18,7 @@ fn row(name: &'static str, priority: BackendPriority, is_available: bool) -> Row
     } else {
         |_| Availability::Unavailable(Obstacle::Privilege { capability: "CAP_SOMETHING" })
     };
-    Row { name, priority, capabilities: CAPABILITIES, probe, create: |_| "made".into() }
+    Row { name, priority, capabilities: CAPABILITIES, tagger: None, probe, create: |_| "made".into() }
 }
 
 fn rows(best_is_available: bool) -> [Row<str>; 3] {

@@ -1,29 +1,47 @@
 //! Limiting.
 
+#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
+mod carrying;
 #[cfg(feature = "throttle-ebpf-cgroup")]
 pub mod ebpf_cgroup;
+#[cfg(any(feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
+mod entrances;
 #[cfg(test)]
 pub(crate) mod fake;
+#[cfg(any(feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
+pub mod filters;
 #[cfg(any(
     feature = "throttle-ebpf-cgroup",
     feature = "throttle-sockopt",
     feature = "throttle-tc-htb",
-    feature = "throttle-nftables"
+    feature = "throttle-nftables",
+    feature = "throttle-ifb-tc",
+    feature = "throttle-tc-police"
 ))]
 pub mod flow;
 #[cfg(any(
     feature = "throttle-ebpf-cgroup",
     feature = "throttle-sockopt",
     feature = "throttle-tc-htb",
-    feature = "throttle-nftables"
+    feature = "throttle-nftables",
+    feature = "throttle-ifb-tc",
+    feature = "throttle-tc-police"
 ))]
 pub mod guard;
+#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-ifb-tc"))]
+mod htb;
+#[cfg(feature = "throttle-ifb-tc")]
+pub mod ifb_tc;
 #[cfg(feature = "throttle-tc-htb")]
 pub mod journal;
 pub mod manager;
 #[cfg(feature = "throttle-nftables")]
 pub mod nftables;
+#[cfg(any(feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
+mod notes;
 pub mod processes;
+#[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
+pub mod programs;
 #[cfg(feature = "throttle-sockopt")]
 pub mod sockopt;
 #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
@@ -31,6 +49,8 @@ pub mod tagger;
 mod target;
 #[cfg(feature = "throttle-tc-htb")]
 pub mod tc_htb;
+#[cfg(feature = "throttle-tc-police")]
+pub mod tc_police;
 
 pub use manager::ThrottleManager;
 pub use target::{Subject, Target, TrafficType};

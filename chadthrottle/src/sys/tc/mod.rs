@@ -4,6 +4,8 @@
 //! the queues that are leaves of those. Numbers are those of the kernel: `MAJOR:MINOR`, 16 bits each, where a queue has
 //! minor 0.
 
+#[cfg(any(feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
+pub mod clsact;
 mod htb;
 
 use std::{ffi::CStr, fmt};

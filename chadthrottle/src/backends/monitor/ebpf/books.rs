@@ -169,13 +169,14 @@ fn since(now: Passed, earlier: Passed) -> Passed {
 }
 
 /// Interfaces whose packets other interfaces have as well: ports of bridges and bonds, and what VLANs and macvlans sit
-/// on. A VRF only shows once more what passes the interfaces in it.
+/// on. A VRF only shows once more what passes the interfaces in it, and an IFB is given what has come by another one.
 fn shared(links: &[Link]) -> HashSet<u32> {
     let vrfs: HashSet<u32> = links.iter().filter(|link| link.kind == "vrf").map(|link| link.index).collect();
     let ports = links.iter().filter(|link| link.master.is_some_and(|master| !vrfs.contains(&master)));
     // A veth's other end is no lower device, wherever it is.
     let lower = links.iter().filter(|link| link.kind != "veth").filter_map(|link| link.lower);
-    ports.map(|link| link.index).chain(lower).chain(vrfs.iter().copied()).collect()
+    let ifbs = links.iter().filter(|link| link.kind == "ifb").map(|link| link.index);
+    ports.map(|link| link.index).chain(lower).chain(ifbs).chain(vrfs.iter().copied()).collect()
 }
 
 #[cfg(test)]

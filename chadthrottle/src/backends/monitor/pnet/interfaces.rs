@@ -64,6 +64,7 @@ impl Interfaces {
 /// those that arrive.
 ///
 /// - A port of a bridge, a bond or a team passes them on from and to its master, which is what has the addresses.
+/// - An IFB is given what has come by another one.
 /// - A VRF only shows once more what passes the interfaces in it.
 /// - What leaves through a macvlan leaves through the device below it too. What arrives is addressed to the macvlan
 ///   alone. An ipvlan has no link address of its own, so that both ways pass both.
@@ -74,7 +75,9 @@ fn excluded(links: &[Link], chosen: &[String]) -> (Vec<u32>, Vec<u32>) {
     let vrfs: HashSet<u32> = links.iter().filter(|link| link.kind == "vrf").map(|link| link.index).collect();
     let (mut upload, mut download) = (Vec::new(), Vec::new());
     for link in links {
-        let is_part = vrfs.contains(&link.index) || link.master.is_some_and(|master| !vrfs.contains(&master));
+        let is_part = vrfs.contains(&link.index)
+            || link.kind == "ifb"
+            || link.master.is_some_and(|master| !vrfs.contains(&master));
         let is_above = |kinds: &[&str]| link.lower.is_some() && kinds.contains(&link.kind.as_str());
         let is_out = !chosen.is_empty() && !chosen.contains(&link.name);
         if is_out || is_part || is_above(&["macvlan", "macvtap", "ipvlan", "ipvtap"]) {
@@ -110,8 +113,9 @@ mod tests {
             link(9, "ipvlan", None, Some(7)),
             link(10, "vlan", None, Some(7)),
             link(11, "veth", None, Some(12)),
+            link(12, "ifb", None, None),
         ];
-        assert_eq!(excluded(&links, &[]), (vec![2, 5, 6, 9], vec![2, 5, 9]));
+        assert_eq!(excluded(&links, &[]), (vec![2, 5, 6, 9, 12], vec![2, 5, 9, 12]));
         let mut links = links;
         links[6].name = "eth0".into();
         let (upload, download) = excluded(&links, &["eth0".into()]);

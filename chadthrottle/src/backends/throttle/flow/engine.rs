@@ -115,7 +115,7 @@ impl SharedFlow {
     }
 
     /// Changes a limit, in IP bytes a second, where there is one; in force with the next tick.
-    #[cfg(feature = "throttle-tc-htb")]
+    #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-ifb-tc"))]
     pub(in crate::backends::throttle) fn adjust(&self, subject: &Subject, direction: Direction, limit: u64) {
         if let Some(limited) = self.0.lock().targets.get_mut(subject) {
             limited.adjust(direction, limit);

@@ -187,7 +187,7 @@ impl Limited {
     }
 
     /// Changes a limit, if there is one; in force with the next tick.
-    #[cfg(feature = "throttle-tc-htb")]
+    #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-ifb-tc"))]
     pub(super) fn adjust(&mut self, direction: Direction, limit: u64) {
         match (direction, &mut self.upload, &mut self.download) {
             (Direction::Upload, Some(old), _) => old.control.set_limit(limit),

@@ -84,9 +84,14 @@ struct Set {
     original: u32,
 }
 
+impl SocketTagger {
+    /// How it tags, in a word or two.
+    pub const NAME: &str = "socket options";
+}
+
 impl Tagger for SocketTagger {
     fn name(&self) -> &'static str {
-        "socket options"
+        Self::NAME
     }
 
     fn tag(&mut self, target: &Target, tag: Tag) -> Result<(), TagError> {

@@ -15,18 +15,15 @@ use nix::{
     sys::socket::{SockFlag, SockProtocol},
 };
 
-use super::{
-    device::{Device, stats_of},
-    interfaces::{OURS, Root, carrying, root_of, why_not},
-    limited::{HtbError, Limited, failed},
-    shape,
-};
+use super::interfaces::{OURS, Root, root_of, why_not};
 use crate::{
     backends::{
         BackendOptions,
         throttle::{
             Subject, Target,
-            flow::SharedFlow,
+            carrying::carrying,
+            flow::{Direction, SharedFlow},
+            htb::{AIM, Classes, Device, HtbError, Limited, failed, stats_of},
             journal::{Entry, Journal, restore},
             tagger::{SocketTagger, Tag, Tagger},
         },
@@ -34,7 +31,7 @@ use crate::{
     sys::{
         links::{self, Link},
         netlink::{Channel, Netlink},
-        tc::{self, Handle},
+        tc,
     },
 };
 
@@ -42,8 +39,6 @@ use crate::{
 const TICK: Duration = Duration::from_millis(200);
 /// What we want to hear of: interfaces, addresses and routes.
 const NOTICES: libc::c_int = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE;
-/// The first number of a class, and the last.
-const MINORS: std::ops::Range<u16> = 1..u16::MAX;
 
 /// The thread's side and ours.
 pub(super) struct Engine {
@@ -63,7 +58,7 @@ struct State {
     /// Interfaces that were told of as not to be had.
     told: Vec<u32>,
     targets: BTreeMap<Subject, Limited>,
-    next_minor: u16,
+    classes: Classes,
     is_watched: bool,
     /// When limits were last shared.
     shared_at: Instant,
@@ -81,7 +76,7 @@ impl Engine {
             devices: BTreeMap::new(),
             told: Vec::new(),
             targets: BTreeMap::new(),
-            next_minor: MINORS.start,
+            classes: Classes::of(OURS),
             is_watched: false,
             shared_at: Instant::now(),
         };
@@ -167,7 +162,7 @@ fn both(first: Result<(), HtbError>, second: Result<(), HtbError>) -> Result<(),
 impl State {
     fn set(&mut self, target: &Target, limit: u64) -> Result<(), HtbError> {
         if let Some(limited) = self.targets.get_mut(&target.subject) {
-            (limited.limit, limited.aim) = (limit, shape::AIM);
+            (limited.limit, limited.aim) = (limit, AIM);
             for (index, place) in &mut limited.places {
                 let Some(device) = self.devices.get_mut(index) else { continue };
                 device
@@ -193,8 +188,9 @@ impl State {
             };
             return Err(HtbError::Obstacle(what.to_owned()));
         }
-        let class = self.free_class()?;
-        let mut limited = Limited::new(target, class, limit);
+        let is_taken = |class| self.targets.values().any(|limited| limited.class == class);
+        let class = self.classes.free(is_taken)?;
+        let mut limited = Limited::new(target, Direction::Upload, class, limit);
         let tag = Tag { priority: Some(class.0), mark: None };
         let made = limited.settle(&mut self.devices, &mut self.netlink);
         if let Err(error) = made.and_then(|()| Ok(self.tagger.tag(target, tag)?)) {
@@ -203,19 +199,6 @@ impl State {
         }
         self.targets.insert(target.subject.clone(), limited);
         Ok(())
-    }
-
-    /// The next number that nobody has: as late as possible one that sockets may have that were lost to us.
-    fn free_class(&mut self) -> Result<Handle, HtbError> {
-        for _ in MINORS {
-            let class = Handle::new(OURS.major(), self.next_minor);
-            self.next_minor =
-                if self.next_minor + 1 < MINORS.end { self.next_minor + 1 } else { MINORS.start };
-            if self.targets.values().all(|limited| limited.class != class) {
-                return Ok(class);
-            }
-        }
-        Err(HtbError::Obstacle("an HTB queue has no more than 65,534 classes".into()))
     }
 
     fn remove(&mut self, subject: &Subject) -> Result<(), HtbError> {
@@ -287,7 +270,7 @@ impl State {
             step: "write down in /run/chadthrottle what is about to be made",
             cause,
         })?;
-        match Device::claim(&mut self.netlink, link, self.journal.signature()) {
+        match Device::claim(&mut self.netlink, link, OURS, self.journal.signature()) {
             Ok(device) => {
                 self.devices.insert(link.index, device);
                 Ok(())

@@ -1,15 +1,12 @@
-//! Which interfaces a limit is for, and whose their queues are.
+//! Whose the queues of interfaces are.
 
-use std::{fmt, fs, io, path::Path};
-
-use nix::libc;
+use std::{fmt, fs, io};
 
 use crate::{
-    backends::{BackendOptions, throttle::journal},
+    backends::throttle::journal,
     sys::{
-        links::{self, Link},
+        links::Link,
         netlink::Netlink,
-        routes,
         tc::{self, Handle, Qdisc},
     },
 };
@@ -51,29 +48,6 @@ impl fmt::Display for Root {
             }
         }
     }
-}
-
-/// The interfaces by which packets leave that are to be limited: those that are up and that routes lead to, or that were
-/// asked for; loopback only where it counts.
-///
-/// What is a part of a bridge or a bond is left out: what this host sends by it passes the bridge or the bond before.
-pub(super) fn carrying(netlink: &mut Netlink, options: &BackendOptions) -> io::Result<Vec<Link>> {
-    let links = links::all(netlink)?;
-    let routed = routes::interfaces(netlink)?;
-    let is_part = |link: &Link| {
-        let master = link.master.and_then(|master| links.iter().find(|link| link.index == master));
-        // A VRF takes nothing away from its parts but their routes.
-        master.is_some_and(|master| master.kind != "vrf")
-    };
-    let is_wanted = |link: &&Link| {
-        let is_loopback = link.link_type == libc::ARPHRD_LOOPBACK;
-        let is_named = options.interfaces.contains(&link.name);
-        link.is_up
-            && (options.interfaces.is_empty() || is_named)
-            && (!is_loopback || options.include_loopback)
-            && (is_named || is_loopback || (routed.contains(&link.index) && !is_part(link)))
-    };
-    Ok(links.iter().filter(is_wanted).cloned().collect())
 }
 
 /// Whose the queue of an interface is, by the list of all.
@@ -140,20 +114,6 @@ pub(super) fn first_obstacle(netlink: &mut Netlink, links: &[Link]) -> io::Resul
     };
     let taken = links.iter().map(|link| (link, root_of(link, &qdiscs))).find(is_taken);
     Ok(taken.map(|(link, root)| why_not(link, &root)))
-}
-
-/// Whether this kernel may have HTB, as far as can be told without making one: it is in it, or there is a module.
-pub(super) fn kernel_has_htb() -> bool {
-    // Also where it is built in, because it has a parameter.
-    if Path::new("/sys/module/sch_htb").exists() {
-        return true;
-    }
-    let Ok(release) = fs::read_to_string("/proc/sys/kernel/osrelease") else { return true };
-    match fs::read_to_string(format!("/lib/modules/{}/modules.dep", release.trim())) {
-        Ok(modules) => modules.contains("/sch_htb.ko"),
-        // In a container the modules of the host are not to be seen.
-        Err(_) => true,
-    }
 }
 
 #[cfg(test)]

@@ -11,16 +11,12 @@
 //! - Each interface has the whole limit as long as a target sends by one alone; where it sends by more, they share it by
 //!   what each uses, five times a second.
 //!
-//! `shape` decides on parameters, and is pure. `interfaces` says which interfaces, and whose their queues are. `device`
-//! is one of them, `limited` one target, `engine` all of both. The [journal](super::journal) has what would outlive us.
+//! `interfaces` says which interfaces, and whose their queues are; `engine` is all of them with all targets, by
+//! [`htb`](super::htb). The [journal](super::journal) has what would outlive us.
 
-mod device;
 mod engine;
 mod interfaces;
-mod limited;
-mod shape;
 
-pub(super) use device::drain;
 pub(super) use interfaces::OURS;
 
 use std::sync::Arc;
@@ -28,10 +24,12 @@ use std::sync::Arc;
 use chadthrottle_common::ThrottleStats;
 use nix::sys::socket::SockProtocol;
 
-use self::{engine::Engine, limited::HtbError};
+use self::engine::Engine;
 use super::{
     Subject, Target, UploadThrottleBackend,
+    carrying::carrying,
     flow::{self, Direction, SharedFlow},
+    htb::{self, HtbError},
     journal::{forget_gone_networks, leftovers},
     tagger::{can_be_held, untaggable},
 };
@@ -42,6 +40,11 @@ use crate::{
         netlink::Netlink,
     },
 };
+
+/// Empties an interface's queue ([`htb::drain`]).
+pub(super) fn drain(netlink: &mut Netlink, interface: u32) -> Result<(), crate::sys::netlink::Refusal> {
+    htb::drain(netlink, interface, OURS)
+}
 
 /// Name on the command line.
 pub const NAME: &str = "tc_htb";
@@ -192,14 +195,14 @@ fn obstacle(options: &BackendOptions) -> Option<Obstacle> {
     if let Some(missing) = capability::first_missing(&[NET_ADMIN, SYS_PTRACE]) {
         return Some(Obstacle::Privilege { capability: missing.name });
     }
-    if !interfaces::kernel_has_htb() {
+    if !htb::is_in_kernel() {
         return Some(Obstacle::Host {
             cause: "this kernel has no HTB queue".into(),
             remedy: "use one with CONFIG_NET_SCH_HTB (module sch_htb)".into(),
         });
     }
     let taken = Netlink::open(SockProtocol::NetlinkRoute).and_then(|mut netlink| {
-        let links = interfaces::carrying(&mut netlink, options)?;
+        let links = carrying(&mut netlink, options)?;
         interfaces::first_obstacle(&mut netlink, &links)
     });
     let (cause, remedy) = match taken {

@@ -4,10 +4,7 @@ use std::{thread, time::Duration};
 
 use nix::errno::Errno;
 
-use super::{
-    interfaces::OURS,
-    shape::{self, Lengths},
-};
+use super::shape::{self, Lengths};
 use crate::sys::{
     links::Link,
     netlink::{Netlink, Refusal},
@@ -26,35 +23,40 @@ const DRAIN_LOOK: Duration = Duration::from_millis(5);
 
 /// An interface that has our queue.
 #[derive(Debug)]
-pub(super) struct Device {
-    pub(super) link: Link,
+pub(crate) struct Device {
+    pub(crate) link: Link,
     /// Whether the kernel has a fair queue for the leaves; as long as that is not known it is tried.
     is_fair: bool,
 }
 
 /// What a target has on a device.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// The part of its limit, in IP bytes a second.
-    pub(super) part: u64,
+    pub(crate) part: u64,
     class: HtbClass,
     lengths: Lengths,
     /// What had passed at the last look.
-    pub(super) stats: Stats,
+    pub(crate) stats: Stats,
     /// IP bytes since somebody asked.
-    pub(super) sent: u64,
+    pub(crate) sent: u64,
 }
 
 impl Device {
-    /// Gives an interface our queue, which nothing is limited by yet.
-    pub(super) fn claim(netlink: &mut Netlink, link: &Link, signature: u32) -> Result<Self, Refusal> {
+    /// Gives an interface a queue of ours with this number, which nothing is limited by yet.
+    pub(crate) fn claim(
+        netlink: &mut Netlink,
+        link: &Link,
+        root: Handle,
+        signature: u32,
+    ) -> Result<Self, Refusal> {
         let direct_queue = link.queue_len.max(DIRECT_QUEUE);
-        tc::add_root(netlink, link.index, OURS, HtbRoot { direct_queue, signature })?;
+        tc::add_root(netlink, link.index, root, HtbRoot { direct_queue, signature })?;
         Ok(Self { link: link.clone(), is_fair: true })
     }
 
     /// Makes a class for a target.
-    pub(super) fn add(&mut self, netlink: &mut Netlink, class: Handle, part: u64) -> Result<Place, Refusal> {
+    pub(crate) fn add(&mut self, netlink: &mut Netlink, class: Handle, part: u64) -> Result<Place, Refusal> {
         let lengths = Lengths::new(&self.link);
         let shape = shape::class(part, &self.link, lengths);
         tc::set_class(netlink, self.link.index, class, shape)?;
@@ -69,7 +71,7 @@ impl Device {
     }
 
     /// Changes the part of the limit that a target has here.
-    pub(super) fn change(
+    pub(crate) fn change(
         &mut self,
         netlink: &mut Netlink,
         class: Handle,
@@ -96,7 +98,7 @@ impl Device {
     }
 
     /// Takes in what a class has counted, and makes its rate what its packets are long.
-    pub(super) fn count(
+    pub(crate) fn count(
         &self,
         netlink: &mut Netlink,
         class: Handle,
@@ -117,7 +119,7 @@ impl Device {
     }
 
     /// Takes the class of a target away, once what stands in it has left. Says what had passed.
-    pub(super) fn remove(
+    pub(crate) fn remove(
         &self,
         netlink: &mut Netlink,
         class: Handle,
@@ -142,8 +144,9 @@ impl Device {
 
 /// Opens all classes of an interface's queue, and waits for what stands in them to leave: what is lost with the queue has
 /// to be sent again, and where that was all that was on its way, not before a timer of up to seconds has run out.
-pub(in crate::backends::throttle) fn drain(netlink: &mut Netlink, interface: u32) -> Result<(), Refusal> {
-    let ours = |class: &tc::Class| class.handle.major() == OURS.major() && class.handle != OURS;
+#[cfg(feature = "throttle-tc-htb")]
+pub(crate) fn drain(netlink: &mut Netlink, interface: u32, root: Handle) -> Result<(), Refusal> {
+    let ours = |class: &tc::Class| class.handle.major() == root.major() && class.handle != root;
     for class in tc::classes(netlink, interface)?.iter().filter(|class| ours(class)) {
         tc::set_class(netlink, interface, class.handle, OPEN)?;
     }
@@ -156,6 +159,6 @@ pub(in crate::backends::throttle) fn drain(netlink: &mut Netlink, interface: u32
 }
 
 /// What a class has counted.
-pub(super) fn stats_of(classes: &[tc::Class], handle: Handle) -> Option<Stats> {
+pub(crate) fn stats_of(classes: &[tc::Class], handle: Handle) -> Option<Stats> {
     classes.iter().find(|class| class.handle == handle).map(|class| class.stats)
 }

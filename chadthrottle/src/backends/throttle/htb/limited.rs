@@ -12,8 +12,7 @@ use super::{
 use crate::{
     backends::throttle::{
         Subject, Target,
-        flow::{Direction, SharedFlow},
-        tagger::TagError,
+        flow::{Direction, FlowError, SharedFlow},
     },
     sys::{
         links::Link,
@@ -24,13 +23,13 @@ use crate::{
 
 /// Why a limit cannot be set.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum HtbError {
+pub(crate) enum HtbError {
     /// Something is in the way that only somebody else may remove.
     #[error("{0}")]
     Obstacle(String),
     /// The target is not to be had.
     #[error(transparent)]
-    Target(#[from] TagError),
+    Target(#[from] FlowError),
     /// The kernel refuses.
     #[error("cannot {step}: {cause}")]
     Kernel { step: String, cause: Refusal },
@@ -41,26 +40,28 @@ pub(super) enum HtbError {
 
 /// A target with its limit.
 #[derive(Debug)]
-pub(super) struct Limited {
-    pub(super) subject: Subject,
-    pub(super) class: Handle,
-    pub(super) limit: u64,
+pub(crate) struct Limited {
+    pub(crate) subject: Subject,
+    direction: Direction,
+    pub(crate) class: Handle,
+    pub(crate) limit: u64,
     /// What flow control aims at, in parts of a thousand of the limit.
-    pub(super) aim: u64,
+    pub(crate) aim: u64,
     /// By interface.
-    pub(super) places: BTreeMap<u32, Place>,
+    pub(crate) places: BTreeMap<u32, Place>,
     /// What had passed on interfaces that are gone.
     gone: ThrottleStats,
 }
 
 impl Limited {
-    pub(super) fn new(target: &Target, class: Handle, limit: u64) -> Self {
+    pub(crate) fn new(target: &Target, direction: Direction, class: Handle, limit: u64) -> Self {
         let (subject, aim) = (target.subject.clone(), shape::AIM);
-        Self { subject, class, limit, aim, places: BTreeMap::new(), gone: ThrottleStats::default() }
+        let (places, gone) = (BTreeMap::new(), ThrottleStats::default());
+        Self { subject, direction, class, limit, aim, places, gone }
     }
 
     /// What the limit did, by what was counted last.
-    pub(super) fn stats(&self, devices: &BTreeMap<u32, Device>) -> ThrottleStats {
+    pub(crate) fn stats(&self, devices: &BTreeMap<u32, Device>) -> ThrottleStats {
         let mut sum = self.gone;
         for (index, place) in &self.places {
             add_up(&mut sum, place, devices.get(index));
@@ -69,12 +70,12 @@ impl Limited {
     }
 
     /// Bytes in its queues, when that was last read.
-    pub(super) fn queued(&self) -> u64 {
+    pub(crate) fn queued(&self) -> u64 {
         self.places.values().map(|place| u64::from(place.stats.backlog)).sum()
     }
 
     /// Makes classes where there are none.
-    pub(super) fn settle(
+    pub(crate) fn settle(
         &mut self,
         devices: &mut BTreeMap<u32, Device>,
         netlink: &mut Netlink,
@@ -91,7 +92,7 @@ impl Limited {
     }
 
     /// Takes all classes away.
-    pub(super) fn leave(
+    pub(crate) fn leave(
         &mut self,
         devices: &BTreeMap<u32, Device>,
         netlink: &mut Netlink,
@@ -110,7 +111,7 @@ impl Limited {
 
     /// Makes up for the time since the last call: gives each interface its part of the limit, where more than one carries
     /// traffic, and makes flow control, where it is in front, aim at what fills them.
-    pub(super) fn steer(
+    pub(crate) fn steer(
         &mut self,
         devices: &mut BTreeMap<u32, Device>,
         netlink: &mut Netlink,
@@ -123,11 +124,14 @@ impl Limited {
         }
         let sent = used.iter().map(|(sent, _)| sent).sum();
         let queued = self.queued();
-        let aim = shape::aim(self.aim, self.limit, sent, queued);
-        if aim != self.aim && flow.limit(&self.subject, Direction::Upload).is_some() {
+        let aim = match self.direction {
+            Direction::Upload => shape::aim(self.aim, self.limit, sent, queued),
+            Direction::Download => shape::aim_down(self.aim, self.limit, sent, queued),
+        };
+        if aim != self.aim && flow.limit(&self.subject, self.direction).is_some() {
             self.aim = aim;
             // It has ended, or flow control has given up meanwhile; the queue holds all the same.
-            flow.adjust(&self.subject, Direction::Upload, self.aimed_at());
+            flow.adjust(&self.subject, self.direction, self.aimed_at());
         }
         if self.limit == 0 || used.len() < 2 {
             return Ok(());
@@ -149,7 +153,7 @@ impl Limited {
     }
 
     /// An interface is gone.
-    pub(super) fn lose(&mut self, index: u32, device: Option<&Device>) {
+    pub(crate) fn lose(&mut self, index: u32, device: Option<&Device>) {
         if let Some(place) = self.places.remove(&index) {
             add_up(&mut self.gone, &place, device);
         }
@@ -175,6 +179,6 @@ fn per_second(bytes: u64, elapsed: Duration) -> u64 {
 }
 
 /// An error of the kernel's on an interface.
-pub(super) fn failed(what: &str, link: &Link, cause: Refusal) -> HtbError {
+pub(crate) fn failed(what: &str, link: &Link, cause: Refusal) -> HtbError {
     HtbError::Kernel { step: format!("{what} of {}", link.name), cause }
 }

@@ -25,15 +25,19 @@ const USUAL_SUPER_PACKET: u32 = 65_536;
 const LONGEST_TURN: u64 = 60_000;
 
 /// What flow control aims at, in parts of a thousand of the limit: at first, at most, and how much more or less next time.
-pub(super) const AIM: u64 = 1000;
+pub(crate) const AIM: u64 = 1000;
 const MOST_AIM: u64 = 1300;
 const AIM_STEP: u64 = 20;
+/// How much lower it aims at most where what is received fills the queue.
+const LEAST_AIM_BELOW: u64 = 100;
+/// Which part of a second what is received may wait.
+const SHORT_PARTS: u64 = 125;
 /// A queue of some packets is none, in bytes.
 const SHORT_QUEUE: u64 = 6000;
 
 /// How long the packets of a target are on an interface.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Lengths {
+pub(crate) struct Lengths {
     bytes: f64,
     packets: f64,
     header: f64,
@@ -41,7 +45,7 @@ pub(super) struct Lengths {
 
 impl Lengths {
     /// Those of full packets, until others are counted.
-    pub(super) fn new(link: &Link) -> Self {
+    pub(crate) fn new(link: &Link) -> Self {
         let (header, mtu) = (f64::from(link.header_len()), f64::from(link.mtu.max(64)));
         // As if so many had been counted.
         let packets = ENOUGH / mtu;
@@ -49,7 +53,7 @@ impl Lengths {
     }
 
     /// Takes in what has been counted since the last time.
-    pub(super) fn count(&mut self, bytes: u64, packets: u64) {
+    pub(crate) fn count(&mut self, bytes: u64, packets: u64) {
         #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
         let (bytes, packets) = (bytes as f64, packets as f64);
         self.bytes += bytes;
@@ -70,7 +74,7 @@ impl Lengths {
 }
 
 /// The class that holds a limit, in IP bytes a second.
-pub(super) fn class(limit: u64, link: &Link, lengths: Lengths) -> HtbClass {
+pub(crate) fn class(limit: u64, link: &Link, lengths: Lengths) -> HtbClass {
     let rate = scaled(limit, lengths.ratio()).max(1);
     let packet = u64::from(link.mtu) + u64::from(link.header_len());
     HtbClass {
@@ -81,13 +85,13 @@ pub(super) fn class(limit: u64, link: &Link, lengths: Lengths) -> HtbClass {
 }
 
 /// Whether a class is as good as another one.
-pub(super) const fn is_close(one: HtbClass, other: HtbClass) -> bool {
+pub(crate) const fn is_close(one: HtbClass, other: HtbClass) -> bool {
     one.rate.abs_diff(other.rate) <= other.rate / 500
 }
 
 /// The queue for what waits: a twentieth of a second, but room for a super-packet in any case, or else none would ever
 /// pass. A block takes nothing.
-pub(super) fn leaf(limit: u64, link: &Link, is_fair: bool) -> Leaf {
+pub(crate) fn leaf(limit: u64, link: &Link, is_fair: bool) -> Leaf {
     if limit == 0 {
         return Leaf::Blackhole;
     }
@@ -106,7 +110,7 @@ pub(super) fn leaf(limit: u64, link: &Link, is_fair: bool) -> Leaf {
 ///
 /// By itself it comes out below the limit where the round trip is very short or a packet takes long, since it can only
 /// tell sockets how fast to go. The queue tells whether they go too fast.
-pub(super) fn aim(before: u64, limit: u64, sent: u64, queued: u64) -> u64 {
+pub(crate) fn aim(before: u64, limit: u64, sent: u64, queued: u64) -> u64 {
     if queued > (limit / 50).max(SHORT_QUEUE) {
         before.saturating_sub(2 * AIM_STEP).max(AIM)
     } else if sent > limit / 2 && sent < limit / 1000 * 993 {
@@ -116,14 +120,25 @@ pub(super) fn aim(before: u64, limit: u64, sent: u64, queued: u64) -> u64 {
     }
 }
 
+/// The same for what is received: senders are told how much may be on its way, and what stands in the queue is a part of
+/// that. So it lasts until flow control aims lower than the queue lets through.
+pub(crate) fn aim_down(before: u64, limit: u64, sent: u64, queued: u64) -> u64 {
+    let short = (limit / SHORT_PARTS).max(SHORT_QUEUE);
+    if queued <= short {
+        return aim(before.max(AIM), limit, sent, 0);
+    }
+    let full = (limit / QUEUE).max(SHORT_QUEUE * 4);
+    AIM - LEAST_AIM_BELOW.min(mul_div(queued - short, LEAST_AIM_BELOW, full - short))
+}
+
 /// IP bytes of what HTB has counted.
-pub(super) fn ip_bytes(stats: Stats, link: &Link) -> u64 {
+pub(crate) fn ip_bytes(stats: Stats, link: &Link) -> u64 {
     stats.bytes.saturating_sub(stats.packets.saturating_mul(link.header_len().into()))
 }
 
 /// Which part of a limit each interface gets, by what a target has sent by each in IP bytes a second since the last time
 /// and what it might have sent. All that use none get all: whoever begins there is seen at the next tick.
-pub(super) fn parts(limit: u64, used: &[(u64, u64)]) -> Vec<u64> {
+pub(crate) fn parts(limit: u64, used: &[(u64, u64)]) -> Vec<u64> {
     let is_busy = |(sent, _): (u64, u64)| sent > limit / 50;
     if used.iter().filter(|used| is_busy(**used)).count() < 2 {
         return vec![limit; used.len()];

@@ -1,0 +1,226 @@
+//! What arrives by an interface, before anything else has seen it: whose is it going to be, and may it pass?
+//!
+//! A packet has no socket yet here. It is looked up as the kernel will do it a moment later, and the target stands in the
+//! socket's storage, as for the hooks behind. What those have not found out yet (the cgroup or user of a socket, since
+//! memberships have changed) they find out with this packet, which passes.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    bindings::{__sk_buff, BPF_TCP_LISTEN, bpf_sock},
+    helpers::{
+        bpf_ktime_get_ns, bpf_redirect,
+        generated::{
+            bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_change_head, bpf_skb_pull_data,
+            bpf_tcp_sock,
+        },
+    },
+    programs::TcContext,
+};
+use chadthrottle_common::{
+    DIRECTION_DOWNLOAD, LIMIT_AT_ENTRANCE, LimitSettings, SocketOwner, TRAFFIC_TYPE_ALL, limit_index,
+    wire::{IPPROTO_TCP, IPPROTO_UDP, flow},
+};
+
+use crate::{
+    headers::{Headers, Peer},
+    limit::{self, Offered, Verdict, in_nanoseconds},
+    maps::{CLOCKS, Control, INTERFACES, LIMITS},
+    membership, owner, peer,
+};
+
+/// The next program on the interface, or the packet's way on; and the end of it (`TCX_NEXT` and `TCX_DROP`,
+/// include/uapi/linux/bpf.h; the same for filters of a queue, `TC_ACT_UNSPEC` and `TC_ACT_SHOT`).
+const NEXT: i32 = -1;
+const DROP: i32 = 2;
+
+/// `PACKET_OTHERHOST` (include/uapi/linux/if_packet.h): it is a macvlan's, or nobody's here.
+const OF_ANOTHER_HOST: u32 = 3;
+/// Bytes of the longest link-layer header that there may be: Ethernet with two VLAN tags is 22.
+const LONGEST_LINK_HEADER: u32 = 64;
+/// Bytes of an Ethernet header, without which the kernel sends nothing to an IFB.
+const ETHERNET_HEADER: u32 = 14;
+/// As many bytes behind the link's header are looked at: IPv6 with a jumbo option, and TCP.
+const HEADERS: u32 = 40 + 8 + 20;
+/// `BPF_F_CURRENT_NETNS`: the network namespace of the interface.
+const OWN_NETNS: u64 = u64::MAX;
+/// Of the field with an IPv4 fragment's offset.
+const FRAGMENT_OFFSET: u16 = 0x1fff;
+
+/// The socket that a packet will go to.
+struct Receiver {
+    socket: *mut SocketOwner,
+    is_stream: bool,
+    round_trip_ns: Option<u64>,
+}
+
+/// What becomes of a packet that arrives.
+#[inline(always)]
+pub(crate) fn verdict(ctx: &TcContext) -> i32 {
+    let skb = ctx.skb.skb;
+    let Some(control) = Control::get() else { return NEXT };
+    if !control.has_limits() {
+        return NEXT;
+    }
+    // SAFETY: the program's own context.
+    let (interface, of_whom, has_tag) =
+        unsafe { ((*skb).ifindex, (*skb).pkt_type, (*skb).vlan_present != 0) };
+    // What has a tag is seen again on the VLAN's own interface.
+    if of_whom == OF_ANOTHER_HOST || has_tag {
+        return NEXT;
+    }
+    // SAFETY: copied out at once.
+    let Some(interface) = (unsafe { INTERFACES.get(interface) }).copied() else { return NEXT };
+    let link_header_len = interface.link_header_len;
+    if link_header_len > LONGEST_LINK_HEADER {
+        return NEXT;
+    }
+    let headers = linear_headers(skb, link_header_len);
+    let Some(receiver) = receiver(skb, &headers) else { return NEXT };
+    // SAFETY: the storage of a socket that was there a moment ago, which stays until the program has ended.
+    let target = unsafe { membership::target_at_entrance(receiver.socket) };
+    let index = limit_index(target, DIRECTION_DOWNLOAD);
+    let Some(settings) = LIMITS.get(index) else { return NEXT };
+    if target == 0 || settings.flags & LIMIT_AT_ENTRANCE == 0 {
+        return NEXT;
+    }
+    let traffic = settings.config.traffic_type;
+    if traffic != TRAFFIC_TYPE_ALL && u32::from(traffic) != peer::scope(&headers, Peer::Source, &control) {
+        return NEXT;
+    }
+    let Some(used) = CLOCKS.get_ptr_mut(index) else { return NEXT };
+    if settings.queue != 0 {
+        // What was promised before there was a limit would not find room.
+        // SAFETY: the helper has no arguments.
+        if receiver.is_stream
+            && settings.grace_until_ns != 0
+            && unsafe { bpf_ktime_get_ns() } < settings.grace_until_ns
+        {
+            // SAFETY: a live map value, whose fields are used atomically.
+            unsafe { limit::count(used, ip_bytes(skb, &headers, link_header_len)) };
+            return NEXT;
+        }
+        return to_queue(skb, settings, link_header_len);
+    }
+    let offered = Offered {
+        bytes: ip_bytes(skb, &headers, link_header_len),
+        is_stream: receiver.is_stream,
+        // SAFETY: as above.
+        tgid: unsafe { owner::process(receiver.socket) }.tgid(),
+        direction: DIRECTION_DOWNLOAD,
+    };
+    // SAFETY: a live map value, whose fields are used atomically, and the program's own context.
+    match unsafe { limit::offer(ctx, skb, settings, used, &offered, || receiver.round_trip_ns) } {
+        Verdict::Pass => NEXT,
+        Verdict::Drop => DROP,
+    }
+}
+
+/// Sends a packet on by the queue of an IFB, which hands it back to the interface that it came by.
+#[inline(always)]
+fn to_queue(skb: *mut __sk_buff, settings: &LimitSettings, link_header_len: u32) -> i32 {
+    // SAFETY: the program's own context.
+    unsafe {
+        // It comes from there: it is seen again where an interface hands it on to another one.
+        if (*skb).priority == settings.priority {
+            return NEXT;
+        }
+        if link_header_len == 0 && bpf_skb_change_head(skb, ETHERNET_HEADER, 0) != 0 {
+            return NEXT;
+        }
+        (*skb).priority = settings.priority;
+        bpf_redirect(settings.queue, 0) as i32
+    }
+}
+
+/// The headers of a packet, which a driver may have left in pages.
+#[inline(always)]
+fn linear_headers(skb: *mut __sk_buff, link_header_len: u32) -> Headers {
+    // SAFETY: the program's own context; pointers into the packet are taken afterwards.
+    unsafe {
+        let linear = (*skb).data_end.wrapping_sub((*skb).data);
+        let wanted = link_header_len + HEADERS;
+        if linear < wanted {
+            let len = (*skb).len;
+            // Where it fails there is less to be looked at.
+            let _ = bpf_skb_pull_data(skb, if len < wanted { len } else { wanted });
+        }
+    }
+    Headers::of(skb, link_header_len as usize)
+}
+
+#[inline(always)]
+fn ip_bytes(skb: *mut __sk_buff, headers: &Headers, link_header_len: u32) -> u64 {
+    // SAFETY: the program's own context.
+    let (len, segments) = unsafe { ((*skb).len, (*skb).gso_segs) };
+    let len = len.saturating_sub(link_header_len);
+    if segments > 1 {
+        flow(len, segments, headers.merged_len(), headers.not_travelling()).bytes
+    } else {
+        len.into()
+    }
+}
+
+/// Who will have a packet, if that is a socket with an owner: of TCP and UDP, but not of later fragments, which have no
+/// ports.
+#[inline(always)]
+fn receiver(skb: *mut __sk_buff, headers: &Headers) -> Option<Receiver> {
+    let (ip_len, protocol) = headers.transport()?;
+    if protocol != IPPROTO_TCP && protocol != IPPROTO_UDP {
+        return None;
+    }
+    let is_stream = protocol == IPPROTO_TCP;
+    // Addresses first: what follows from the place of the ports the verifier would not know.
+    if headers.is_v6() {
+        let at: [u32; 8] = headers.load(8)?;
+        let ports: u32 = headers.load(ip_len as usize)?;
+        return look_up(skb, [at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7], ports], is_stream);
+    }
+    let at: [u32; 2] = headers.load(12)?;
+    let fragment: u16 = headers.load(6)?;
+    if u16::from_be(fragment) & FRAGMENT_OFFSET != 0 {
+        return None;
+    }
+    let ports: u32 = headers.load(ip_len as usize)?;
+    look_up(skb, [at[0], at[1], ports], is_stream)
+}
+
+/// The socket of a connection (`struct bpf_sock_tuple`: both addresses and both ports, as they stand in the packet).
+#[inline(always)]
+fn look_up<const WORDS: usize>(
+    skb: *mut __sk_buff,
+    mut connection: [u32; WORDS],
+    is_stream: bool,
+) -> Option<Receiver> {
+    let tuple = connection.as_mut_ptr().cast();
+    let (ctx, length): (*mut c_void, u32) = (skb.cast(), WORDS as u32 * 4);
+    // SAFETY: the program's own context, and a tuple of that length; what is found is released, and its storage is freed
+    // after the program has ended.
+    unsafe {
+        let sk = if is_stream {
+            bpf_sk_lookup_tcp(ctx, tuple, length, OWN_NETNS, 0)
+        } else {
+            bpf_sk_lookup_udp(ctx, tuple, length, OWN_NETNS, 0)
+        };
+        if sk.is_null() {
+            return None;
+        }
+        let is_listening = is_stream && (*sk).state == BPF_TCP_LISTEN;
+        let round_trip_ns = if is_stream && !is_listening { round_trip(sk) } else { None };
+        let socket = owner::of_socket(sk.cast());
+        bpf_sk_release(sk.cast());
+        // Who wants to connect may.
+        if is_listening { None } else { Some(Receiver { socket: socket?, is_stream, round_trip_ns }) }
+    }
+}
+
+/// # Safety
+/// `sk` is a socket that is held.
+#[inline(always)]
+unsafe fn round_trip(sk: *mut bpf_sock) -> Option<u64> {
+    // SAFETY: as promised by the caller; the result is checked.
+    unsafe {
+        let tcp = bpf_tcp_sock(sk);
+        if tcp.is_null() { None } else { Some(in_nanoseconds((*tcp).srtt_us)) }
+    }
+}

@@ -1,0 +1,51 @@
+//! The IFB, noted before it is made, since it outlives a SIGKILL. Nobody sends packets to it then, where the program at the
+//! entrance has gone.
+
+use std::io;
+
+use super::super::{
+    carrying::IFB_PREFIX,
+    notes::{Left, Noted, left},
+};
+use crate::sys::links;
+
+const KIND: &str = "ifb";
+
+/// Notes that an IFB of this name is about to be made.
+pub(super) fn note(name: &str) -> io::Result<Noted> {
+    Noted::new(KIND, &name)
+}
+
+/// What one killed program left in this network namespace.
+#[derive(Debug)]
+pub struct Leftover(Left<String>);
+
+/// What killed programs left in this network namespace.
+///
+/// # Errors
+/// When the notes cannot be read.
+pub fn leftovers() -> io::Result<Vec<Leftover>> {
+    let all = left::<String>(KIND)?.into_iter();
+    Ok(all.filter(|left| left.what.starts_with(IFB_PREFIX)).map(Leftover).collect())
+}
+
+impl Leftover {
+    /// What it is.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        format!("the interface {} with its queue, left by process {}", self.0.what, self.0.pid)
+    }
+
+    /// Removes it. What is not there any more, or something else of that name, is left alone.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn remove(&self) -> io::Result<()> {
+        let mut netlink = links::open()?;
+        let mut there = links::all(&mut netlink)?.into_iter();
+        if let Some(link) = there.find(|link| link.name == self.0.what && link.kind == "ifb") {
+            links::delete(&mut netlink, link.index).map_err(io::Error::other)?;
+        }
+        self.0.forget()
+    }
+}
