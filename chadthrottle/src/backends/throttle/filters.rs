@@ -7,11 +7,14 @@ use std::{collections::BTreeMap, io, os::fd::BorrowedFd};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::notes::{Left, Noted, left};
-use crate::sys::{
-    links::{self, Link},
-    netlink::{Netlink, Refusal},
-    tc::clsact::{self, Filter},
+use super::notes::{self, Left, Noted};
+use crate::{
+    process::ProcessId,
+    sys::{
+        links::{self, Link},
+        netlink::{Netlink, Refusal},
+        tc::clsact::{self, Filter},
+    },
 };
 
 const KIND: &str = "entrance";
@@ -133,7 +136,12 @@ pub struct Leftover(Left<Vec<Place>>);
 /// # Errors
 /// When the notes cannot be read.
 pub fn leftovers() -> io::Result<Vec<Leftover>> {
-    Ok(left(KIND)?.into_iter().map(Leftover).collect())
+    Ok(notes::left(KIND)?.into_iter().map(Leftover).collect())
+}
+
+/// What a process that has just ended left in this network namespace.
+pub(super) fn of(process: ProcessId) -> io::Result<Vec<Leftover>> {
+    Ok(notes::of(KIND, |maker| maker == process)?.into_iter().map(Leftover).collect())
 }
 
 impl Leftover {

@@ -1,15 +1,16 @@
-//! What outlives a SIGKILL, written down before it is made: so that the next start, and `chadthrottle cleanup`, find what a
-//! killed one left in this network namespace, and nothing else.
+//! What outlives a SIGKILL, written down before it is made: so that the [guard], the next start, and `chadthrottle
+//! cleanup`, find what a killed one left in this network namespace, and nothing else.
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::process::ProcessId;
+use super::guard::{self, Guard};
+use crate::{process::ProcessId, sys::note};
 
 /// Where running programs keep what is no longer true after a boot.
 const DIRECTORY: &str = "/run/chadthrottle";
@@ -29,15 +30,26 @@ struct Record<T> {
 
 /// A note of this process, in a file that goes with it.
 #[derive(Debug)]
-pub(super) struct Noted(PathBuf);
+pub(super) struct Noted {
+    path: PathBuf,
+    /// Undoes it when we are killed. Without one it is the next start that does.
+    guard: Option<Guard>,
+}
 
 impl Noted {
     /// Notes what is about to be made.
     pub(super) fn new(kind: &str, what: &impl Serialize) -> io::Result<Self> {
         let us = us()?;
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(DIRECTORY)?;
-        let noted = Self(Path::new(DIRECTORY).join(format!("{kind}-{}-{}{SUFFIX}", us.pid, us.start_time)));
+        let path = Path::new(DIRECTORY).join(format!("{kind}-{}-{}{SUFFIX}", us.pid, us.start_time));
+        let mut noted = Self { path, guard: None };
         noted.write(what)?;
+        let guard = Guard::get().and_then(|guard| {
+            guard.note(&guard::Note::Journal(true))?;
+            Ok(guard)
+        });
+        noted.guard = guard
+            .inspect_err(|error| log::info!("nobody undoes it when this process is killed: {error}"))
+            .ok();
         Ok(noted)
     }
 
@@ -45,10 +57,7 @@ impl Noted {
     pub(super) fn write(&self, what: &impl Serialize) -> io::Result<()> {
         let us = us()?;
         let record = Record { pid: us.pid, start_time: us.start_time, network: own_network()?, what };
-        // Whole or not at all, however we end.
-        let new = self.0.with_extension("new");
-        fs::write(&new, serde_json::to_vec(&record)?)?;
-        fs::rename(&new, &self.0)
+        note::write(&self.path, &serde_json::to_vec(&record)?, 0o755)
     }
 }
 
@@ -58,8 +67,12 @@ fn us() -> io::Result<ProcessId> {
 
 impl Drop for Noted {
     fn drop(&mut self) {
-        if let Err(error) = remove(&self.0) {
-            log::warn!("{}: {error}", self.0.display());
+        if let Err(error) = note::remove(&self.path) {
+            log::warn!("{}: {error}", self.path.display());
+        }
+        if let Some(guard) = &self.guard {
+            // One that has ended undoes nothing.
+            let _ = guard.note(&guard::Note::Journal(false));
         }
     }
 }
@@ -76,12 +89,20 @@ pub(super) struct Left<T> {
 impl<T> Left<T> {
     /// Forgets it.
     pub(super) fn forget(&self) -> io::Result<()> {
-        remove(&self.path)
+        note::remove(&self.path)
     }
 }
 
 /// The notes of that kind that killed processes left in this network namespace.
 pub(super) fn left<T: DeserializeOwned>(kind: &str) -> io::Result<Vec<Left<T>>> {
+    of(kind, |maker| !maker.is_alive())
+}
+
+/// The notes of that kind, of this network namespace, that are of whom `is_left` takes for ended.
+pub(super) fn of<T: DeserializeOwned>(
+    kind: &str,
+    is_left: impl Fn(ProcessId) -> bool,
+) -> io::Result<Vec<Left<T>>> {
     let network = own_network()?;
     let entries = match fs::read_dir(DIRECTORY) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -96,20 +117,10 @@ pub(super) fn left<T: DeserializeOwned>(kind: &str) -> io::Result<Vec<Left<T>>> 
         let text = is_sound.then(|| fs::read(entry.path()).ok()).flatten()?;
         let record: Record<T> = serde_json::from_slice(&text).ok()?;
         let maker = ProcessId { pid: record.pid, start_time: record.start_time };
-        let is_left = record.network == network && !maker.is_alive();
+        let is_left = record.network == network && is_left(maker);
         is_left.then(|| Left { path: entry.path(), pid: record.pid, what: record.what })
     };
     Ok(entries.filter_map(read).collect())
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    // Others may have theirs there.
-    let _ = fs::remove_dir(DIRECTORY);
-    Ok(())
 }
 
 fn own_network() -> io::Result<u64> {

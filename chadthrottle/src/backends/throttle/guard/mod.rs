@@ -189,18 +189,38 @@ fn run(ward: ProcessId) -> io::Result<()> {
 fn undo(ward: ProcessId, mut watched: Watched, journals: &HashSet<u16>) {
     #[cfg(feature = "throttle-tc-htb")]
     let left = if journals.is_empty() { None } else { super::journal::of(ward).ok().flatten() };
-    #[cfg(not(feature = "throttle-tc-htb"))]
+    #[cfg(not(any(
+        feature = "throttle-tc-htb",
+        feature = "throttle-ifb-tc",
+        feature = "throttle-tc-police"
+    )))]
     let _ = journals;
     // Queues first: they are what limits, and to look for sockets may take its time. Whoever starts meanwhile waits.
     #[cfg(feature = "throttle-tc-htb")]
     let left = left.as_ref().and_then(|left| left.lock().ok().flatten());
     #[cfg(feature = "throttle-tc-htb")]
     let is_removed = left.as_ref().is_some_and(|left| left.remove_queues().is_ok());
+    #[cfg(any(feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
+    if !journals.is_empty() {
+        undo_entrances(ward);
+    }
     watched.lost.extend(watched.held);
     put_back(watched.lost);
     instances::forget(ward);
     #[cfg(feature = "throttle-tc-htb")]
     if let Some(left) = left.filter(|_| is_removed) {
         let _ = left.forget();
+    }
+}
+
+/// Takes away what stands where packets arrive, and then where they were sent to from there.
+#[cfg(any(feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
+fn undo_entrances(ward: ProcessId) {
+    for left in super::filters::of(ward).unwrap_or_default() {
+        let _ = left.remove();
+    }
+    #[cfg(feature = "throttle-ifb-tc")]
+    for left in super::ifb_tc::of(ward).unwrap_or_default() {
+        let _ = left.remove();
     }
 }

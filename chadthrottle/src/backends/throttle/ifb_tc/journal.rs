@@ -5,9 +5,9 @@ use std::io;
 
 use super::super::{
     carrying::IFB_PREFIX,
-    notes::{Left, Noted, left},
+    notes::{self, Left, Noted},
 };
-use crate::sys::links;
+use crate::{process::ProcessId, sys::links};
 
 const KIND: &str = "ifb";
 
@@ -25,8 +25,17 @@ pub struct Leftover(Left<String>);
 /// # Errors
 /// When the notes cannot be read.
 pub fn leftovers() -> io::Result<Vec<Leftover>> {
-    let all = left::<String>(KIND)?.into_iter();
-    Ok(all.filter(|left| left.what.starts_with(IFB_PREFIX)).map(Leftover).collect())
+    Ok(ours(notes::left(KIND)?))
+}
+
+/// What a process that has just ended left in this network namespace.
+pub(in crate::backends::throttle) fn of(process: ProcessId) -> io::Result<Vec<Leftover>> {
+    Ok(ours(notes::of(KIND, |maker| maker == process)?))
+}
+
+/// Whatever a note says, nothing else than an interface with a name of ours is removed.
+fn ours(left: Vec<Left<String>>) -> Vec<Leftover> {
+    left.into_iter().filter(|left| left.what.starts_with(IFB_PREFIX)).map(Leftover).collect()
 }
 
 impl Leftover {

@@ -13,6 +13,7 @@
 mod journal;
 mod queue;
 
+pub(super) use journal::of;
 pub use journal::{Leftover, leftovers};
 
 use std::sync::Arc;
