@@ -34,7 +34,7 @@ use crate::{
 const NEXT: i32 = -1;
 const DROP: i32 = 2;
 
-/// `PACKET_OTHERHOST` (include/uapi/linux/if_packet.h): it is a macvlan's, or nobody's here.
+/// `PACKET_OTHERHOST` (`include/uapi/linux/if_packet.h`): it is a macvlan's, or nobody's here.
 const OF_ANOTHER_HOST: u32 = 3;
 /// Bytes of the longest link-layer header that there may be: Ethernet with two VLAN tags is 22.
 const LONGEST_LINK_HEADER: u32 = 64;
@@ -91,11 +91,11 @@ pub(crate) fn verdict(ctx: &TcContext) -> i32 {
     let Some(used) = CLOCKS.get_ptr_mut(index) else { return NEXT };
     if settings.queue != 0 {
         // What was promised before there was a limit would not find room.
-        // SAFETY: the helper has no arguments.
-        if receiver.is_stream
-            && settings.grace_until_ns != 0
-            && unsafe { bpf_ktime_get_ns() } < settings.grace_until_ns
-        {
+        let is_let_off = || {
+            // SAFETY: the helper has no arguments.
+            unsafe { bpf_ktime_get_ns() < settings.grace_until_ns }
+        };
+        if receiver.is_stream && settings.grace_until_ns != 0 && is_let_off() {
             // SAFETY: a live map value, whose fields are used atomically.
             unsafe { limit::count(used, ip_bytes(skb, &headers, link_header_len)) };
             return NEXT;
@@ -118,6 +118,7 @@ pub(crate) fn verdict(ctx: &TcContext) -> i32 {
 
 /// Sends a packet on by the queue of an IFB, which hands it back to the interface that it came by.
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the helper returns a verdict, which is a small number")]
 fn to_queue(skb: *mut __sk_buff, settings: &LimitSettings, link_header_len: u32) -> i32 {
     // SAFETY: the program's own context.
     unsafe {
@@ -193,6 +194,7 @@ fn look_up<const WORDS: usize>(
     is_stream: bool,
 ) -> Option<Receiver> {
     let tuple = connection.as_mut_ptr().cast();
+    #[expect(clippy::cast_possible_truncation, reason = "three words, or nine")]
     let (ctx, length): (*mut c_void, u32) = (skb.cast(), WORDS as u32 * 4);
     // SAFETY: the program's own context, and a tuple of that length; what is found is released, and its storage is freed
     // after the program has ended.

@@ -286,7 +286,9 @@ impl Stale {
     feature = "throttle-ebpf-cgroup",
     feature = "throttle-sockopt",
     feature = "throttle-tc-htb",
-    feature = "throttle-nftables"
+    feature = "throttle-nftables",
+    feature = "throttle-ifb-tc",
+    feature = "throttle-tc-police"
 ))]
 pub(crate) fn forget(process: ProcessId) {
     let stale = all().stale.into_iter().find(|stale| stale.process == process);

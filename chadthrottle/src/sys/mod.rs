@@ -47,7 +47,9 @@ pub mod socket_lookup;
     feature = "throttle-ebpf-cgroup",
     feature = "throttle-sockopt",
     feature = "throttle-tc-htb",
-    feature = "throttle-nftables"
+    feature = "throttle-nftables",
+    feature = "throttle-ifb-tc",
+    feature = "throttle-tc-police"
 ))]
 pub mod socket_tag;
 pub mod spawn;

@@ -18,6 +18,7 @@ const OPEN: HtbClass = HtbClass { rate: 12_500_000_000, burst: 1 << 30, quantum:
 /// How long that may take, and how often to look. What a class was in debt by it has to wait for.
 const DRAIN: Duration = Duration::from_millis(300);
 /// The same where the queue goes at once with the program: a super-packet at 100 KB/s is a debt of 0.7 s.
+#[cfg(feature = "throttle-tc-htb")]
 const LAST_DRAIN: Duration = Duration::from_millis(700);
 const DRAIN_LOOK: Duration = Duration::from_millis(5);
 

@@ -2,7 +2,7 @@
 //! goes on as if it had just come.
 //!
 //! - A program at the entrance of the interfaces looks up the socket that a packet will go to, and so knows whose it is
-//!   ([`Entrances`]). Packets of limited targets alone it sends to the IFB, each with the number of its class as its
+//!   (`entrances`). Packets of limited targets alone it sends to the IFB, each with the number of its class as its
 //!   priority; all others go on untouched.
 //! - The IFB has an HTB queue with a class for each target, and hands what leaves it back to the interface that it came by.
 //! - A queue of about 50 ms overflows where senders do not slow down. [Flow](super::flow) control in front keeps TCP from

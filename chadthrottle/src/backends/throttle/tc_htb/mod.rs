@@ -12,7 +12,7 @@
 //!   what each uses, five times a second.
 //!
 //! `interfaces` says which interfaces, and whose their queues are; `engine` is all of them with all targets, by
-//! [`htb`](super::htb). The [journal](super::journal) has what would outlive us.
+//! `htb`. The [journal](super::journal) has what would outlive us.
 
 mod engine;
 mod interfaces;
