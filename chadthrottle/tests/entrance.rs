@@ -25,10 +25,10 @@ fn chadthrottle(bed: &Testbed, backend: &str) -> Command {
     command
 }
 
-/// The same on a kernel that says that it has no links of programs to interfaces.
-fn without_links(bed: &Testbed, backend: &str) -> anyhow::Result<Command> {
+/// The same on a kernel that says that it is of another release.
+fn on_kernel(bed: &Testbed, version: &str, backend: &str) -> anyhow::Result<Command> {
     let release = tempfile::NamedTempFile::new()?;
-    fs::write(&release, "6.1.0-test\n")?;
+    fs::write(&release, format!("{version}-test\n"))?;
     let (_, path) = release.keep()?;
     let script = "mount --bind \"$0\" /proc/sys/kernel/osrelease && rm \"$0\" && exec \"$@\"";
     let mut command = bed.client().command("unshare");
@@ -149,7 +149,7 @@ fn without_links_filters_do_the_same_and_are_taken_back() -> anyhow::Result<()> 
     let to = bed.client().socket_address(Family::V4, 4000).to_string();
     let unit = bed.cgroup("held")?;
     let receiver = sink(bed.client().command_in(&unit, traffic::traffic_binary()?)?, &to)?;
-    let mut limiter = limit_cgroup(without_links(&bed, "ifb_tc")?, &unit)?;
+    let mut limiter = limit_cgroup(on_kernel(&bed, "6.5.0", "ifb_tc")?, &unit)?;
     let sender = send(&bed, &to)?;
     let held = achieved(receiver, Family::V4)?;
     println!("{held:.3}");
@@ -192,5 +192,18 @@ fn cleanup_removes_the_ifb_of_one_that_was_killed_with_its_guard_and_no_other() 
     assert!(removed.starts_with(&format!("removed the interface {name}")), "{removed}");
     before.assert_returns(&bed, PATIENCE)?;
     assert_eq!(cleanup(&[])?, "");
+    Ok(())
+}
+
+/// It would not hold but lose everything: `__bpf_tx_skb` (net/core/filter.c) marks no packet as redirected before Linux 6.4.
+#[test]
+fn before_the_kernel_can_send_to_an_ifb_it_is_refused() -> anyhow::Result<()> {
+    let bed = Testbed::new("enter")?;
+    let idle = Process::spawn(bed.client().command("sleep").arg("60"))?;
+    let mut command = on_kernel(&bed, "6.3.9", "ifb_tc")?;
+    let mut limiter =
+        Process::spawn(command.args(["--pid", &idle.pid().to_string(), "--download-limit", "2M"]))?;
+    assert_eq!(limiter.wait_timeout(PATIENCE)?.code(), Some(4), "{}", limiter.stderr());
+    assert!(limiter.stderr().contains("Linux 6.4"), "{}", limiter.stderr());
     Ok(())
 }

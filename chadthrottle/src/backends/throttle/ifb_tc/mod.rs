@@ -18,6 +18,7 @@ pub use journal::{Leftover, leftovers};
 
 use std::sync::Arc;
 
+use aya::util::KernelVersion;
 use chadthrottle_common::ThrottleStats;
 
 use self::queue::{Queue, Way};
@@ -43,6 +44,9 @@ use crate::{
 pub const NAME: &str = "ifb_tc";
 /// It delays instead of dropping, but every packet of a target takes a way round.
 pub const PRIORITY: BackendPriority = BackendPriority::Good;
+/// Since then an IFB takes what a program redirects to it (`__bpf_tx_skb`, net/core/filter.c); before, it drops it
+/// (`ifb_xmit`, drivers/net/ifb.c).
+const REDIRECTS: KernelVersion = KernelVersion::new(6, 4, 0);
 /// What it covers.
 pub const CAPABILITIES: BackendCapabilities = BackendCapabilities {
     ipv4: true,
@@ -224,6 +228,12 @@ fn missing() -> Option<Obstacle> {
             remedy: format!("install the module {module} ({option}); docs/IFB_SETUP.md has how"),
         })
     };
+    if KernelVersion::current().is_ok_and(|version| version < REDIRECTS) {
+        return Some(Obstacle::Host {
+            cause: "this kernel drops what a program sends to an IFB".into(),
+            remedy: "Linux 6.4 does not; tc_police and ebpf_cgroup work without an IFB".into(),
+        });
+    }
     if !htb::is_in_kernel() {
         return lacks("HTB queue", "sch_htb", "CONFIG_NET_SCH_HTB");
     }
