@@ -130,7 +130,8 @@ fn filters_that_somebody_else_has_at_the_entrance_stay() -> anyhow::Result<()> {
         ip(bed.client(), &[&filter[..], &what].concat())?;
         let before = KernelState::capture(&bed)?;
         let idle = Process::spawn(bed.client().command("sleep").arg("60"))?;
-        let command = if has_links { chadthrottle(&bed, backend) } else { without_links(&bed, backend)? };
+        let command =
+            if has_links { chadthrottle(&bed, backend) } else { on_kernel(&bed, "6.5.0", backend)? };
         let mut limiter = limit_pid(command, idle.pid())?;
         let filters = ip(bed.client(), &["tc", "filter", "show", "dev", interface, "ingress"])?;
         assert!(filters.contains("pref 7 "), "{filters}");
