@@ -173,8 +173,8 @@ fn cleanup_removes_the_ifb_of_one_that_was_killed_with_its_guard_and_no_other() 
     let cleanup = |options: &[&str]| -> anyhow::Result<String> {
         Process::spawn(bed.client().command(support::BINARY).arg("cleanup").args(options))?.success(PATIENCE)
     };
-    // Of one that runs nothing is removed.
-    assert_eq!(cleanup(&[])?, "");
+    // Of one that runs nothing is removed, but what others left may be.
+    assert!(!cleanup(&[])?.contains("chadifb"));
     let name = format!("chadifb{}", limiter.pid());
     // And what somebody else removes comes back.
     ip(bed.client(), &["ip", "link", "delete", &name])?;
@@ -190,9 +190,9 @@ fn cleanup_removes_the_ifb_of_one_that_was_killed_with_its_guard_and_no_other() 
     limiter.wait_timeout(PATIENCE)?;
     assert!(cleanup(&["--dry-run"])?.contains(&name));
     let removed = cleanup(&[])?;
-    assert!(removed.starts_with(&format!("removed the interface {name}")), "{removed}");
+    assert!(removed.contains(&format!("removed the interface {name}")), "{removed}");
     before.assert_returns(&bed, PATIENCE)?;
-    assert_eq!(cleanup(&[])?, "");
+    assert!(!cleanup(&[])?.contains("chadifb"));
     Ok(())
 }
 

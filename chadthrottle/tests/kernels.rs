@@ -9,7 +9,8 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use aya::{programs::loaded_programs, util::KernelVersion};
+use aya::programs::loaded_programs;
+use chadthrottle::sys::kernel_version::kernel_version;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use support::{Monitor, PATIENCE, chadthrottle, number, process};
@@ -26,7 +27,7 @@ const LIMIT: u64 = 500_000;
 const STEPS: u32 = 400_000;
 
 /// What may not work where the kernel is older than that: backend, and its version.
-const LATER: [(&str, KernelVersion); 1] = [("ifb_tc", KernelVersion::new(6, 4, 0))];
+const LATER: [(&str, (u32, u32)); 1] = [("ifb_tc", (6, 4))];
 
 /// The names of backends in one column of `--list-backends --json`; all of them have to work that the kernel can run.
 fn backends(column: &str) -> anyhow::Result<Vec<String>> {
@@ -34,7 +35,7 @@ fn backends(column: &str) -> anyhow::Result<Vec<String>> {
     let text = Process::spawn(chadthrottle(&bed).args(["--list-backends", "--json"]))?.success(LONG)?;
     let list: Value = serde_json::from_str(&text)?;
     let rows = list[column].as_array().context("no such column")?;
-    let version = KernelVersion::current().context("the kernel has no version")?;
+    let version = kernel_version().context("the kernel has no version")?;
     let mut names = Vec::new();
     for row in rows {
         let name = row["name"].as_str().context("a backend has a name")?;

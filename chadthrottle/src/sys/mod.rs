@@ -14,6 +14,7 @@ pub mod file_id;
 pub mod host_name;
 pub mod inet_diag;
 pub mod kernel_features;
+pub mod kernel_version;
 pub mod links;
 #[cfg(feature = "ebpf")]
 pub mod memory;

@@ -12,7 +12,7 @@ use aya::programs::{
 };
 
 use super::{Engine, object::program};
-use crate::sys::links::Link;
+use crate::sys::{kernel_version::kernel_version, links::Link};
 
 const PROGRAM: &str = "packet_enters";
 
@@ -22,10 +22,7 @@ const FIRST_KERNEL: (u32, u32) = (6, 6);
 /// Whether this kernel has links of programs to entrances, which go with us.
 #[must_use]
 pub fn has_links() -> bool {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut parts = release.split(|character: char| !character.is_ascii_digit());
-    let mut number = || parts.next()?.parse().ok();
-    number().zip(number()).is_none_or(|version| version >= FIRST_KERNEL)
+    kernel_version().is_none_or(|version| version >= FIRST_KERNEL)
 }
 
 /// Where it is attached.

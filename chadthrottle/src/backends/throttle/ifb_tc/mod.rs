@@ -18,7 +18,6 @@ pub use journal::{Leftover, leftovers};
 
 use std::sync::Arc;
 
-use aya::util::KernelVersion;
 use chadthrottle_common::ThrottleStats;
 
 use self::queue::{Queue, Way};
@@ -37,7 +36,7 @@ use crate::{
             limits::{Asked, Direction, Leniency, Means},
         },
     },
-    sys::tc::Handle,
+    sys::{kernel_version::kernel_version, tc::Handle},
 };
 
 /// Name on the command line.
@@ -46,7 +45,7 @@ pub const NAME: &str = "ifb_tc";
 pub const PRIORITY: BackendPriority = BackendPriority::Good;
 /// Since then an IFB takes what a program redirects to it (`__bpf_tx_skb`, net/core/filter.c); before, it drops it
 /// (`ifb_xmit`, drivers/net/ifb.c).
-const REDIRECTS: KernelVersion = KernelVersion::new(6, 4, 0);
+const REDIRECTS: (u32, u32) = (6, 4);
 /// What it covers.
 pub const CAPABILITIES: BackendCapabilities = BackendCapabilities {
     ipv4: true,
@@ -228,7 +227,7 @@ fn missing() -> Option<Obstacle> {
             remedy: format!("install the module {module} ({option}); docs/IFB_SETUP.md has how"),
         })
     };
-    if KernelVersion::current().is_ok_and(|version| version < REDIRECTS) {
+    if kernel_version().is_some_and(|version| version < REDIRECTS) {
         return Some(Obstacle::Host {
             cause: "this kernel drops what a program sends to an IFB".into(),
             remedy: "Linux 6.4 does not; tc_police and ebpf_cgroup work without an IFB".into(),
