@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Read, Write};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 
 use crate::poll;
@@ -44,6 +45,14 @@ impl Process {
     /// That it cannot be started.
     pub fn spawn(command: &mut Command) -> anyhow::Result<Self> {
         let line = format!("{command:?}");
+        // Who runs the tests by nohup(1) has all that they start ignore this one.
+        // SAFETY: the child calls one function, which is async-signal-safe (signal-safety(7)).
+        unsafe {
+            command.pre_exec(|| {
+                signal(Signal::SIGHUP, SigHandler::SigDfl)?;
+                Ok(())
+            });
+        }
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
