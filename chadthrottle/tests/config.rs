@@ -4,6 +4,7 @@ mod support;
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Output, Stdio},
 };
@@ -145,5 +146,28 @@ fn rules_are_added_listed_explained_disabled_and_removed() -> anyhow::Result<()>
     );
     assert_eq!(rules(&file, &["enable", "us"])?.status.code(), Some(2));
     assert_eq!(fs::read_to_string(&file)?, broken, "a broken file is left alone");
+    Ok(())
+}
+
+#[test]
+fn a_home_of_somebody_else_is_no_obstacle() -> anyhow::Result<()> {
+    let everybodys = support::Everybodys::new()?;
+    let program = everybodys.copy(Path::new(BINARY))?;
+    let home = tempfile::tempdir()?;
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(program);
+    command.args(["rules", "list"]).current_dir("/").stdin(Stdio::null());
+    command.env_remove("XDG_CONFIG_HOME").env("HOME", home.path());
+    let output = command.output()?;
+    assert!(output.status.success(), "{}", stderr(&output));
+    // One that is there and may not be read is told of.
+    fs::create_dir_all(home.path().join(".config/chadthrottle"))?;
+    let file = home.path().join(".config/chadthrottle/config.toml");
+    fs::write(&file, "")?;
+    fs::set_permissions(&file, PermissionsExt::from_mode(0o600))?;
+    fs::set_permissions(home.path(), PermissionsExt::from_mode(0o755))?;
+    let output = command.output()?;
+    assert!(!output.status.success());
+    assert!(stderr(&output).contains("cannot read"), "{}", stderr(&output));
     Ok(())
 }

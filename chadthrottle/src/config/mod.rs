@@ -43,6 +43,12 @@ pub struct Config {
     pub files: Vec<Arc<Path>>,
 }
 
+/// Whether this user may not even know whether there is such a file: with `su` and the like `HOME` may be that of somebody
+/// else, whose configuration is not ours.
+fn is_out_of_sight(path: &Path) -> bool {
+    path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+}
+
 impl Config {
     /// Reads those of the files that are there.
     ///
@@ -51,6 +57,10 @@ impl Config {
     pub fn load(files: &Files) -> Result<Self, ConfigError> {
         let mut sources = Vec::new();
         for path in files.to_read() {
+            if !files.is_named && is_out_of_sight(path) {
+                log::info!("nothing is read of {}, whose directory is somebody else's", path.display());
+                continue;
+            }
             match Source::read(path)? {
                 Some(source) => sources.push(source),
                 None if files.is_named => {

@@ -11,7 +11,7 @@ pub mod terminal;
 
 use std::{
     os::{fd::AsFd, unix::fs::PermissionsExt},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -133,6 +133,14 @@ impl Everybodys {
         let mut command = bed.client().command("setpriv");
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(copy).current_dir("/");
         Ok(command)
+    }
+
+    /// A copy of the program.
+    pub fn copy(&self, program: &Path) -> anyhow::Result<PathBuf> {
+        let copy = self.0.path().join(program.file_name().expect("a program has a name"));
+        // By another process, so that no descriptor here that writes to it is inherited by anybody (ETXTBSY).
+        anyhow::ensure!(Command::new("cp").arg(program).arg(&copy).status()?.success());
+        Ok(copy)
     }
 }
 
