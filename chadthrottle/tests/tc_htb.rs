@@ -171,11 +171,8 @@ fn what_a_killed_one_left_is_removed_by_cleanup_and_by_the_next_start() -> anyho
             let mut command = bed.client().command(support::BINARY);
             let told = Process::spawn(command.arg("cleanup").args(options))?.success(PATIENCE)?;
             // What others that were killed had said of themselves is of the whole host.
-            Ok(told
-                .lines()
-                .filter(|line| !line.contains(" the note "))
-                .map(|line| format!("{line}\n"))
-                .collect())
+            let lines: Vec<_> = told.lines().filter(|line| !line.contains(" the note ")).collect();
+            Ok(lines.join("\n"))
         };
         assert_eq!(cleanup(&[])?, "");
         let mut command = chadthrottle(&bed);
