@@ -45,11 +45,13 @@ impl Process {
     /// That it cannot be started.
     pub fn spawn(command: &mut Command) -> anyhow::Result<Self> {
         let line = format!("{command:?}");
-        // Who runs the tests by nohup(1) has all that they start ignore this one.
+        // Who runs the tests by nohup(1), or in the background of a script, has all that they start ignore these.
         // SAFETY: the child calls one function, which is async-signal-safe (signal-safety(7)).
         unsafe {
             command.pre_exec(|| {
-                signal(Signal::SIGHUP, SigHandler::SigDfl)?;
+                for ignored in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT] {
+                    signal(ignored, SigHandler::SigDfl)?;
+                }
                 Ok(())
             });
         }
