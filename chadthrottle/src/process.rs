@@ -63,6 +63,10 @@ impl ProcessId {
         let process = Process::new(pid).map_err(unreadable)?;
         // /proc/TID exists for threads as well; what differs is the thread-group id.
         let status = process.status().map_err(unreadable)?;
+        // Of one that has just been waited for the kernel knows no group any more (`proc_pid_status`: 0).
+        if status.tgid == 0 {
+            return Err(ProcessError::Absent(pid));
+        }
         if status.tgid != pid {
             return Err(ProcessError::Thread { thread: pid, process: status.tgid });
         }
