@@ -10,7 +10,10 @@
 //! One number instead of (tokens, time) is what makes it lock-free: the program adds the cost with one atomic
 //! addition, and whatever several CPUs let through at the same instant is still paid for by the next packets.
 
-use crate::layout::{LimitSettings, LimitState, TokenBucket};
+use crate::{
+    layout::{LimitSettings, LimitState, TokenBucket},
+    waiting::Waiting,
+};
 
 /// Nanoseconds in a second.
 pub const NS_PER_SEC: u64 = 1_000_000_000;
@@ -18,6 +21,11 @@ pub const NS_PER_SEC: u64 = 1_000_000_000;
 /// Longest time that one packet may cost. A rate so low that a packet costs more still gets one an hour; without
 /// a bound the clock could be carried past `u64::MAX` and wrap into an open gate.
 pub const MAX_COST_NS: u64 = 3600 * NS_PER_SEC;
+
+/// Longest time that a packet waits for its turn, in nanoseconds, where it can. It is as much as a limit saves up: a
+/// sender that is ahead by so much finds a queue as deep as the bucket, and what stands in queues leaves within that time
+/// when the limit goes.
+pub const LONGEST_WAIT_NS: u64 = NS_PER_SEC / 5;
 
 /// What is to be done with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +71,28 @@ pub const fn admit(settings: &LimitSettings, debt_ns: u64, clock_ns: u64, now_ns
     if clock_ns < floor { Admission::PassFrom(floor) } else { Admission::Pass }
 }
 
+/// When a packet that is no TCP's may leave that can wait, given the limit's clock and the one of what is no TCP: at
+/// `now_ns` exactly where [`admit`] has it pass by both. `None` where it would wait for longer than [`LONGEST_WAIT_NS`],
+/// or for ever.
+#[inline(always)]
+#[must_use]
+pub const fn departure(
+    settings: &LimitSettings,
+    clock_ns: u64,
+    datagram_clock_ns: u64,
+    now_ns: u64,
+) -> Option<u64> {
+    if settings.config.rate_bps == 0 {
+        return None;
+    }
+    let clock_ns = clock_ns.saturating_sub(settings.debt_ns);
+    let due_ns = if clock_ns > datagram_clock_ns { clock_ns } else { datagram_clock_ns };
+    if due_ns <= now_ns {
+        return Some(now_ns);
+    }
+    if due_ns - now_ns > LONGEST_WAIT_NS { None } else { Some(due_ns) }
+}
+
 /// The clock of a limit whose rate has just changed: what had passed and was not paid for yet is paid at the new rate.
 /// Where that is slower it is left as it is, since under the limit that it passed it was nothing wrong.
 #[must_use]
@@ -85,6 +115,38 @@ impl LimitState {
         };
         self.clock_ns = from.saturating_add(cost_ns(bytes, settings.config.rate_bps));
         true
+    }
+
+    /// The same for a packet that is no TCP's and can wait: when it leaves, or `None` where it is dropped.
+    pub const fn offer_datagram(
+        &mut self,
+        settings: &LimitSettings,
+        waiting: &mut Waiting,
+        bytes: u64,
+        now_ns: u64,
+    ) -> Option<u64> {
+        let Some(departs_ns) = departure(settings, self.clock_ns, self.datagram_clock_ns, now_ns) else {
+            return None;
+        };
+        if departs_ns > now_ns {
+            if !waiting.has_room(now_ns) {
+                return None;
+            }
+            waiting.join(departs_ns);
+            self.waits_until_ns = departs_ns;
+            self.datagram_clock_ns = departs_ns;
+        }
+        let (mut clock_ns, mut datagram_clock_ns) = (self.clock_ns, self.datagram_clock_ns);
+        if let Admission::PassFrom(floor) = admit(settings, settings.debt_ns, clock_ns, now_ns) {
+            clock_ns = floor;
+        }
+        if let Admission::PassFrom(floor) = admit(settings, 0, datagram_clock_ns, now_ns) {
+            datagram_clock_ns = floor;
+        }
+        let cost_ns = cost_ns(bytes, settings.config.rate_bps);
+        self.clock_ns = clock_ns.saturating_add(cost_ns);
+        self.datagram_clock_ns = datagram_clock_ns.saturating_add(cost_ns);
+        Some(departs_ns)
     }
 }
 

@@ -71,6 +71,10 @@ pub struct ThrottleStats {
     pub packets_marked: u64,
     /// IP bytes of those.
     pub bytes_marked: u64,
+    /// Packets that were given a time to leave at, instead of being dropped. They may be marked as well.
+    pub packets_delayed: u64,
+    /// IP bytes of those.
+    pub bytes_delayed: u64,
 }
 
 impl ThrottleStats {
@@ -85,6 +89,8 @@ impl ThrottleStats {
         cgroup_id_seen: 0,
         packets_marked: 0,
         bytes_marked: 0,
+        packets_delayed: 0,
+        bytes_delayed: 0,
     };
 }
 
@@ -229,6 +235,9 @@ pub struct LimitState {
     pub datagram_bytes: u64,
     /// Until when no TCP packet on a path with a short round trip passes (`CLOCK_MONOTONIC`, nanoseconds).
     pub closed_until_ns: u64,
+    /// When the last packet leaves that waits for its time (`CLOCK_MONOTONIC`, nanoseconds). Until then the clock of what is
+    /// no TCP tells how long the limit is used up by those that wait: they are charged already, and TCP goes before them.
+    pub waits_until_ns: u64,
     /// What became of the target's packets.
     pub stats: ThrottleStats,
 }
@@ -264,10 +273,10 @@ assert_layout!(CgroupThrottleConfig, 32, {
     cgroup_id: u64 => 0, pid: u32 => 8, traffic_type: u8 => 12, _padding: [u8; 3] => 13, rate_bps: u64 => 16,
     burst_size: u64 => 24,
 });
-assert_layout!(ThrottleStats, 72, {
+assert_layout!(ThrottleStats, 88, {
     packets_total: u64 => 0, bytes_total: u64 => 8, packets_dropped: u64 => 16, bytes_dropped: u64 => 24,
     program_calls: u64 => 32, config_misses: u64 => 40, cgroup_id_seen: u64 => 48, packets_marked: u64 => 56,
-    bytes_marked: u64 => 64,
+    bytes_marked: u64 => 64, packets_delayed: u64 => 72, bytes_delayed: u64 => 80,
 });
 assert_layout!(Membership, 16, { own: u32 => 0, inherited: u32 => 4, by_program: u32 => 8, _padding: u32 => 12 });
 assert_layout!(ProgramPlace, 272, { directory: FileId => 0, name: [u8; 256] => 16 });
@@ -277,9 +286,9 @@ assert_layout!(LimitSettings, 80, {
     config: CgroupThrottleConfig => 0, burst_ns: u64 => 32, debt_ns: u64 => 40, since_ns: u64 => 48,
     grace_until_ns: u64 => 56, flags: u32 => 64, priority: u32 => 68, mark: u32 => 72, queue: u32 => 76,
 });
-assert_layout!(LimitState, 104, {
+assert_layout!(LimitState, 128, {
     clock_ns: u64 => 0, datagram_clock_ns: u64 => 8, datagram_bytes: u64 => 16, closed_until_ns: u64 => 24,
-    stats: ThrottleStats => 32,
+    waits_until_ns: u64 => 32, stats: ThrottleStats => 40,
 });
 assert_layout!(ControlFlags, 40, {
     limits: u32 => 0, include_loopback: u32 => 4, only_chosen_interfaces: u32 => 8, local_prefixes: u32 => 12,

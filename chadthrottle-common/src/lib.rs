@@ -5,7 +5,7 @@
 //! holes (asserted at compile time), because the kernel compares and copies them as bytes.
 //!
 //! - [`layout`]: the structures of the limiter, and [`traffic`]: those of accounting.
-//! - [`clock`]: the limiter's arithmetic, and [`question`]: how a test asks the kernel for it.
+//! - [`clock`]: the limiter's arithmetic, [`waiting`]: who waits for it, and [`question`]: how a test asks the kernel for it.
 //! - [`scope`]: local or on the internet.
 //! - [`wire`]: how many bytes a super-packet stands for.
 #![no_std]
@@ -21,6 +21,7 @@ pub mod layout;
 pub mod question;
 pub mod scope;
 pub mod traffic;
+pub mod waiting;
 pub mod wire;
 
 pub use layout::{
@@ -32,6 +33,7 @@ pub use scope::{SCOPE_INTERNET, SCOPE_LOCAL, scope_of_v4, scope_of_v6};
 pub use traffic::{
     FlowCounters, Interface, ProcessKey, ProcessRecord, ProgramPath, SocketOwner, TrafficCounters, TrafficKey,
 };
+pub use waiting::Waiting;
 
 /// The interface index of `lo`, the same in every network namespace (`LOOPBACK_IFINDEX`,
 /// include/net/flow.h in the kernel source).

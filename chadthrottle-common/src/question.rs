@@ -2,7 +2,7 @@
 //! holds a [`Question`], and behind it room for the [`Answer`].
 
 use crate::{
-    clock::{Admission, admit, cost_ns},
+    clock::{Admission, admit, cost_ns, departure},
     layout::{CgroupThrottleConfig, LimitSettings, LimitState},
 };
 
@@ -23,6 +23,8 @@ pub struct Question {
     pub debt_ns: u64,
     /// The limit's clock.
     pub clock_ns: u64,
+    /// That of what is no TCP.
+    pub datagram_clock_ns: u64,
     /// Now.
     pub now_ns: u64,
     /// IP bytes of the packet.
@@ -43,6 +45,8 @@ pub struct Answer {
     pub has_passed: u64,
     /// The clock afterwards.
     pub clock_ns: u64,
+    /// When it leaves if it is no TCP's and can wait, by [`departure`]; `u64::MAX` where it does not.
+    pub departs_ns: u64,
 }
 
 impl Question {
@@ -78,7 +82,12 @@ impl Question {
             datagram_clock_ns: 0,
             datagram_bytes: 0,
             closed_until_ns: 0,
+            waits_until_ns: 0,
             stats: crate::layout::ThrottleStats::NONE,
+        };
+        let departs_ns = match departure(&settings, self.clock_ns, self.datagram_clock_ns, self.now_ns) {
+            Some(departs_ns) => departs_ns,
+            None => u64::MAX,
         };
         let has_passed = state.offer(&settings, self.debt_ns, self.bytes, self.now_ns);
         Answer {
@@ -87,16 +96,18 @@ impl Question {
             cost_ns: cost_ns(self.bytes, self.rate_bps),
             has_passed: has_passed as u64,
             clock_ns: state.clock_ns,
+            departs_ns,
         }
     }
 }
 
-assert_layout!(Question, 56, {
+assert_layout!(Question, 64, {
     rate_bps: u64 => 0, burst_ns: u64 => 8, since_ns: u64 => 16, debt_ns: u64 => 24, clock_ns: u64 => 32,
-    now_ns: u64 => 40, bytes: u64 => 48,
+    datagram_clock_ns: u64 => 40, now_ns: u64 => 48, bytes: u64 => 56,
 });
-assert_layout!(Answer, 40, {
+assert_layout!(Answer, 48, {
     admission: u64 => 0, floor_ns: u64 => 8, cost_ns: u64 => 16, has_passed: u64 => 24, clock_ns: u64 => 32,
+    departs_ns: u64 => 40,
 });
 
 #[cfg(feature = "userspace")]

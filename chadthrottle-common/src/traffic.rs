@@ -179,6 +179,9 @@ pub struct Interface {
     pub link_header_len: u32,
     /// Not 0: it is among those that were chosen.
     pub is_chosen: u32,
+    /// Not 0: its queue keeps a packet until the time that stands in the packet (`fq`); of packets that are longer than
+    /// this, in bytes, it sees fragments.
+    pub longest_kept: u32,
 }
 
 assert_layout!(ProcessKey, 8, { packed: u64 => 0 });
@@ -199,7 +202,7 @@ assert_layout!(SocketOwner, 168, {
     target: u32 => 76, target_generation: u64 => 80, shared_until_ns: u64 => 88, shared_target: u32 => 96,
     _padding: u32 => 100, held: TrafficCounters => 104,
 });
-assert_layout!(Interface, 8, { link_header_len: u32 => 0, is_chosen: u32 => 4 });
+assert_layout!(Interface, 12, { link_header_len: u32 => 0, is_chosen: u32 => 4, longest_kept: u32 => 8 });
 
 #[cfg(feature = "userspace")]
 pod!(

@@ -2,9 +2,10 @@
 //!
 //! A packet has no socket yet here. It is looked up as the kernel will do it a moment later, and the target stands in the
 //! socket's storage, as for the hooks behind. What those have not found out yet (the cgroup or user of a socket, since
-//! memberships have changed) they find out with this packet, which passes.
+//! memberships have changed) they find out with this packet, which passes. Of a datagram in fragments the first one is
+//! looked at, and the others share its fate (`fragments`).
 
-use core::ffi::c_void;
+use core::{ffi::c_void, ptr};
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_TCP_LISTEN, bpf_sock},
@@ -18,15 +19,17 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use chadthrottle_common::{
-    DIRECTION_DOWNLOAD, LIMIT_AT_ENTRANCE, LimitSettings, SocketOwner, TRAFFIC_TYPE_ALL, limit_index,
-    wire::{IPPROTO_TCP, IPPROTO_UDP, flow},
+    DIRECTION_DOWNLOAD, LIMIT_AT_ENTRANCE, LimitSettings, LimitState, SocketOwner, TRAFFIC_TYPE_ALL,
+    limit_index, wire::flow,
 };
 
 use crate::{
+    fragments::{self, FragmentKey},
     headers::{Headers, Peer},
     limit::{self, Offered, Verdict, in_nanoseconds},
     maps::{CLOCKS, Control, INTERFACES, LIMITS},
     membership, owner, peer,
+    transport::{Part, Transport},
 };
 
 /// The next program on the interface, or the packet's way on; and the end of it (`TCX_NEXT` and `TCX_DROP`,
@@ -44,8 +47,6 @@ const ETHERNET_HEADER: u32 = 14;
 const HEADERS: u32 = 40 + 8 + 20;
 /// `BPF_F_CURRENT_NETNS`: the network namespace of the interface.
 const OWN_NETNS: u64 = u64::MAX;
-/// Of the field with an IPv4 fragment's offset.
-const FRAGMENT_OFFSET: u16 = 0x1fff;
 
 /// The socket that a packet will go to.
 struct Receiver {
@@ -76,20 +77,32 @@ pub(crate) fn verdict(ctx: &TcContext) -> i32 {
         return NEXT;
     }
     let headers = linear_headers(skb, link_header_len);
-    let Some(receiver) = receiver(skb, &headers) else { return NEXT };
+    let Some(transport) = Transport::of(skb, &headers, link_header_len) else { return NEXT };
+    if let Part::Later(key) = transport.part {
+        return follow(skb, &key, link_header_len);
+    }
+    let Some(receiver) = receiver(skb, &headers, &transport, link_header_len) else { return NEXT };
     // SAFETY: the storage of a socket that was there a moment ago, which stays until the program has ended.
     let target = unsafe { membership::target_at_entrance(receiver.socket) };
-    let index = limit_index(target, DIRECTION_DOWNLOAD);
-    let Some(settings) = LIMITS.get(index) else { return NEXT };
-    if target == 0 || settings.flags & LIMIT_AT_ENTRANCE == 0 {
-        return NEXT;
-    }
+    let Some((settings, used)) = limit_of(skb, target) else { return NEXT };
     let traffic = settings.config.traffic_type;
     if traffic != TRAFFIC_TYPE_ALL && u32::from(traffic) != peer::scope(&headers, Peer::Source, &control) {
         return NEXT;
     }
-    let Some(used) = CLOCKS.get_ptr_mut(index) else { return NEXT };
-    if settings.queue != 0 {
+    let bytes = ip_bytes(skb, &headers, link_header_len);
+    let verdict = if settings.queue == 0 {
+        let offered = Offered {
+            bytes,
+            is_stream: receiver.is_stream,
+            // SAFETY: as above.
+            tgid: unsafe { owner::process(receiver.socket) }.tgid(),
+            direction: DIRECTION_DOWNLOAD,
+            target,
+            ifindex: 0,
+        };
+        // SAFETY: a live map value, whose fields are used atomically, and the program's own context.
+        unsafe { limit::offer(ctx, skb, settings, used, &offered, || receiver.round_trip_ns) }
+    } else {
         // What was promised before there was a limit would not find room.
         let is_let_off = || {
             // SAFETY: the helper has no arguments.
@@ -97,23 +110,56 @@ pub(crate) fn verdict(ctx: &TcContext) -> i32 {
         };
         if receiver.is_stream && settings.grace_until_ns != 0 && is_let_off() {
             // SAFETY: a live map value, whose fields are used atomically.
-            unsafe { limit::count(used, ip_bytes(skb, &headers, link_header_len)) };
+            unsafe { limit::count(used, bytes) };
             return NEXT;
         }
-        return to_queue(skb, settings, link_header_len);
-    }
-    let offered = Offered {
-        bytes: ip_bytes(skb, &headers, link_header_len),
-        is_stream: receiver.is_stream,
-        // SAFETY: as above.
-        tgid: unsafe { owner::process(receiver.socket) }.tgid(),
-        direction: DIRECTION_DOWNLOAD,
+        match transport.part {
+            // SAFETY: as above.
+            Part::First(_) => unsafe { fragments::may_queue(settings, used, bytes) },
+            _ => Verdict::Pass,
+        }
     };
-    // SAFETY: a live map value, whose fields are used atomically, and the program's own context.
-    match unsafe { limit::offer(ctx, skb, settings, used, &offered, || receiver.round_trip_ns) } {
-        Verdict::Pass => NEXT,
-        Verdict::Drop => DROP,
+    if let Part::First(key) = transport.part {
+        key.decide(target, verdict, receiver.is_stream);
     }
+    match verdict {
+        Verdict::Drop => DROP,
+        Verdict::Pass if settings.queue == 0 => NEXT,
+        Verdict::Pass => to_queue(skb, settings, link_header_len),
+    }
+}
+
+/// The limit of a target, where it is held here and the packet has not come from its queue: it is seen again where an
+/// interface hands it on to another one.
+#[inline(always)]
+fn limit_of(skb: *mut __sk_buff, target: u32) -> Option<(&'static LimitSettings, *mut LimitState)> {
+    let index = limit_index(target, DIRECTION_DOWNLOAD);
+    let settings = LIMITS.get(index)?;
+    if target == 0 || settings.flags & LIMIT_AT_ENTRANCE == 0 {
+        return None;
+    }
+    // SAFETY: the program's own context.
+    if settings.queue != 0 && unsafe { (*skb).priority } == settings.priority {
+        return None;
+    }
+    Some((settings, CLOCKS.get_ptr_mut(index)?))
+}
+
+/// A fragment has the fate of its datagram's first one.
+#[inline(always)]
+fn follow(skb: *mut __sk_buff, key: &FragmentKey, link_header_len: u32) -> i32 {
+    let Some(decided) = key.decided() else { return NEXT };
+    let Some((settings, used)) = limit_of(skb, decided.target) else { return NEXT };
+    // SAFETY: the program's own context, and a live map value, whose fields are used atomically.
+    unsafe {
+        let bytes = u64::from((*skb).len.saturating_sub(link_header_len));
+        if decided.is_dropped != 0 {
+            fragments::drop_with_the_first(used, bytes);
+            return DROP;
+        }
+        fragments::follow_the_first(settings, used, bytes, decided.is_stream != 0);
+    }
+    if settings.queue == 0 { NEXT } else { to_queue(skb, settings, link_header_len) }
 }
 
 /// Sends a packet on by the queue of an IFB, which hands it back to the interface that it came by.
@@ -122,10 +168,6 @@ pub(crate) fn verdict(ctx: &TcContext) -> i32 {
 fn to_queue(skb: *mut __sk_buff, settings: &LimitSettings, link_header_len: u32) -> i32 {
     // SAFETY: the program's own context.
     unsafe {
-        // It comes from there: it is seen again where an interface hands it on to another one.
-        if (*skb).priority == settings.priority {
-            return NEXT;
-        }
         if link_header_len == 0 && bpf_skb_change_head(skb, ETHERNET_HEADER, 0) != 0 {
             return NEXT;
         }
@@ -147,7 +189,11 @@ fn linear_headers(skb: *mut __sk_buff, link_header_len: u32) -> Headers {
             let _ = bpf_skb_pull_data(skb, if len < wanted { len } else { wanted });
         }
     }
-    Headers::of(skb, link_header_len as usize)
+    // The compiler knows already that it is so short, and does without the mask; Linux 6.1 does not know it any more, after
+    // moves and shifts. What is read like this is new to both.
+    // SAFETY: a local variable.
+    let at = unsafe { ptr::read_volatile(&raw const link_header_len) } & (2 * LONGEST_LINK_HEADER - 1);
+    Headers::of(skb, at as usize)
 }
 
 #[inline(always)]
@@ -162,28 +208,19 @@ fn ip_bytes(skb: *mut __sk_buff, headers: &Headers, link_header_len: u32) -> u64
     }
 }
 
-/// Who will have a packet, if that is a socket with an owner: of TCP and UDP, but not of later fragments, which have no
-/// ports.
+/// Who will have a packet, if that is a socket with an owner.
 #[inline(always)]
-fn receiver(skb: *mut __sk_buff, headers: &Headers) -> Option<Receiver> {
-    let (ip_len, protocol) = headers.transport()?;
-    if protocol != IPPROTO_TCP && protocol != IPPROTO_UDP {
-        return None;
-    }
-    let is_stream = protocol == IPPROTO_TCP;
+fn receiver(skb: *mut __sk_buff, headers: &Headers, transport: &Transport, ip_at: u32) -> Option<Receiver> {
     // Addresses first: what follows from the place of the ports the verifier would not know.
     if headers.is_v6() {
         let at: [u32; 8] = headers.load(8)?;
-        let ports: u32 = headers.load(ip_len as usize)?;
-        return look_up(skb, [at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7], ports], is_stream);
+        let ports = transport.ports_v6(skb, headers, ip_at)?;
+        let connection = [at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7], ports];
+        return look_up(skb, connection, transport.is_stream);
     }
     let at: [u32; 2] = headers.load(12)?;
-    let fragment: u16 = headers.load(6)?;
-    if u16::from_be(fragment) & FRAGMENT_OFFSET != 0 {
-        return None;
-    }
-    let ports: u32 = headers.load(ip_len as usize)?;
-    look_up(skb, [at[0], at[1], ports], is_stream)
+    let ports = transport.ports_v4(headers)?;
+    look_up(skb, [at[0], at[1], ports], transport.is_stream)
 }
 
 /// The socket of a connection (`struct bpf_sock_tuple`: both addresses and both ports, as they stand in the packet).

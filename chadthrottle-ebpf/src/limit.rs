@@ -14,7 +14,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::trace;
 use chadthrottle_common::{
-    DIRECTION_DOWNLOAD, DIRECTION_UPLOAD, LIMIT_IN_FORCE, LimitSettings, LimitState, TRAFFIC_TYPE_ALL,
+    DIRECTION_DOWNLOAD, DIRECTION_UPLOAD, LIMIT_IN_FORCE, LimitSettings, LimitState, ThrottleStats,
     clock::{Admission, NS_PER_SEC, admit, cost_ns},
     limit_index,
 };
@@ -23,6 +23,7 @@ use crate::{
     maps::{CLOCKS, LIMITS},
     membership,
     packet::Packet,
+    waiting,
 };
 
 /// How far the clock may be ahead when a packet is marked instead of dropped: whoever has agreed to be told of congestion
@@ -37,6 +38,10 @@ const DEBT_TRIPS: u64 = 25;
 /// the limit stays closed for most of that, instead of letting single segments through whose followers are lost again.
 const SHORT_TRIP_NS: u64 = 1_000_000;
 const CLOSED_NS: u64 = 150_000_000;
+
+/// What opens a connection may be so far ahead. Lost, it is sent again after a second, two, four and so on (RFC 6298,
+/// section 5.5), and where many connections keep a limit used up it may never find a gap.
+const OPENING_DEBT_NS: u64 = NS_PER_SEC;
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -64,12 +69,17 @@ pub(crate) fn verdict(ctx: &SkBuffContext, packet: &Packet, direction: u32) -> V
     let (Some(settings), Some(used)) = (LIMITS.get(index), CLOCKS.get_ptr_mut(index)) else {
         return Verdict::Pass;
     };
+    let traffic = u32::from(settings.config.traffic_type);
+    // 0 for all traffic, and for that of the packet's scope. A comparison of the scope itself would tell the verifier
+    // more of it, and have it look three times as long at what comes after.
+    let is_other = traffic.wrapping_mul(traffic ^ packet.scope);
+    if is_other != 0 {
+        return Verdict::Pass;
+    }
     if direction == DIRECTION_UPLOAD {
         tag(skb, settings);
     }
-    let traffic = settings.config.traffic_type;
-    let is_meant = traffic == TRAFFIC_TYPE_ALL || u32::from(traffic) == packet.scope;
-    if settings.flags & LIMIT_IN_FORCE == 0 || !is_meant {
+    if settings.flags & LIMIT_IN_FORCE == 0 {
         return Verdict::Pass;
     }
     let offered = Offered {
@@ -77,6 +87,8 @@ pub(crate) fn verdict(ctx: &SkBuffContext, packet: &Packet, direction: u32) -> V
         is_stream: packet.is_stream,
         tgid: packet.owner.tgid(),
         direction,
+        target,
+        ifindex: packet.ifindex,
     };
     // SAFETY: a live map value, whose fields are used atomically, and the hook's own context.
     unsafe { offer(ctx, skb, settings, used, &offered, || round_trip_of(skb)) }
@@ -92,6 +104,10 @@ pub(crate) struct Offered {
     pub(crate) tgid: u32,
     /// One of the `DIRECTION_…` constants.
     pub(crate) direction: u32,
+    /// The number of the target.
+    pub(crate) target: u32,
+    /// The interface that it leaves by, or 0 where that is in another network namespace.
+    pub(crate) ifindex: u32,
 }
 
 /// Tells queueing disciplines and firewalls whose packet it is.
@@ -122,7 +138,7 @@ pub(crate) unsafe fn offer(
     offered: &Offered,
     round_trip: impl FnOnce() -> Option<u64>,
 ) -> Verdict {
-    let Offered { bytes, is_stream, tgid, direction } = *offered;
+    let Offered { bytes, is_stream, tgid, direction, .. } = *offered;
     // SAFETY: as promised by the caller.
     unsafe {
         let stats = &raw mut (*used).stats;
@@ -142,18 +158,16 @@ pub(crate) unsafe fn offer(
                 // Promised before there was a limit, and not charged to what comes after.
                 return Verdict::Pass;
             }
-            if settings.config.rate_bps == 0
-                || ptr::read_volatile(clock) > now + settings.debt_ns + MARKED_DEBT_NS
-                || bpf_skb_ecn_set_ce(skb) == 0
+            if direction == DIRECTION_UPLOAD && !is_stream && waiting::may_wait(skb, settings, used, offered)
             {
+                mark(skb, stats, bytes);
+            } else if is_beyond_marking(settings, used, is_stream, now) || !mark(skb, stats, bytes) {
                 add(&raw mut (*stats).packets_dropped, 1);
                 add(&raw mut (*stats).bytes_dropped, bytes);
                 (*stats).cgroup_id_seen = bpf_skb_cgroup_id(skb);
                 trace!(ctx, "{} bytes of {} over the limit", bytes, tgid);
                 return Verdict::Drop;
             }
-            add(&raw mut (*stats).packets_marked, 1);
-            add(&raw mut (*stats).bytes_marked, bytes);
         }
         let cost_ns = cost_ns(bytes, settings.config.rate_bps);
         add(clock, cost_ns);
@@ -163,6 +177,44 @@ pub(crate) unsafe fn offer(
         }
     }
     Verdict::Pass
+}
+
+/// Whether a packet that is over the limit is more than a mark can even out, or would overtake packets that wait.
+///
+/// # Safety
+/// `used` points to a live map value.
+#[inline(always)]
+unsafe fn is_beyond_marking(
+    settings: &LimitSettings,
+    used: *mut LimitState,
+    is_stream: bool,
+    now: u64,
+) -> bool {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        let ahead = waiting::ahead(used, now);
+        settings.config.rate_bps == 0
+            || (!is_stream && ahead != 0)
+            || ptr::read_volatile(&raw const (*used).clock_ns)
+                > now + settings.debt_ns + MARKED_DEBT_NS + ahead
+    }
+}
+
+/// Tells the receiver of congestion, where that is agreed on. Whether it is.
+///
+/// # Safety
+/// `skb` is the hook's own context, and `stats` points into a live map value.
+#[inline(always)]
+unsafe fn mark(skb: *mut __sk_buff, stats: *mut ThrottleStats, bytes: u64) -> bool {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        if bpf_skb_ecn_set_ce(skb) == 0 {
+            return false;
+        }
+        add(&raw mut (*stats).packets_marked, 1);
+        add(&raw mut (*stats).bytes_marked, bytes);
+    }
+    true
 }
 
 /// The round trip of the packet's connection, in nanoseconds.
@@ -201,9 +253,16 @@ unsafe fn may_owe(
     now: u64,
 ) -> bool {
     cold_path();
-    let Some(trip_ns) = round_trip else { return false };
     // SAFETY: as promised by the caller.
     unsafe {
+        let clock = &raw mut (*used).clock_ns;
+        // What waits is charged already, and leaves later.
+        let ahead = waiting::ahead(used, now);
+        let Some(trip_ns) = round_trip else { return ahead != 0 && admits(settings, ahead, clock, now) };
+        // There is none before the answer to the first segment.
+        if trip_ns == 0 {
+            return admits(settings, OPENING_DEBT_NS + ahead, clock, now);
+        }
         let closed_until = &raw mut (*used).closed_until_ns;
         if direction == DIRECTION_DOWNLOAD && trip_ns < SHORT_TRIP_NS {
             if now >= ptr::read_volatile(closed_until) {
@@ -213,7 +272,8 @@ unsafe fn may_owe(
         }
         let debt_ns = trip_ns * DEBT_TRIPS;
         let debt_ns = if debt_ns < settings.debt_ns { debt_ns } else { settings.debt_ns };
-        debt_ns != 0 && admits(settings, debt_ns, &raw mut (*used).clock_ns, now)
+        let debt_ns = debt_ns + ahead;
+        debt_ns != 0 && admits(settings, debt_ns, clock, now)
     }
 }
 
@@ -256,7 +316,7 @@ pub(crate) unsafe fn count(used: *mut LimitState, bytes: u64) {
 /// # Safety
 /// `number` points to a live map value.
 #[inline(always)]
-unsafe fn add(number: *mut u64, more: u64) {
+pub(crate) unsafe fn add(number: *mut u64, more: u64) {
     // SAFETY: as promised by the caller.
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(number, more) };
 }

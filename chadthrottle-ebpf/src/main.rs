@@ -35,6 +35,8 @@ mod entrance;
 #[cfg(target_arch = "bpf")]
 mod forward;
 #[cfg(target_arch = "bpf")]
+mod fragments;
+#[cfg(target_arch = "bpf")]
 mod headers;
 #[cfg(target_arch = "bpf")]
 mod limit;
@@ -58,6 +60,10 @@ mod packet;
 mod peer;
 #[cfg(target_arch = "bpf")]
 mod process;
+#[cfg(target_arch = "bpf")]
+mod transport;
+#[cfg(target_arch = "bpf")]
+mod waiting;
 
 #[cfg(target_arch = "bpf")]
 #[expect(clippy::needless_pass_by_value, reason = "contexts are handed over by what the macros make")]

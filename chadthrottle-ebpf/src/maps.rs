@@ -13,8 +13,10 @@ use aya_ebpf::{
 use chadthrottle_common::{
     CgroupPath, ControlFlags, FileId, FlowCounters, Interface, LimitSettings, LimitState, Membership,
     ProcessKey, ProcessRecord, ProgramPath, ProgramPlace, SocketOwner, TARGETS, TrafficCounters, TrafficKey,
-    traffic::SLOTS,
+    Waiting, traffic::SLOTS,
 };
+
+use crate::fragments::{Decided, FragmentKey};
 
 /// Entries are allocated when they are needed: the tables are as large as a busy host may want, and empty on
 /// most.
@@ -154,6 +156,15 @@ pub(crate) static CHANGES: Array<u64, 1> = Array::new();
 pub(crate) static LIMITS: Array<LimitSettings, { 2 * TARGETS as usize }> = Array::new();
 #[btf_map(name = "CHAD_CLOCKS")]
 pub(crate) static CLOCKS: Array<LimitState, { 2 * TARGETS as usize }, MMAPABLE> = Array::new();
+
+/// What waits of a target, once something has had to; and what that begins with.
+#[btf_map(name = "CHAD_WAITING")]
+pub(crate) static WAITING: HashMap<u32, Waiting, { TARGETS as usize }, ON_DEMAND> = HashMap::new();
+pub(crate) static NOTHING_WAITS: Waiting = Waiting::NONE;
+
+/// What was decided of datagrams that arrive in fragments, by their first ones.
+#[btf_map(name = "CHAD_FRAGMENTS")]
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, Decided, 1024> = LruHashMap::new();
 
 /// Switches.
 #[btf_map(name = "CHAD_CONTROL")]

@@ -7,7 +7,7 @@ use std::{hint::black_box, path::Path, time::Instant};
 use chadthrottle::{
     backends::throttle::Subject,
     config::{Config, Source},
-    process::{ProcessId, UserNames},
+    process::{KnownNames, ProcessId},
     rules::{conditions::Facts, host, resolve::Claims},
 };
 
@@ -46,7 +46,9 @@ fn main() {
     });
 
     let rules = read();
-    let subjects: Vec<Vec<Subject>> = rules.iter().map(|rule| host::subjects(rule, None)).collect();
+    let mut names = KnownNames::default();
+    let subjects: Vec<Vec<Subject>> =
+        rules.iter().map(|rule| host::subjects(rule, None, &mut names)).collect();
     let claims = Claims::new(&rules, |_| true, &subjects);
     let facts = Facts {
         id: ProcessId { pid: 1, start_time: 1 },
@@ -54,17 +56,17 @@ fn main() {
         exe: Some("/usr/bin/unknown".into()),
         command: "unknown --to nobody".into(),
         cgroup: "/user.slice/user-1000.slice/session-1.scope".into(),
+        container: None,
         uid: 123_456,
         user: None,
     };
     median("match a process that no rule of 1,000 is for", "us", 1e6, || {
         black_box(claims.holder(&rules, &facts));
     });
-    let mut users = UserNames::default();
-    let count = host::processes(&mut users).expect("/proc is there").len();
+    let count = host::processes(&mut names).expect("/proc is there").len();
     println!("{count} processes run");
     median("look at all processes", "ms", 1e3, || {
-        black_box(host::processes(&mut users).expect("/proc is there"));
+        black_box(host::processes(&mut names).expect("/proc is there"));
     });
 }
 

@@ -1,27 +1,25 @@
 //! The command line. Its contract is in README.md; scripts rely on it.
 
+mod common;
 pub mod history;
+pub mod packaging;
 pub mod rules;
 pub(crate) mod screen;
+pub mod uploads;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{ArgAction, ArgGroup, Args, CommandFactory, Parser, Subcommand};
+use clap::{ArgGroup, Args, CommandFactory, Parser, Subcommand};
 
+pub use self::common::Common;
 use self::{
     history::HistoryOptions,
     rules::RulesCommand,
     screen::{DemoOptions, ScreenOptions},
 };
 use crate::{
-    backends::{
-        BackendOptions,
-        registry::Wanted,
-        throttle::{TrafficType, manager::Limits},
-    },
-    config::Files,
+    backends::throttle::{TrafficType, manager::Limits},
     rate::{ParseError, Rate, parse_time},
-    scope::Prefix,
 };
 
 /// See which process sends and receives how much, and hold it to a limit.
@@ -152,11 +150,23 @@ pub enum Command {
     },
     /// Print what programs, units, users or interfaces have used, as the screen and the daemon record it.
     History(HistoryOptions),
-    /// Keep the rules of the configuration, without a screen, until SIGTERM; SIGHUP reads them again.
+    /// Keep the rules of the configuration, without a screen, until SIGTERM; SIGHUP reads them again. Whoever may asks it by
+    /// its socket: status, monitor, and limits in the foreground.
     Daemon,
     /// Show rules, change them, and tell why a process is limited.
     #[command(subcommand)]
     Rules(RulesCommand),
+    /// Print the completions of a shell, for packagers: `chadthrottle completions bash`.
+    Completions {
+        /// Whose.
+        shell: packaging::Shell,
+    },
+    /// Print the manual page of chadthrottle, or write those of all commands, for packagers.
+    Man {
+        /// Write `chadthrottle.1`, `chadthrottle-run.1` and so on into this directory.
+        #[arg(long, value_name = "PATH")]
+        directory: Option<PathBuf>,
+    },
     /// Print what every process sends and receives.
     Monitor {
         /// One JSON object a line, one line an interval.
@@ -176,60 +186,6 @@ pub enum Command {
         #[arg(long, requires = "pids")]
         connections: bool,
     },
-}
-
-/// Options that every form takes.
-#[derive(Args, Debug)]
-#[command(next_help_heading = "Options for every form")]
-pub struct Common {
-    /// Who holds upload limits; --list-backends tells which there are.
-    #[arg(long, global = true, value_name = "NAME", default_value = "auto")]
-    pub upload_backend: String,
-
-    /// Who holds download limits; `none` does without.
-    #[arg(long, global = true, value_name = "NAME", default_value = "auto")]
-    pub download_backend: String,
-
-    /// Who counts.
-    #[arg(long, global = true, value_name = "NAME", default_value = "auto")]
-    pub monitor_backend: String,
-
-    /// Only this interface's traffic is shown and limited; may be given several times.
-    #[arg(long = "interface", global = true, value_name = "NAME")]
-    pub interfaces: Vec<String>,
-
-    /// A network that is local too, beside private ones and those that this host is in: 203.0.113.0/24; may be given
-    /// several times.
-    #[arg(long = "local-prefix", global = true, value_name = "NETWORK")]
-    pub local_prefixes: Vec<Prefix>,
-
-    /// Loopback traffic counts too.
-    #[arg(long, global = true)]
-    pub include_loopback: bool,
-
-    /// Where in the cgroup v2 tree programs are attached: only processes below are seen and limited.
-    #[arg(long, global = true, value_name = "PATH")]
-    pub cgroup_root: Option<PathBuf>,
-
-    /// Set a limit although it may cut off the session that one is typing in.
-    #[arg(long, global = true)]
-    pub force: bool,
-
-    /// The configuration file, instead of the user's and the system's.
-    #[arg(long, global = true, value_name = "PATH", conflicts_with = "no_config")]
-    pub config: Option<PathBuf>,
-
-    /// Read no configuration file.
-    #[arg(long, global = true)]
-    pub no_config: bool,
-
-    /// Tell more on stderr; -vv with messages of the programs in the kernel, -vvv with one for every packet dropped.
-    #[arg(short, long, global = true, action = ArgAction::Count)]
-    pub verbose: u8,
-
-    /// Write the log to this file. The screen is never written to: with it open there is a log only here.
-    #[arg(long, global = true, value_name = "PATH")]
-    pub log_file: Option<PathBuf>,
 }
 
 impl LimitSubject {
@@ -275,56 +231,6 @@ impl Cli {
             return Err(Self::command().error(clap::error::ErrorKind::ArgumentConflict, message));
         }
         Ok(cli)
-    }
-}
-
-/// The interface by which a host talks to itself.
-const LOOPBACK: &str = "lo";
-
-impl Common {
-    /// How much to log.
-    #[must_use]
-    pub const fn log_level(&self) -> log::LevelFilter {
-        match self.verbose {
-            0 => log::LevelFilter::Warn,
-            1 => log::LevelFilter::Info,
-            2 => log::LevelFilter::Debug,
-            _ => log::LevelFilter::Trace,
-        }
-    }
-
-    /// Which configuration files count.
-    #[must_use]
-    pub fn config_files(&self) -> Files {
-        match &self.config {
-            _ if self.no_config => Files::none(),
-            Some(path) => Files::only(path),
-            None => Files::usual(),
-        }
-    }
-
-    /// What every backend is told.
-    #[must_use]
-    pub fn backend_options(&self) -> BackendOptions {
-        BackendOptions {
-            cgroup_root: self.cgroup_root.clone(),
-            // Who names it wants it.
-            include_loopback: self.include_loopback || self.interfaces.iter().any(|name| name == LOOPBACK),
-            interfaces: self.interfaces.clone(),
-            local_prefixes: self.local_prefixes.clone(),
-            kernel_messages: if self.verbose < 2 { log::LevelFilter::Off } else { self.log_level() },
-        }
-    }
-
-    /// Which backends were asked for by name.
-    #[must_use]
-    pub fn wanted(&self) -> Wanted {
-        let named = |name: &str| (name != "auto").then(|| name.to_owned());
-        Wanted {
-            monitor: named(&self.monitor_backend),
-            upload: named(&self.upload_backend),
-            download: named(&self.download_backend),
-        }
     }
 }
 

@@ -2,9 +2,12 @@
 
 use std::io;
 
+use nix::errno::Errno;
+
 use crate::{
     backends::{BackendError, Obstacle, registry::SelectError},
     config::ConfigError,
+    daemon::client::DaemonError,
     process::ProcessError,
 };
 
@@ -62,6 +65,13 @@ pub fn exit_status(error: &anyhow::Error) -> Option<u8> {
                 ConfigError::Unreadable { .. } => FAILED,
             });
         }
+        if let Some(error) = cause.downcast_ref::<DaemonError>() {
+            return Some(match error {
+                error if error.is_denial() => UNPRIVILEGED,
+                error if error.is_unenforceable() => UNAVAILABLE,
+                _ => FAILED,
+            });
+        }
         if cause.downcast_ref::<ProcessError>().is_some() {
             return Some(FAILED);
         }
@@ -70,6 +80,14 @@ pub fn exit_status(error: &anyhow::Error) -> Option<u8> {
         }
     }
     Some(FAILED)
+}
+
+/// What helps, to be added to an error that says only what the kernel lacks for any program.
+#[must_use]
+pub fn way_out(error: &anyhow::Error) -> Option<&'static str> {
+    // The error number is wrapped by whoever met it; the words go through.
+    let has_no_descriptors = format!("{error:#}").contains(Errno::EMFILE.desc());
+    has_no_descriptors.then_some("; allow it more files (`ulimit -n 1024`)")
 }
 
 fn of_backend(error: &BackendError) -> u8 {

@@ -15,8 +15,12 @@ pub mod backends;
 pub mod cli;
 pub mod config;
 pub mod connections;
+pub mod containers;
+pub mod daemon;
 pub mod doctor;
 pub mod failure;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod headless;
 pub mod history;
 pub mod instances;

@@ -1,16 +1,18 @@
 //! What the screen asks for on demand, beside the figures that come every second: connections, command lines, ancestors,
-//! backends. Whoever answers may take its time; it has a thread of its own.
+//! backends, the history. Whoever answers may take its time; it has a thread of its own.
 
 use std::{
     collections::{HashMap, HashSet},
     time::Duration,
 };
 
+use jiff::{Timestamp, tz::TimeZone};
 use procfs::process::Process;
 
 use crate::{
     backends::registry::{Backends, Listing, Wanted},
     connections::{self, Connection, Connections},
+    history::past::{Asked, Past, Source},
     process::ProcessId,
     session,
     sys::proc_fd,
@@ -74,6 +76,12 @@ pub trait Lookout: Send {
     /// # Errors
     /// When one was asked for by a name that does not exist, in words.
     fn backends(&mut self) -> Result<Listing, String>;
+
+    /// What was used.
+    ///
+    /// # Errors
+    /// When there is nothing to read: why, and the way out.
+    fn past(&mut self, asked: &Asked) -> Result<Past, String>;
 }
 
 /// Something to be answered.
@@ -89,6 +97,8 @@ pub enum Question {
     Session,
     /// Which backends there are.
     Backends,
+    /// What was used.
+    Past(Asked),
 }
 
 /// One look at a process.
@@ -117,6 +127,8 @@ pub enum Answer {
     Session(Vec<Ancestor>),
     /// To [`Question::Backends`].
     Backends(Result<Listing, String>),
+    /// To [`Question::Past`], about this.
+    Past(Asked, Box<Result<Past, String>>),
 }
 
 /// Answers a question, at `now` since any fixed instant.
@@ -135,6 +147,10 @@ pub fn answer(lookout: &mut dyn Lookout, question: Question, now: Duration) -> A
         }
         Question::Session => Answer::Session(lookout.session()),
         Question::Backends => Answer::Backends(lookout.backends()),
+        Question::Past(asked) => {
+            let past = lookout.past(&asked);
+            Answer::Past(asked, Box::new(past))
+        }
     }
 }
 
@@ -143,6 +159,7 @@ pub struct Here {
     connections: Connections,
     backends: Backends,
     wanted: Wanted,
+    history: Source,
     /// Parents do not change but when they end: then a process is its grandparent's, and looked at again.
     parents: HashMap<i32, (Ancestor, i32)>,
 }
@@ -151,10 +168,10 @@ pub struct Here {
 const DEEPEST: usize = 64;
 
 impl Here {
-    /// Answers from /proc and the kernel.
+    /// Answers from /proc, the kernel and this history.
     #[must_use]
-    pub fn new(backends: Backends, wanted: Wanted) -> Self {
-        Self { connections: Connections::default(), backends, wanted, parents: HashMap::new() }
+    pub fn new(backends: Backends, wanted: Wanted, history: Source) -> Self {
+        Self { connections: Connections::default(), backends, wanted, history, parents: HashMap::new() }
     }
 
     /// A process and its parent's pid.
@@ -240,6 +257,10 @@ impl Lookout for Here {
     fn backends(&mut self) -> Result<Listing, String> {
         self.backends.list(&self.wanted).map_err(|error| error.to_string())
     }
+
+    fn past(&mut self, asked: &Asked) -> Result<Past, String> {
+        self.history.look(asked, Timestamp::now(), TimeZone::system())
+    }
 }
 
 #[cfg(test)]
@@ -250,7 +271,7 @@ mod tests {
 
     fn here() -> (Here, ProcessId) {
         let own = ProcessId::running(std::process::id().cast_signed()).expect("we run");
-        (Here::new(Backends::default(), Wanted::default()), own)
+        (Here::new(Backends::default(), Wanted::default(), Source::own(None, false)), own)
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context;
 use chadthrottle::{
     backends::registry::{Backends, Wanted},
-    cli::{Cli, Command, Common},
+    cli::{Cli, Command, Common, packaging},
     config::Files,
     failure::{self, Failure},
     headless,
@@ -19,14 +19,7 @@ use env_logger::Target;
 use log::LevelFilter;
 
 fn main() -> ExitCode {
-    #[cfg(any(
-        feature = "throttle-ebpf-cgroup",
-        feature = "throttle-sockopt",
-        feature = "throttle-tc-htb",
-        feature = "throttle-nftables",
-        feature = "throttle-ifb-tc",
-        feature = "throttle-tc-police"
-    ))]
+    #[cfg(feature = "limits")]
     if let Some(status) = chadthrottle::backends::throttle::guard::run_if_asked() {
         return status;
     }
@@ -36,7 +29,8 @@ fn main() -> ExitCode {
         Err(error) => match failure::exit_status(&error) {
             Some(status) => {
                 // Whoever cannot read it any more still wants to know the status.
-                let _ = writeln!(io::stderr(), "chadthrottle: {error:#}");
+                let way_out = failure::way_out(&error).unwrap_or_default();
+                let _ = writeln!(io::stderr(), "chadthrottle: {error:#}{way_out}");
                 ExitCode::from(status)
             }
             None => ExitCode::SUCCESS,
@@ -62,7 +56,9 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Some(Command::Cleanup { dry_run }) => {
             headless::cleanup::run(dry_run, &mut io::stdout().lock()).map(|()| 0)
         }
-        Some(Command::Status { json }) => headless::status::run(json, &mut io::stdout().lock()).map(|()| 0),
+        Some(Command::Status { json }) => {
+            headless::status::run(json, &cli.common.place(), &mut io::stdout().lock()).map(|()| 0)
+        }
         Some(Command::Doctor { json }) => {
             headless::doctor::run(&backends, &wanted, json, &mut io::stdout().lock()).map(|()| 0)
         }
@@ -72,21 +68,29 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
             headless::history::run(&path, &options, &mut io::stdout().lock()).map(|()| 0)
         }
         Some(Command::Daemon) => {
-            headless::daemon::run(&backends, &wanted, &cli.common.config_files()).map(|()| 0)
+            headless::daemon::run(&backends, &wanted, &cli.common.config_files(), &cli.common.place())
+                .map(|()| 0)
         }
         Some(Command::Rules(command)) => {
             let (files, root) = (cli.common.config_files(), cli.common.cgroup_root.as_deref());
-            headless::rules::run(&command, &files, root, &mut io::stdout().lock()).map(|()| 0)
+            headless::rules::run(&command, &files, root, &cli.common.place(), &mut io::stdout().lock())
+                .map(|()| 0)
         }
+        Some(Command::Completions { shell }) => {
+            packaging::completions(shell, &mut io::stdout().lock()).map(|()| 0)
+        }
+        Some(Command::Man { directory: Some(directory) }) => packaging::pages(&directory).map(|()| 0),
+        Some(Command::Man { directory: None }) => packaging::page(&mut io::stdout().lock()).map(|()| 0),
         Some(Command::Monitor { json, interval, count, pids, connections }) => {
             let options = headless::monitor::Options { json, interval, count, pids, connections };
-            headless::monitor::run(&backends, &wanted, &options).map(|()| 0)
+            headless::monitor::run(&backends, &wanted, &options, &cli.common.place_to_ask()?).map(|()| 0)
         }
         None if cli.list_backends => {
             headless::list::run(&backends, &wanted, cli.json, &mut io::stdout().lock()).map(|()| 0)
         }
         None if cli.limit.option().is_some() => {
-            headless::limit::run(&backends, &wanted, &cli.limit, cli.common.force).map(|()| 0)
+            let place = cli.common.place_to_ask()?;
+            headless::limit::run(&backends, &wanted, &cli.limit, cli.common.force, &place).map(|()| 0)
         }
         None => show(&cli, &backends, &wanted),
     }
@@ -98,7 +102,7 @@ fn show(cli: &Cli, backends: &Backends, wanted: &Wanted) -> anyhow::Result<u8> {
         let files = cli.common.config_files();
         let config = headless::screen::configured(&files)?;
         let options = cli.screen.options(config.screen);
-        return headless::screen::run(backends, wanted, options, config, files);
+        return headless::screen::run(backends, wanted, options, config, files, &cli.common.place_to_ask()?);
     };
     // A picture is the same everywhere, but for what the command line says.
     let is_picture = demo.picture.is_some() && cli.common.config.is_none();

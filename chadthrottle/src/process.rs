@@ -4,9 +4,19 @@
 
 use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc};
 
-use nix::unistd::{Uid, User};
+use nix::{
+    errno::Errno,
+    libc,
+    sys::signal::kill,
+    unistd::{Pid, Uid, User},
+};
 use procfs::{ProcError, process::Process};
 use serde::Serialize;
+
+use crate::{
+    containers::{self, Containers},
+    sys::proc_text::{self, Status},
+};
 
 /// A process, told apart from every other one since boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -47,28 +57,37 @@ pub enum ProcessError {
     },
 }
 
+impl ProcessError {
+    /// What it means that /proc would not tell of a process.
+    pub(crate) fn of_looking(pid: i32, source: impl Into<ProcError>) -> Self {
+        match source.into() {
+            ProcError::NotFound(_) => Self::Absent(pid),
+            // It has ended since its file was opened.
+            ProcError::Io(error, _) if error.raw_os_error() == Some(libc::ESRCH) => Self::Absent(pid),
+            source => Self::Unreadable { pid, source },
+        }
+    }
+}
+
 impl ProcessId {
     /// The running process with this pid.
     ///
     /// # Errors
     /// When there is none, when it is a thread, or when /proc cannot be read.
     pub fn running(pid: i32) -> Result<Self, ProcessError> {
-        let unreadable = |source| match source {
-            ProcError::NotFound(_) => ProcessError::Absent(pid),
-            source => ProcessError::Unreadable { pid, source },
-        };
+        let unreadable = |source| ProcessError::of_looking(pid, source);
         if pid <= 0 {
             return Err(ProcessError::Absent(pid));
         }
         let process = Process::new(pid).map_err(unreadable)?;
         // /proc/TID exists for threads as well; what differs is the thread-group id.
-        let status = process.status().map_err(unreadable)?;
+        let group = Status::of(&process).map_err(unreadable)?.group;
         // Of one that has just been waited for the kernel knows no group any more (`proc_pid_status`: 0).
-        if status.tgid == 0 {
+        if group == 0 {
             return Err(ProcessError::Absent(pid));
         }
-        if status.tgid != pid {
-            return Err(ProcessError::Thread { thread: pid, process: status.tgid });
+        if group != pid {
+            return Err(ProcessError::Thread { thread: pid, process: group });
         }
         let stat = process.stat().map_err(unreadable)?;
         // A zombie has ended: it has no sockets to limit.
@@ -81,9 +100,12 @@ impl ProcessId {
     /// Whether it still runs (and has not become a zombie).
     #[must_use]
     pub fn is_alive(self) -> bool {
-        Process::new(self.pid)
-            .and_then(|process| process.stat())
-            .is_ok_and(|stat| stat.starttime == self.start_time && stat.state != 'Z')
+        match Process::new(self.pid).and_then(|process| process.stat()) {
+            Ok(stat) => stat.starttime == self.start_time && stat.state != 'Z',
+            Err(ProcError::NotFound(_)) => false,
+            // It is we who have no descriptor or memory left to look with. Who is taken for ended loses its limits.
+            Err(_) => kill(Pid::from_raw(self.pid), None) != Err(Errno::ESRCH),
+        }
     }
 }
 
@@ -100,16 +122,22 @@ pub struct ProcessInfo {
     pub user: Option<String>,
     /// Path in the cgroup v2 tree, from its root.
     pub cgroup: Option<String>,
+    /// What its container is called, where it is in one and that is known.
+    pub container: Option<String>,
 }
 
-/// Names of users, each looked up once: a lookup may go as far as a directory server.
+/// What people call what the kernel has numbers for: users and containers.
 #[derive(Debug, Default)]
-pub struct UserNames(HashMap<u32, Arc<str>>);
+pub struct KnownNames {
+    /// Each looked up once: a lookup may go as far as a directory server.
+    users: HashMap<u32, Arc<str>>,
+    containers: Containers,
+}
 
-impl UserNames {
+impl KnownNames {
     /// The user's name, or its number where it has none.
-    pub fn name(&mut self, uid: u32) -> String {
-        self.0
+    pub fn user(&mut self, uid: u32) -> String {
+        self.users
             .entry(uid)
             .or_insert_with(|| match User::from_uid(Uid::from_raw(uid)) {
                 Ok(Some(user)) => user.name.into(),
@@ -117,30 +145,41 @@ impl UserNames {
             })
             .to_string()
     }
+
+    /// What the container is called that a cgroup is of, by its path in the tree ([`Containers::name`]).
+    pub fn container(&mut self, cgroup: &str) -> Option<String> {
+        self.containers.name(cgroup)
+    }
+
+    /// The same where it is the cgroup of the container itself, and none below it.
+    pub fn container_of(&mut self, cgroup: &str) -> Option<String> {
+        containers::is_one(cgroup).then(|| self.containers.name(cgroup)).flatten()
+    }
 }
 
 impl ProcessInfo {
     /// Reads /proc. `None` when the process has ended, or the pid is another's by now.
     #[must_use]
-    pub fn read(id: ProcessId, users: &mut UserNames) -> Option<Self> {
+    pub fn read(id: ProcessId, names: &mut KnownNames) -> Option<Self> {
         let process = Process::new(id.pid).ok()?;
         let stat = process.stat().ok()?;
         if stat.starttime != id.start_time {
             return None;
         }
+        let cgroup = cgroup_path(&process);
         Some(Self {
             id,
             name: stat.comm,
             exe: process.exe().ok(),
-            user: process.uid().ok().map(|uid| users.name(uid)),
-            cgroup: cgroup_path(&process),
+            user: process.uid().ok().map(|uid| names.user(uid)),
+            container: cgroup.as_deref().and_then(|cgroup| names.container(cgroup)),
+            cgroup,
         })
     }
 }
 
-/// The process's path in the cgroup v2 tree: the line of hierarchy 0 in /proc/PID/cgroup (cgroups(7)).
+/// The process's path in the cgroup v2 tree.
 #[must_use]
 pub fn cgroup_path(process: &Process) -> Option<String> {
-    let groups = process.cgroups().ok()?;
-    groups.into_iter().find(|group| group.hierarchy == 0).map(|group| group.pathname)
+    proc_text::cgroup(process)
 }

@@ -41,6 +41,7 @@ use self::{
 use crate::{
     app::{App, BackendNames, Event, Setup, chooser::Hidden, looks::Looks, units::Units},
     backends::{monitor::MonitorBackend, supply::Supply, throttle::ThrottleManager},
+    daemon::remote::Remote,
     lookout::Lookout,
     names::Names,
     rules::keeper::RuleFiles,
@@ -89,7 +90,15 @@ pub struct Host {
     /// Makes other backends.
     pub supply: Box<dyn Supply>,
     /// Keeps rules, where there are files for them.
-    pub rules: Option<RuleFiles>,
+    pub rules: Option<Keeping>,
+}
+
+/// Who keeps rules.
+pub enum Keeping {
+    /// We do.
+    Here(Box<RuleFiles>),
+    /// The daemon whose limits and figures are shown.
+    Daemon(Remote),
 }
 
 /// How it ended.

@@ -11,6 +11,7 @@ use crate::{
     backends::throttle::Subject,
     lookout::Ancestor,
     process::{ProcessId, cgroup_path},
+    sys::proc_text::Status,
 };
 
 /// How the command names of terminal multiplexers begin, of servers and clients.
@@ -57,8 +58,8 @@ fn covers(subject: &Subject, id: ProcessId) -> bool {
             process().and_then(|process| cgroup_path(&process)).is_some_and(|own| is_within(&own, path))
         }
         Subject::User(uid) => process()
-            .and_then(|process| process.status().ok())
-            .is_some_and(|status| [status.ruid, status.euid].contains(uid)),
+            .and_then(|process| Status::of(&process).ok())
+            .is_some_and(|status| [status.real_uid, status.effective_uid].contains(uid)),
     }
 }
 

@@ -264,7 +264,14 @@ mod tests {
     fn sample(total: &[(i32, u64, u64)]) -> Sample {
         let processes = total.iter().map(|&(pid, upload, download)| {
             let id = ProcessId { pid, start_time: 7 };
-            let info = ProcessInfo { id, name: format!("p{pid}"), exe: None, user: None, cgroup: None };
+            let info = ProcessInfo {
+                id,
+                name: format!("p{pid}"),
+                exe: None,
+                user: None,
+                cgroup: None,
+                container: None,
+            };
             (id, ProcessTraffic::new(Arc::new(info), Traffic { upload, download }, true))
         });
         Sample { processes: processes.collect(), ..Sample::default() }

@@ -8,10 +8,11 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context;
 use chadthrottle_common::scope::{SCOPE_LOCAL, VECTORS};
 use serde_json::Value;
 use support::{BINARY, Monitor, PATIENCE, chadthrottle, number, process};
-use testbed::{Family, Host, Process, Testbed, traffic};
+use testbed::{Family, Feature, Host, Process, Testbed, skip_unless, traffic};
 
 /// Sends datagrams of 100 bytes of payload, and returns who did and how many the kernel took. Unconnected: that nobody
 /// listens is no error then.
@@ -93,6 +94,9 @@ fn the_books_of_an_interface_close() -> anyhow::Result<()> {
 #[test]
 fn what_passes_through_a_router_is_told_apart() -> anyhow::Result<()> {
     let bed = Testbed::new("router")?;
+    if skip_unless(&bed, Feature::Tcx)? {
+        return Ok(());
+    }
     let mut command = bed.router().command(BINARY);
     command.arg("--cgroup-root").arg(bed.cgroup_root());
     let monitor = Monitor::start_by(&mut command, &[])?;
@@ -240,21 +244,20 @@ fn an_interface_that_is_not_there_is_named_with_those_that_are() -> anyhow::Resu
 #[test]
 fn a_process_that_was_never_seen_alive_has_its_program_and_cgroup() -> anyhow::Result<()> {
     let bed = Testbed::new("gone")?;
+    let program = std::fs::canonicalize(traffic::traffic_binary()?)?;
     // Longer than the sender lives, also on a busy machine.
     let mut command = chadthrottle(&bed);
-    command.args(["monitor", "--json", "--interval", "5s", "--count", "1", "-v"]);
+    command.args(["monitor", "--json", "--interval", "10s", "--count", "1", "-v"]);
     let monitor = Process::spawn(&mut command)?;
     monitor.wait_for_line(|line| line.contains("is counting"), PATIENCE)?;
     let to = bed.server().socket_address(Family::V4, 9).to_string();
     let (pid, _) = send(bed.client(), &to, 10)?;
     let line: Value = serde_json::from_str(monitor.success(PATIENCE)?.trim())?;
-    let row = process(&line, pid).expect("listed although it is gone");
+    let row = process(&line, pid).with_context(|| format!("it is not listed: {line}"))?;
     assert_eq!(
         (&row["name"], &row["alive"], &row["user"]),
         (&"traffic".into(), &false.into(), &"root".into())
     );
-    let program = traffic::command(bed.client())?.get_program().to_owned();
-    let program = std::fs::canonicalize(program)?;
     assert_eq!(row["exe"].as_str().map(Into::into), Some(program));
     let cgroup = format!("/{}", bed.cgroup_root().file_name().expect("a name").to_string_lossy());
     assert_eq!(row["cgroup"], cgroup);

@@ -28,8 +28,10 @@ fn words<const COUNT: usize>(question: &[u64; COUNT]) -> Vec<u8> {
 fn ask(program: &SchedClassifier, question: &Question) -> anyhow::Result<Answer> {
     let mut packet = vec![0; QUESTION_AT];
     packet[QUESTION_AT - 2..].copy_from_slice(&ETHERTYPE);
-    let Question { rate_bps, burst_ns, since_ns, debt_ns, clock_ns, now_ns, bytes } = *question;
-    packet.extend(words(&[rate_bps, burst_ns, since_ns, debt_ns, clock_ns, now_ns, bytes]));
+    let Question { rate_bps, burst_ns, since_ns, debt_ns, clock_ns, datagram_clock_ns, now_ns, bytes } =
+        *question;
+    let asked = [rate_bps, burst_ns, since_ns, debt_ns, clock_ns, datagram_clock_ns, now_ns, bytes];
+    packet.extend(words(&asked));
     let at = packet.len();
     packet.resize(at + size_of::<Answer>(), 0xee);
     let mut answered = vec![0; packet.len()];
@@ -45,6 +47,7 @@ fn ask(program: &SchedClassifier, question: &Question) -> anyhow::Result<Answer>
         cost_ns: next()?,
         has_passed: next()?,
         clock_ns: next()?,
+        departs_ns: next()?,
     })
 }
 
@@ -67,28 +70,33 @@ fn likely() -> impl Strategy<Value = Question> {
         0..NS_PER_SEC,
         hour..1000 * hour,
         near.clone(),
+        near.clone(),
         near,
         0..140_000_u64,
     )
-        .prop_map(|(rate_bps, burst_ns, debt_ns, now_ns, since, clock, bytes)| Question {
-            rate_bps,
-            burst_ns,
-            since_ns: now_ns.saturating_add_signed(since),
-            debt_ns,
-            clock_ns: now_ns.saturating_add_signed(clock),
-            now_ns,
-            bytes,
+        .prop_map(|(rate_bps, burst_ns, debt_ns, now_ns, since, clock, datagram_clock, bytes)| {
+            Question {
+                rate_bps,
+                burst_ns,
+                since_ns: now_ns.saturating_add_signed(since),
+                debt_ns,
+                clock_ns: now_ns.saturating_add_signed(clock),
+                datagram_clock_ns: now_ns.saturating_add_signed(datagram_clock),
+                now_ns,
+                bytes,
+            }
         })
 }
 
 fn anything() -> impl Strategy<Value = Question> {
-    (number(), number(), number(), number(), number(), number(), number()).prop_map(
-        |(rate_bps, burst_ns, since_ns, debt_ns, clock_ns, now_ns, bytes)| Question {
+    (number(), number(), number(), number(), number(), number(), number(), number()).prop_map(
+        |(rate_bps, burst_ns, since_ns, debt_ns, clock_ns, datagram_clock_ns, now_ns, bytes)| Question {
             rate_bps,
             burst_ns,
             since_ns,
             debt_ns,
             clock_ns,
+            datagram_clock_ns,
             now_ns,
             bytes,
         },
@@ -103,6 +111,8 @@ fn the_kernel_answers_as_the_host_does() -> anyhow::Result<()> {
     let program: &mut SchedClassifier = program.try_into()?;
     program.load()?;
     let seen: [Cell<u32>; 3] = Default::default();
+    // At once, later, never.
+    let departures: [Cell<u32>; 3] = Default::default();
     for questions in [likely().boxed(), anything().boxed()] {
         let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(10_000) });
         runner.run(&questions, |question| {
@@ -110,10 +120,16 @@ fn the_kernel_answers_as_the_host_does() -> anyhow::Result<()> {
             prop_assert_eq!(answer, question.answer());
             let count = &seen[usize::try_from(answer.admission).unwrap_or(3)];
             count.set(count.get() + 1);
+            let count = match answer.departs_ns {
+                u64::MAX => &departures[2],
+                departs_ns => &departures[usize::from(departs_ns > question.now_ns)],
+            };
+            count.set(count.get() + 1);
             Ok(())
         })?;
     }
     // Each kind of answer was given often.
     assert!(seen.iter().all(|count| count.get() > 500), "{seen:?}");
+    assert!(departures.iter().all(|count| count.get() > 200), "{departures:?}");
     Ok(())
 }

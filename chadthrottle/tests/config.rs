@@ -13,9 +13,14 @@ use support::BINARY;
 
 /// The program with a directory of its own for configurations, over a simulated host.
 fn demo(home: &Path, arguments: &[&str]) -> anyhow::Result<Output> {
+    picture(home, "100x30", arguments)
+}
+
+/// The same in a window of this size.
+fn picture(home: &Path, size: &str, arguments: &[&str]) -> anyhow::Result<Output> {
     let mut command = Command::new(BINARY);
     command.env("XDG_CONFIG_HOME", home).env_remove("SUDO_UID").stdin(Stdio::null());
-    Ok(command.args(["--demo", "--demo-picture", "100x30"]).args(arguments).output()?)
+    Ok(command.args(["--demo", "--demo-picture", size]).args(arguments).output()?)
 }
 
 fn stderr(output: &Output) -> String {
@@ -26,7 +31,7 @@ fn stderr(output: &Output) -> String {
 fn rebound_keys_are_those_of_the_help_the_footer_and_the_program() -> anyhow::Result<()> {
     let home = tempfile::tempdir()?;
     let file = home.path().join("my.toml");
-    fs::write(&file, "[screen]\nunits = \"bits\"\n[keys]\npause = \"x\"\nhelp = [\"F1\", \"H\"]\n")?;
+    fs::write(&file, "[screen]\nunits = \"bits\"\n[keys]\npause = \"x\"\nhelp = [\"F1\", \"M\"]\n")?;
     let file = file.to_str().expect("paths here are text");
     let shown = |keys: &str| -> anyhow::Result<String> {
         let output = demo(home.path(), &["--config", file, "--demo-keys", keys])?;
@@ -36,10 +41,24 @@ fn rebound_keys_are_those_of_the_help_the_footer_and_the_program() -> anyhow::Re
     let table = shown("")?;
     assert!(table.contains("F1 help") && table.contains("x pause"), "{table}");
     assert!(table.contains("bit/s"), "{table}");
-    assert!(shown("H")?.contains("F1 H"), "the help is the table of keys");
+    assert!(shown("M")?.contains("F1 M"), "the help is the table of keys");
     assert!(shown("x")?.to_lowercase().contains("paused"), "x pauses");
     assert!(!shown("p")?.to_lowercase().contains("paused"), "p does not any more");
     assert!(!shown("?")?.contains("Limit dialog"), "? is no key any more");
+    Ok(())
+}
+
+#[test]
+fn a_window_that_is_too_small_tells_the_key_that_quits() -> anyhow::Result<()> {
+    let home = tempfile::tempdir()?;
+    let file = home.path().join("my.toml");
+    fs::write(&file, "[keys]\nquit = \"Q\"\n")?;
+    let file = file.to_str().expect("paths here are text");
+    for (keys, way_out) in [("", "Q quits."), ("/", "Ctrl-C quits.")] {
+        let output = picture(home.path(), "70x8", &["--config", file, "--demo-keys", keys])?;
+        let shown = String::from_utf8(output.stdout)?;
+        assert!(shown.contains(&format!("is needed. {way_out}")), "{shown}");
+    }
     Ok(())
 }
 

@@ -20,7 +20,7 @@ const BOTH: [&str; 4] = ["--upload-limit", "1M", "--download-limit", "1M"];
 const QUEUE: [&str; 6] = ["--upload-limit", "1M", "--upload-backend", "tc_htb", "--download-backend", "none"];
 
 fn idle(bed: &Testbed) -> anyhow::Result<Process> {
-    Process::spawn(bed.client().command("sleep").arg("60"))
+    Process::spawn(bed.client().command("sleep").arg("600"))
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn a_limit_ends_with_every_signal() -> anyhow::Result<()> {
 fn a_command_ends_by_the_signal_that_was_meant_for_it() -> anyhow::Result<()> {
     let bed = Testbed::new("ends")?;
     for (signal, status) in [(Signal::SIGHUP, 129), (Signal::SIGQUIT, 131), (Signal::SIGTERM, 143)] {
-        let command = ["sh", "-c", "echo ready; exec sleep 60"].map(str::to_owned);
+        let command = ["sh", "-c", "echo ready; exec sleep 600"].map(str::to_owned);
         let mut run = Process::spawn(&mut support::run_limited(&bed, ["--upload-limit", "1M"], command))?;
         run.wait_for_line(|line| line == "ready", PATIENCE)?;
         run.signal(signal)?;

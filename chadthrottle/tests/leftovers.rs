@@ -2,20 +2,16 @@
 
 mod support;
 
-use std::{
-    net::{TcpListener, TcpStream},
-    os::fd::AsFd,
-    time::Duration,
-};
+use std::time::Duration;
 
-use chadthrottle::sys::tcp_socket::{TcpSocket, UNPACED};
+use chadthrottle::sys::tcp_socket::UNPACED;
 use nix::sys::signal::Signal;
-use support::{Holder, Monitor, PATIENCE, limit_pid};
-use testbed::{Family, KernelState, Path, Process, Testbed};
+use support::{Holder, Monitor, PATIENCE, connection, limit_pid, socket_options};
+use testbed::{KernelState, Path, Process, Testbed};
 
 /// A process on the client with nothing to do.
 fn idle(bed: &Testbed) -> anyhow::Result<Process> {
-    Process::spawn(bed.client().command("sleep").arg("60"))
+    Process::spawn(bed.client().command("sleep").arg("600"))
 }
 
 #[test]
@@ -39,7 +35,7 @@ fn a_limit_leaves_nothing_behind() -> anyhow::Result<()> {
 fn a_killed_run_and_a_killed_monitor_leave_nothing_behind() -> anyhow::Result<()> {
     let bed = Testbed::new("left")?;
     let before = KernelState::capture(&bed)?;
-    let command = ["sh", "-c", "echo started; sleep 60"].map(str::to_owned);
+    let command = ["sh", "-c", "echo started; sleep 600"].map(str::to_owned);
     let mut run = Process::spawn(&mut support::run_limited(&bed, ["--upload-limit", "1M"], command))?;
     run.wait_for_line(|line| line == "started", PATIENCE)?;
     let monitor = Monitor::start(&bed, &[])?;
@@ -60,20 +56,6 @@ fn listing_backends_changes_nothing() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One connection from the client to the server, both ends in this process.
-fn connection(bed: &Testbed) -> anyhow::Result<(TcpStream, TcpStream)> {
-    let listener = bed.server().run(|| Ok(TcpListener::bind(bed.server().socket_address(Family::V4, 0))?))?;
-    let to = listener.local_addr()?;
-    let near = bed.client().run(move || Ok(TcpStream::connect(to)?))?;
-    Ok((near, listener.accept()?.0))
-}
-
-/// What flow control sets on a socket: pacing, window clamp, lock.
-fn options(stream: &TcpStream) -> anyhow::Result<(u64, u32, bool)> {
-    let socket = TcpSocket::new(stream.as_fd().try_clone_to_owned()?).expect("it is one");
-    Ok((socket.info()?.max_pacing_rate, socket.window_clamp()?, socket.receive_buffer_locked()?))
-}
-
 const SLOW: [&str; 4] = ["--upload-limit", "200K", "--download-limit", "200K"];
 
 #[test]
@@ -81,16 +63,16 @@ fn sockets_are_as_they_were_whatever_ended_the_limit() -> anyhow::Result<()> {
     for signal in [Signal::SIGKILL, Signal::SIGTERM] {
         let bed = Testbed::with_path("left", &Path::round_trip(Duration::from_millis(20)))?;
         let (stream, _far) = connection(&bed)?;
-        let before = options(&stream)?;
+        let before = socket_options(&stream)?;
         assert_eq!((before.0, before.2), (UNPACED, false));
-        let holder = Holder::start(bed.client().command("sleep").arg("60"), &stream)?;
+        let holder = Holder::start(bed.client().command("sleep").arg("600"), &stream)?;
         let mut limiter = limit_pid(&bed, holder.pid(), &SLOW)?;
-        let (pacing, window, lock) = options(&stream)?;
+        let (pacing, window, lock) = socket_options(&stream)?;
         assert!(pacing < 250_000 && window < before.1 && lock, "{pacing} {window} {lock}");
         limiter.signal(signal)?;
         limiter.wait_timeout(PATIENCE)?;
         testbed::until("the options are put back", Duration::from_secs(1), || {
-            Ok((options(&stream)? == before).then_some(()))
+            Ok((socket_options(&stream)? == before).then_some(()))
         })?;
     }
     Ok(())
@@ -100,12 +82,14 @@ fn sockets_are_as_they_were_whatever_ended_the_limit() -> anyhow::Result<()> {
 fn a_socket_that_outlives_the_limited_process_is_put_back() -> anyhow::Result<()> {
     let bed = Testbed::with_path("left", &Path::round_trip(Duration::from_millis(20)))?;
     let (stream, _far) = connection(&bed)?;
-    let before = options(&stream)?;
-    let holder = Holder::start(bed.client().command("sleep").arg("60"), &stream)?;
+    let before = socket_options(&stream)?;
+    let holder = Holder::start(bed.client().command("sleep").arg("600"), &stream)?;
     let limiter = limit_pid(&bed, holder.pid(), &SLOW)?;
-    assert_ne!(options(&stream)?, before);
+    assert_ne!(socket_options(&stream)?, before);
     drop(holder);
-    testbed::until("the options are put back", PATIENCE, || Ok((options(&stream)? == before).then_some(())))?;
+    testbed::until("the options are put back", PATIENCE, || {
+        Ok((socket_options(&stream)? == before).then_some(()))
+    })?;
     drop(limiter);
     Ok(())
 }

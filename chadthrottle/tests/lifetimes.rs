@@ -19,6 +19,18 @@ fn limit(bed: &Testbed, pid: u32, backend: &str) -> anyhow::Result<Process> {
     support::limit_pid(bed, pid, &options)
 }
 
+/// The same where no program of ours can be loaded, so that sockets carry the tags: on a kernel that does not tell of its
+/// types.
+fn limit_by_sockets(bed: &Testbed, pid: u32, backend: &str) -> anyhow::Result<Process> {
+    let script = "mount --bind /dev/null /sys/kernel/btf/vmlinux && exec \"$@\"";
+    let mut command = bed.client().command("unshare");
+    command.args(["--mount", "sh", "-c", script, "sh", BINARY, "--pid", &pid.to_string()]);
+    command.args(["--upload-limit", "1M", "--upload-backend", backend, "--download-backend", "none"]);
+    let limiter = Process::spawn(&mut command)?;
+    limiter.wait_for_line(|line| line.contains("is held to"), PATIENCE)?;
+    Ok(limiter)
+}
+
 fn socket(bed: &Testbed) -> anyhow::Result<UdpSocket> {
     bed.client().run(|| Ok(UdpSocket::bind("0.0.0.0:0")?))
 }
@@ -61,18 +73,22 @@ fn cleanup(bed: &Testbed, options: &[&str]) -> anyhow::Result<(String, String)> 
 
 #[test]
 fn queues_and_priorities_of_a_killed_one_are_undone_at_once() -> anyhow::Result<()> {
-    for (backend, signal) in
-        [("tc_htb", Signal::SIGKILL), ("nftables", Signal::SIGKILL), ("tc_htb", Signal::SIGABRT)]
-    {
+    for (backend, signal, by_sockets) in [
+        ("tc_htb", Signal::SIGKILL, true),
+        ("nftables", Signal::SIGKILL, true),
+        ("tc_htb", Signal::SIGABRT, cfg!(not(feature = "ebpf"))),
+    ] {
         let bed = Testbed::new("lives")?;
         let before = KernelState::capture(&bed)?;
         let socket = socket(&bed)?;
         TaggedSocket::new(socket.as_fd().try_clone_to_owned()?)
             .context("it is a socket")?
             .set_field(Field::Priority, 4)?;
-        let holder = Holder::start(bed.client().command("sleep").arg("60"), &socket)?;
+        let holder = Holder::start(bed.client().command("sleep").arg("600"), &socket)?;
+        let limit = if by_sockets { limit_by_sockets } else { limit };
         let mut limiter = limit(&bed, holder.pid(), backend)?;
-        assert_ne!(priority(&socket)?, 4, "{backend}");
+        // Where packets carry the tags, nothing is set on a socket.
+        assert_eq!(priority(&socket)? != 4, by_sockets, "{backend}");
         assert_eq!(note(limiter.pid()).is_some(), backend == "tc_htb");
         limiter.signal(signal)?;
         limiter.wait_timeout(PATIENCE)?;
@@ -88,7 +104,7 @@ fn queues_and_priorities_of_a_killed_one_are_undone_at_once() -> anyhow::Result<
 fn a_damaged_note_is_told_of_and_only_what_is_signed_is_removed() -> anyhow::Result<()> {
     let bed = Testbed::new("lives")?;
     let before = KernelState::capture(&bed)?;
-    let target = Process::spawn(bed.client().command("sleep").arg("60"))?;
+    let target = Process::spawn(bed.client().command("sleep").arg("600"))?;
     let mut limiter = limit(&bed, target.pid(), "tc_htb")?;
     support::kill_with_guards(&mut limiter)?;
     let path = note(limiter.pid()).context("it is written down")?;
@@ -117,7 +133,7 @@ fn a_damaged_note_is_told_of_and_only_what_is_signed_is_removed() -> anyhow::Res
 #[test]
 fn a_queue_that_somebody_else_put_in_the_place_of_ours_stays() -> anyhow::Result<()> {
     let bed = Testbed::new("lives")?;
-    let target = Process::spawn(bed.client().command("sleep").arg("60"))?;
+    let target = Process::spawn(bed.client().command("sleep").arg("600"))?;
     let mut limiter = limit(&bed, target.pid(), "tc_htb")?;
     support::kill_with_guards(&mut limiter)?;
     let ours = bed.client().interfaces()[0];
@@ -129,4 +145,24 @@ fn a_queue_that_somebody_else_put_in_the_place_of_ours_stays() -> anyhow::Result
     assert_eq!(queue()?, foreign);
     assert!(note(limiter.pid()).is_none(), "there is nothing left to be undone");
     Ok(())
+}
+
+/// Anybody may read what is there, and so lock it, and never let go.
+#[test]
+fn who_keeps_notes_locked_keeps_nobody_waiting_for_long() -> anyhow::Result<()> {
+    let bed = Testbed::new("lives")?;
+    let before = KernelState::capture(&bed)?;
+    let target = Process::spawn(bed.client().command("sleep").arg("60"))?;
+    fs::create_dir_all(NOTES)?;
+    let directory = fs::File::open(NOTES)?;
+    directory.lock()?;
+    let mut limiter = limit(&bed, target.pid(), "tc_htb")?;
+    drop(directory);
+    let path = note(limiter.pid()).context("it is written down")?;
+    let locked = fs::File::open(&path)?;
+    locked.lock()?;
+    limiter.signal(Signal::SIGKILL)?;
+    limiter.wait_timeout(PATIENCE)?;
+    before.assert_returns(&bed, PATIENCE)?;
+    testbed::until("the note is gone", PATIENCE, || Ok((!path.exists()).then_some(())))
 }

@@ -12,7 +12,7 @@ fn a_process_that_is_gone_before_anybody_looks_keeps_its_name_and_bytes() -> any
     let bed = Testbed::new("short")?;
     // Longer than the sender lives.
     let mut command = support::chadthrottle(&bed);
-    command.args(["monitor", "--json", "--interval", "3s", "--count", "1", "-v"]);
+    command.args(["monitor", "--json", "--interval", "6s", "--count", "1", "-v"]);
     let monitor = Process::spawn(&mut command)?;
     monitor.wait_for_line(|line| line.contains("is counting"), PATIENCE)?;
     let listen = bed.server().socket_address(Family::V4, 0).to_string();

@@ -1,4 +1,4 @@
-//! The pictures in the README are what the program draws.
+//! The pictures in the README and in the page about the screen are what the program draws.
 
 use std::{fs, path::Path, process::Command};
 
@@ -20,12 +20,17 @@ fn arguments(line: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_pictures_in_the_readme_are_what_the_demo_draws() -> anyhow::Result<()> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
-    let readme = fs::read_to_string(&path)?;
+fn the_pictures_in_the_documents_are_what_the_demo_draws() -> anyhow::Result<()> {
+    compare("README.md", 2)?;
+    compare("docs/SCREEN.md", 1)
+}
+
+fn compare(document: &str, expected: usize) -> anyhow::Result<()> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(document);
+    let text = fs::read_to_string(&path)?;
     let mut written = String::new();
     let mut pictures = 0;
-    let mut parts = readme.split(COMMAND);
+    let mut parts = text.split(COMMAND);
     written.push_str(parts.next().unwrap_or_default());
     for part in parts {
         let (line, _) = part.split_once(" -->").context("a command line that does not end")?;
@@ -37,13 +42,13 @@ fn the_pictures_in_the_readme_are_what_the_demo_draws() -> anyhow::Result<()> {
         written.push_str(&[COMMAND, before, FENCE, &picture, "```", after].concat());
         pictures += 1;
     }
-    ensure!(pictures == 2, "the README shows two screens, and not {pictures}");
+    ensure!(pictures == expected, "{document} shows {expected} screens, and not {pictures}");
     if std::env::var_os("UPDATE_SCREENS").is_some() {
         fs::write(&path, &written)?;
     }
     ensure!(
-        readme == written || std::env::var_os("UPDATE_SCREENS").is_some(),
-        "the README should be\n{written}"
+        text == written || std::env::var_os("UPDATE_SCREENS").is_some(),
+        "{document} should be\n{written}"
     );
     Ok(())
 }

@@ -5,6 +5,7 @@ mod support;
 use std::{
     fs,
     os::unix::fs::{PermissionsExt, chown},
+    path::Path,
     process::Command,
 };
 
@@ -134,5 +135,44 @@ fn without_root_ones_own_limits_are_listed() -> anyhow::Result<()> {
     assert!(other.wait_timeout(PATIENCE)?.success());
     assert!(other.stderr().contains("sudo"), "{}", other.stderr());
     assert!(!other.stdout().contains(&run.pid().to_string()), "{}", other.stdout());
+    Ok(())
+}
+
+/// A daemon with a rule for a user whom nobody is.
+fn daemon(bed: &Testbed, directory: &Path, socket: &str) -> anyhow::Result<Process> {
+    let config = directory.join("config.toml");
+    let rule = "[[rule]]\nname = \"guests\"\nmatch.user = \"54300\"\nupload = \"1M\"\n";
+    fs::write(&config, format!("history.enabled = false\n{rule}"))?;
+    let mut command = support::chadthrottle(bed);
+    let daemon = Process::spawn(command.arg("--config").arg(config).args(["--socket", socket, "daemon"]))?;
+    daemon.wait_for_line(|line| line.contains("1 limits in force"), PATIENCE)?;
+    Ok(daemon)
+}
+
+#[test]
+fn what_a_daemon_holds_for_its_rules_is_listed_wherever_it_listens() -> anyhow::Result<()> {
+    let (bed, everybodys) = (Testbed::new("status")?, Everybodys::new()?);
+    let directory = tempfile::Builder::new().prefix("chadtest-").tempdir_in("/tmp")?;
+    fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755))?;
+    let socket = directory.path().join("run/daemon.sock");
+    for (socket, everybody_sees) in [(socket.to_str().context("it is text")?, false), ("none", true)] {
+        let mut daemon = daemon(&bed, directory.path(), socket)?;
+        let limits = limits_of(&status(support::chadthrottle(&bed))?, daemon.pid());
+        assert_eq!(limits.len(), 1, "at {socket}: {limits:?}");
+        assert_eq!((&limits[0]["subject"]["uid"], &limits[0]["limit"]), (&json!(54300), &json!(1_000_000)));
+        let rule = limits[0]["rule"].as_str().context("it has a rule")?;
+        assert!(rule.starts_with("\"guests\" (") && rule.contains("config.toml"), "{rule}");
+        let others = limits_of(&status(everybodys.command(&bed, BINARY.as_ref())?)?, daemon.pid());
+        assert_eq!(!others.is_empty(), everybody_sees, "at {socket}: {others:?}");
+        // It is in nobody's way.
+        let mut command = support::chadthrottle(&bed);
+        let by_hand =
+            Process::spawn(command.args(["--socket", "none", "--user", "54300", "--upload-limit", "2M"]))?;
+        by_hand.wait_for_line(|line| line.contains("is held to"), PATIENCE)?;
+        daemon.signal(Signal::SIGTERM)?;
+        daemon.wait_timeout(PATIENCE)?;
+        let after = status(program())?;
+        assert!(limits_of(&after, daemon.pid()).is_empty() && !is_stale(&after, daemon.pid()), "{after}");
+    }
     Ok(())
 }

@@ -40,7 +40,7 @@ fn sockets_are_tagged_and_put_back() -> anyhow::Result<()> {
     socket(&own)?.set_field(Field::Priority, 3)?;
     testbed::until("the tag is set again", PATIENCE, || Ok((priority(&own)? == 5).then_some(())))?;
 
-    tagger.untag(&target.subject);
+    tagger.untag(&target.subject)?;
     assert_eq!((priority(&plain)?, priority(&own)?, priority(&late)?), (0, 3, 0));
     tagger.tag(&target, tag(4))?;
     drop(tagger);

@@ -15,7 +15,7 @@ use std::{
 use anyhow::Context;
 use chadthrottle::{
     backends::{BackendOptions, ebpf::Engine},
-    process::{ProcessError, ProcessId, ProcessInfo, UserNames, cgroup_path},
+    process::{KnownNames, ProcessError, ProcessId, ProcessInfo, cgroup_path},
     sys::{
         pidfd::{self, PidFd},
         proc_fd,
@@ -34,7 +34,7 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 /// Asks everything that is ever asked about a process. Whether it was there.
-fn look_at(pid: i32, users: &mut UserNames) -> bool {
+fn look_at(pid: i32, names: &mut KnownNames) -> bool {
     let id = match ProcessId::running(pid) {
         Ok(id) => Some(id),
         Err(ProcessError::Absent(absent)) => {
@@ -45,7 +45,7 @@ fn look_at(pid: i32, users: &mut UserNames) -> bool {
     };
     if let Some(id) = id {
         assert_eq!(id.pid, pid);
-        if let Some(info) = ProcessInfo::read(id, users) {
+        if let Some(info) = ProcessInfo::read(id, names) {
             assert_eq!(info.id, id);
             assert!(info.user.is_some() && !info.name.is_empty(), "{info:?}");
         }
@@ -89,7 +89,7 @@ fn look_into(process: &PidFd, pid: i32) {
 }
 
 /// Looks at a process that is killed after `life` and stays a zombie for `rest`, until it is gone.
-fn watch_it_vanish(life: Duration, rest: Duration, users: &mut UserNames) -> io::Result<()> {
+fn watch_it_vanish(life: Duration, rest: Duration, names: &mut KnownNames) -> io::Result<()> {
     let socket = OwnedFd::from(UdpSocket::bind("127.0.0.1:0")?);
     let mut child = Command::new("sleep").arg("60").stdin(Stdio::from(socket)).spawn()?;
     let pid = child.id().cast_signed();
@@ -100,10 +100,10 @@ fn watch_it_vanish(life: Duration, rest: Duration, users: &mut UserNames) -> io:
         child.wait()
     });
     while !killer.is_finished() {
-        look_at(pid, users);
+        look_at(pid, names);
     }
     killer.join().expect("it does not panic")?;
-    assert!(!look_at(pid, users), "{pid} is gone");
+    assert!(!look_at(pid, names), "{pid} is gone");
     Ok(())
 }
 
@@ -121,7 +121,7 @@ proptest! {
     #[test]
     fn whoever_vanishes_at_any_step_is_absent(life in 0_u64..3000, rest in 0_u64..300) {
         let micros = Duration::from_micros;
-        watch_it_vanish(micros(life), micros(rest), &mut UserNames::default()).expect("a process can be started");
+        watch_it_vanish(micros(life), micros(rest), &mut KnownNames::default()).expect("a process can be started");
     }
 }
 

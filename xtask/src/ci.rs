@@ -1,16 +1,19 @@
 //! `cargo xtask ci`: the steps that a change has to pass.
 
 use std::{
-    fmt, io,
+    env, fmt,
+    fs::{self, File},
+    io,
     io::Write,
-    process::Command,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
+use testbed::ends_with_its_parent;
 
-use crate::{ebpf, process, test, vm};
+use crate::{architectures, dist, ebpf, fuzz, process, test, vm};
 
 /// The command line.
 #[derive(Args)]
@@ -36,12 +39,18 @@ enum Step {
     Doc,
     /// Each feature compiles alone
     Hack,
+    /// The program compiles for other processors
+    Arch,
     /// The committed eBPF object is what the sources make
     Ebpf,
+    /// Any bytes, for a minute each, to all that reads what others have written
+    Fuzz,
     /// A short look at everything on Debian's kernels, in virtual machines
     Kernels,
     /// Every test
     Test,
+    /// The package installs, upgrades and goes
+    Dist,
 }
 
 enum Outcome {
@@ -60,10 +69,19 @@ impl fmt::Display for Outcome {
     }
 }
 
+/// What runs beside [`Step::Fuzz`]: fuzzers take a minute each whatever else there is. Tests run alone, since their
+/// deadlines are those of a machine that does nothing else.
+const BESIDE_FUZZ: Step = Step::Kernels;
+
 /// Runs the steps and prints which of them passed.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let steps = if options.steps.is_empty() { Step::value_variants() } else { &options.steps };
-    let (outcomes, errors) = run_all(steps, options.keep_going, Step::run);
+    let are_paired = steps.contains(&Step::Fuzz) && steps.contains(&BESIDE_FUZZ);
+    let steps: Vec<Step> = steps.iter().copied().filter(|&step| !are_paired || step != BESIDE_FUZZ).collect();
+    let (outcomes, errors) = run_all(&steps, options.keep_going, |step| match step {
+        Step::Fuzz if are_paired => beside(Step::Fuzz, BESIDE_FUZZ),
+        step => step.run(),
+    });
     println!("\n==> summary");
     for (step, outcome) in &outcomes {
         println!("{:<8}{outcome}", step.name());
@@ -71,6 +89,28 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if !errors.is_empty() {
         bail!("{}", errors.join("\n       "));
     }
+    Ok(())
+}
+
+/// Runs a step while another one runs, and prints what that one prints when both have ended.
+fn beside(step: Step, other: Step) -> Result<()> {
+    let log = process::target_dir(&process::root()?).join("ci-beside.log");
+    let output = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+    println!("beside it, in {}: {}", log.display(), other.name());
+    let mut command = Command::new(env::current_exe()?);
+    command.args(["ci", other.name()]);
+    command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+    // Or whoever ends this would leave virtual machines behind.
+    ends_with_its_parent(&mut command);
+    let mut beside = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
+    let done = step.run();
+    let status = beside.wait()?;
+    print!("{}", fs::read_to_string(&log)?);
+    let errors: Vec<String> = [done, status.success().then_some(()).context(other.name())]
+        .into_iter()
+        .filter_map(|result| Some(format!("{:#}", result.err()?)))
+        .collect();
+    ensure!(errors.is_empty(), "{}", errors.join("; "));
     Ok(())
 }
 
@@ -111,9 +151,12 @@ impl Step {
             Self::Clippy => "clippy",
             Self::Doc => "doc",
             Self::Hack => "hack",
+            Self::Arch => "arch",
             Self::Ebpf => "ebpf",
+            Self::Fuzz => "fuzz",
             Self::Kernels => "kernels",
             Self::Test => "test",
+            Self::Dist => "dist",
         }
     }
 
@@ -138,9 +181,12 @@ impl Step {
                     ["hack", "--workspace", "--exclude", "chadthrottle-ebpf", "--each-feature", "check"];
                 process::run(cargo()?.args(arguments))
             }
+            Self::Arch => architectures::check(),
             Self::Ebpf => ebpf::run(&ebpf::Options::check()),
+            Self::Fuzz => fuzz::run(&fuzz::Options::all()),
             Self::Kernels => vm::smoke(),
             Self::Test => test::run(&test::Options::default()),
+            Self::Dist => dist::check(),
         }
     }
 }

@@ -29,6 +29,9 @@ impl App {
 
     fn carry_out_action(&mut self, action: Action) -> Vec<Effect> {
         self.message = None;
+        if let Some(effects) = self.act_on_past(action) {
+            return effects;
+        }
         if matches!(
             action,
             Action::Open
@@ -169,6 +172,7 @@ impl App {
             Destination::System => View::System { scroll: 0 },
             Destination::Log => View::Log { scroll: 0 },
             Destination::Columns => View::Columns { place: 0 },
+            Destination::History => return self.show_past(),
             Destination::Backends => {
                 self.view = View::Backends(BackendList::default());
                 return vec![Effect::Ask(Question::Backends)];

@@ -8,7 +8,7 @@ use super::{
     table::Entry,
     unit::unit,
 };
-use crate::{backends::throttle::Subject, process::ProcessId};
+use crate::{backends::throttle::Subject, containers, process::ProcessId};
 
 impl App {
     /// Whom a limit on the selection could cover, the nearest first.
@@ -37,7 +37,7 @@ impl App {
                 other.info.exe.as_ref() == Some(exe)
             }));
         }
-        if let Some((cgroup, unit)) = info.cgroup.as_ref().and_then(|cgroup| Some((cgroup, unit(cgroup)?))) {
+        if let (Some(cgroup), Some(unit)) = (&info.cgroup, unit(info)) {
             let subject = Some(Subject::Cgroup(cgroup.clone()));
             choices.push(self.together(subject, &unit, format!("all of {unit}"), |other| {
                 other.info.cgroup.as_deref().is_some_and(|other| is_within(other, cgroup))
@@ -109,11 +109,22 @@ impl App {
             warning: self.warning(&members),
             now: limited.map(|limited| limited.limits).unwrap_or_default(),
             traffic: limited.map(|limited| limited.target.traffic).unwrap_or_default(),
+            container: self.container(subject.as_ref()),
             subject,
             name: name.to_owned(),
             words,
             members,
         }
+    }
+
+    /// What the container is called that a subject is.
+    fn container(&self, subject: Option<&Subject>) -> Option<String> {
+        let Some(Subject::Cgroup(path)) = subject else { return None };
+        if !containers::is_one(path) {
+            return None;
+        }
+        let inside = |row: &&Row| row.info.cgroup.as_deref().is_some_and(|cgroup| is_within(cgroup, path));
+        self.table.rows().iter().filter(inside).find_map(|row| row.info.container.clone())
     }
 
     /// What is to be known before these are limited: that this very session hangs on one of them.

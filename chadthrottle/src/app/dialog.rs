@@ -58,6 +58,8 @@ pub struct Choice {
     pub name: String,
     /// The same in words.
     pub words: String,
+    /// What the container is called that it covers, where it is one that is known by a name.
+    pub container: Option<String>,
     /// The processes that it covers now.
     pub members: Vec<ProcessId>,
     /// What is to be known before it is limited.
@@ -335,6 +337,7 @@ mod tests {
         let choice = Choice {
             subject: Some(Subject::Process(id)),
             name: "curl".into(),
+            container: None,
             words: "this process".into(),
             members: vec![id],
             warning: None,

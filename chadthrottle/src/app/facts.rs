@@ -60,7 +60,7 @@ pub(super) fn of_process(app: &App, row: &Row) -> Vec<Fact> {
         facts.push(pair("started by", above.collect::<Vec<_>>().join(" < ")));
     }
     facts.push(pair("cgroup", info.cgroup.clone().unwrap_or_else(unknown)));
-    if let Some(unit) = info.cgroup.as_deref().and_then(unit) {
+    if let Some(unit) = unit(info) {
         facts.push(pair("unit", unit));
     }
     facts.extend([
@@ -108,6 +108,10 @@ fn of_limits(app: &App, row: &Row) -> Vec<Fact> {
         ("in packets", counted(&|stats| stats.packets_dropped)),
     ] {
         facts.push(directions(name, upload, download));
+    }
+    if row.upload_stats.bytes_delayed != 0 {
+        let delayed = units.amount(row.upload_stats.bytes_delayed);
+        facts.push(directions("delayed", delayed, String::new()));
     }
     if let Some(waiting) = row.held_back {
         facts.push(directions("held back", units.amount(waiting), String::new()));

@@ -260,7 +260,7 @@ fn sorting_key(grouping: Grouping, row: &Row) -> (String, String) {
         }
         Grouping::Unit => {
             let cgroup = info.cgroup.clone().unwrap_or_default();
-            let label = unit(&cgroup).unwrap_or_else(|| "no unit".into());
+            let label = unit(info).unwrap_or_else(|| "no unit".into());
             (cgroup, label)
         }
         _ => match &info.exe {

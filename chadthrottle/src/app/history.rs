@@ -222,7 +222,14 @@ mod tests {
 
     fn snapshot(rates: &[(i32, u64)], milliseconds: u64) -> Snapshot {
         let row = |&(pid, upload): &(i32, u64)| {
-            let info = ProcessInfo { id: id(pid), name: String::new(), exe: None, user: None, cgroup: None };
+            let info = ProcessInfo {
+                id: id(pid),
+                name: String::new(),
+                exe: None,
+                user: None,
+                cgroup: None,
+                container: None,
+            };
             let rate = Traffic { upload, download: 1 };
             let row = ProcessRow::new(info.into(), rate, rate, true);
             ProcessRow { local_rate: Some(Traffic { upload: upload / 4, download: 0 }), ..row }

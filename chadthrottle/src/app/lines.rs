@@ -26,6 +26,8 @@ pub enum Tone {
     Error,
     /// It is about a limit.
     Limit,
+    /// It is drawn.
+    Curve,
 }
 
 /// A line of the details or of the help.

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use super::{
-    Message,
+    App, Message,
     lines::{FactLine, Tone},
     text::wrap,
 };
@@ -45,6 +45,33 @@ impl Log {
             }
         }
         lines
+    }
+}
+
+impl App {
+    /// Says something instead of what stands there.
+    pub(super) fn say(&mut self, text: impl Into<String>) {
+        self.tell(Message { text: text.into(), error: false });
+    }
+
+    pub(super) fn tell(&mut self, message: Message) {
+        self.message = Some(message);
+        self.said_at = self.elapsed;
+    }
+
+    /// Adds a sentence to what stands there.
+    pub(super) fn notice(&mut self, words: &str) {
+        self.log.push(self.elapsed, Message { text: words.to_owned(), error: false });
+        match &mut self.message {
+            Some(message) => message.text = format!("{} {words}", message.text),
+            None => self.say(words),
+        }
+    }
+
+    pub(super) fn complain(&mut self, text: impl Into<String>) {
+        let message = Message { text: text.into(), error: true };
+        self.log.push(self.elapsed, message.clone());
+        self.tell(message);
     }
 }
 

@@ -28,6 +28,7 @@ mod look;
 pub mod looks;
 mod mouse;
 pub mod page;
+mod past;
 mod read;
 pub mod row;
 mod saving;
@@ -58,6 +59,7 @@ use self::{
     log::Log,
     look::{Details, Looked, Part},
     looks::Looks,
+    past::PastView,
     row::Row,
     saving::Saving,
     table::Table,
@@ -128,6 +130,7 @@ enum View {
     Interfaces { scroll: usize },
     System { scroll: usize },
     Backends(BackendList),
+    History,
     Columns { place: usize },
     Log { scroll: usize },
 }
@@ -165,6 +168,7 @@ pub struct App {
     asking_kin: bool,
     looked: Looked,
     hosts: Hosts,
+    past: PastView,
     interfaces: InterfaceRates,
     cost: OwnCost,
     /// What this terminal hangs on.
@@ -204,6 +208,7 @@ impl App {
             asking_kin: false,
             looked: Looked::default(),
             hosts: Hosts::default(),
+            past: PastView::default(),
             interfaces: InterfaceRates::default(),
             cost: OwnCost::default(),
             session: Vec::new(),
@@ -265,6 +270,7 @@ impl App {
             }
             Event::NotSwitched(words) | Event::RuleSaved(Err(words)) => self.complain(words),
             Event::Mouse(mouse) => return self.mouse(mouse),
+            Event::Answer(Answer::Past(asked, past)) => return self.take_in_past(&asked, *past),
             Event::Answer(answer) => {
                 self.answered(answer);
                 return self.ask_for_names();
@@ -287,6 +293,7 @@ impl App {
             (None, View::Details(_)) => Place::Details,
             (None, View::Interfaces { .. } | View::System { .. } | View::Log { .. }) => Place::Page,
             (None, View::Backends(_)) => Place::Backends,
+            (None, View::History) => Place::History,
             (None, View::Columns { .. }) => Place::Columns,
             (None, View::Table) => Place::Table,
         }
@@ -323,6 +330,7 @@ impl App {
             self.asking_kin = true;
             questions.push(Question::Kin(orphans));
         }
+        questions.extend(self.renew_past());
         questions.into_iter().map(Effect::Ask).collect()
     }
 
@@ -355,6 +363,8 @@ impl App {
                     list.take_in(listing);
                 }
             }
+            // Leads to the next question.
+            Answer::Past(..) => {}
         }
     }
 
@@ -362,30 +372,6 @@ impl App {
         let seen = self.snapshot.as_ref().map(|snapshot| snapshot.processes.as_slice()).unwrap_or_default();
         let rows = Row::merge(seen, &self.limited, self.traffic);
         self.table.replace(rows, self.limited.clone());
-    }
-
-    fn say(&mut self, text: impl Into<String>) {
-        self.tell(Message { text: text.into(), error: false });
-    }
-
-    fn tell(&mut self, message: Message) {
-        self.message = Some(message);
-        self.said_at = self.elapsed;
-    }
-
-    /// Adds a sentence to what stands there.
-    fn notice(&mut self, words: &str) {
-        self.log.push(self.elapsed, Message { text: words.to_owned(), error: false });
-        match &mut self.message {
-            Some(message) => message.text = format!("{} {words}", message.text),
-            None => self.say(words),
-        }
-    }
-
-    fn complain(&mut self, text: impl Into<String>) {
-        let message = Message { text: text.into(), error: true };
-        self.log.push(self.elapsed, message.clone());
-        self.tell(message);
     }
 }
 

@@ -1,5 +1,5 @@
 //! Whatever fills the space between header and footer with lines of text: details, interfaces, the system, backends,
-//! messages, the help.
+//! the history, messages, the help.
 
 use ratatui::layout::Size;
 
@@ -45,6 +45,7 @@ impl App {
             View::Details(details) => Some(self.details(details, size)),
             View::Interfaces { scroll } => Some(Page::of(vec![self.interface_lines(room)], *scroll)),
             View::System { scroll } => Some(Page::of(vec![self.system_lines(room)], *scroll)),
+            View::History => Some(Page::of(vec![self.past_lines(size)], 0)),
             View::Columns { place } => Some(Page::of(vec![self.column_lines(*place, room)], 0)),
             View::Log { scroll } => Some(Page::of(vec![self.log.lines(room)], *scroll)),
             View::Backends(list) => {

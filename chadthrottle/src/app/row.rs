@@ -160,6 +160,6 @@ pub(super) fn is_within(cgroup: &str, other: &str) -> bool {
 /// A limited process that has not used the network since the monitor started.
 fn unseen(id: ProcessId, limited: &LimitedTarget) -> ProcessRow {
     let name = limited.target.name.clone();
-    let info = ProcessInfo { id, name, exe: None, user: None, cgroup: None };
+    let info = ProcessInfo { id, name, exe: None, user: None, cgroup: None, container: None };
     ProcessRow::new(Arc::new(info), Traffic::default(), Traffic::default(), limited.alive)
 }

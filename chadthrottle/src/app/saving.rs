@@ -89,6 +89,8 @@ fn rule(choice: &Choice, limits: Limits, traffic: TrafficType) -> Option<NewRule
     let condition = match &choice.subject {
         Some(Subject::Process(_) | Subject::Descendants(_)) => return None,
         Some(Subject::Program(path)) => ("program", Pattern::escaped(path.to_str()?)),
+        // Made anew it has the same name, and another cgroup.
+        Some(Subject::Cgroup(_)) if choice.container.is_some() => ("container", choice.container.clone()?),
         Some(Subject::Cgroup(path)) => match path.rsplit('/').next().filter(|name| is_named(name)) {
             Some(name) => ("unit", Pattern::escaped(name)),
             None => ("cgroup", path.clone()),
@@ -133,6 +135,7 @@ mod tests {
             subject,
             name: name.into(),
             words: String::new(),
+            container: name.strip_prefix("docker ").map(str::to_owned),
             members: Vec::new(),
             now: Limits::default(),
             traffic: TrafficType::All,
@@ -151,6 +154,8 @@ mod tests {
         assert_eq!(conditions(Some(Subject::Program("/a/[b]".into())), "b"), is("program", "/a/\\[b]"));
         assert_eq!(conditions(Some(Subject::Cgroup("/s/x.service".into())), "x"), is("unit", "x.service"));
         assert_eq!(conditions(Some(Subject::Cgroup("/pods/1".into())), "1"), is("cgroup", "/pods/1"));
+        let cgroup = || Some(Subject::Cgroup("/docker/4c01".into()));
+        assert_eq!(conditions(cgroup(), "docker web"), is("container", "web"));
         assert_eq!(conditions(None, "ada"), is("user", "ada"));
         let settings = saved(None, "ada").expect("a rule").settings;
         let expected = [("upload", "1.5M"), ("download", "1234567"), ("traffic", "local")];

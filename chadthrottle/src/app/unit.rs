@@ -1,24 +1,32 @@
 //! The unit or container that a process belongs to, by its cgroup.
 
-/// What people call it: `ssh.service`, `docker 4c01db0b339c`, `session-2.scope`. None at the root.
+use crate::process::ProcessInfo;
+
+/// What people call that of a process: `ssh.service`, `docker web`, `session-2.scope`. None at the root.
+#[must_use]
+pub fn unit(info: &ProcessInfo) -> Option<String> {
+    info.cgroup.as_deref().and_then(|cgroup| of_cgroup(cgroup, info.container.as_deref()))
+}
+
+/// The same by cgroup, and by the name of the container that is of, where it is known: otherwise it is `docker 4c01db0b339c`.
 ///
 /// Of a path, the last part that names a unit counts: below it a unit divides itself as it likes
 /// (`systemd.resource-control(5)`, `Delegate=`).
-#[must_use]
-pub fn unit(cgroup: &str) -> Option<String> {
+fn of_cgroup(cgroup: &str, name: Option<&str>) -> Option<String> {
     let mut parts = cgroup.rsplit('/').filter(|part| !part.is_empty());
     let last = cgroup.rsplit('/').find(|part| !part.is_empty())?;
     let named = parts.find(|part| is_unit(part) || is_container(part));
     let part = named.unwrap_or(last);
-    Some(container(part).unwrap_or_else(|| unescaped(part)))
+    Some(container(part, name).unwrap_or_else(|| unescaped(part)))
 }
 
 /// Runtimes, by what they put before the number of a container.
-const RUNTIMES: [(&str, &str); 6] = [
+const RUNTIMES: [(&str, &str); 7] = [
     ("docker-", "docker"),
     ("libpod-", "podman"),
     ("cri-containerd-", "containerd"),
     ("crio-", "cri-o"),
+    ("nerdctl-", "nerdctl"),
     ("lxc.payload.", "lxc"),
     ("machine-", "machine"),
 ];
@@ -40,12 +48,16 @@ fn is_container(part: &str) -> bool {
     RUNTIMES.iter().any(|(prefix, _)| part.starts_with(prefix))
 }
 
-fn container(part: &str) -> Option<String> {
+fn container(part: &str, known: Option<&str>) -> Option<String> {
     let (rest, runtime) =
         RUNTIMES.iter().find_map(|(prefix, runtime)| Some((part.strip_prefix(prefix)?, *runtime)))?;
     let name = rest.trim_end_matches(".scope").trim_end_matches(".service");
     let is_number = name.len() > SHORT && name.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let name = if is_number { name.get(..SHORT)?.to_owned() } else { unescaped(name) };
+    let name = match known {
+        Some(known) if is_number => known.to_owned(),
+        None if is_number => name.get(..SHORT)?.to_owned(),
+        _ => unescaped(name),
+    };
     Some(format!("{runtime} {name}"))
 }
 
@@ -92,7 +104,20 @@ mod tests {
             ("/kubepods/besteffort/pod1", Some("pod1")),
             ("/a\\x2", Some("a\\x2")),
         ] {
-            assert_eq!(unit(cgroup).as_deref(), expected, "{cgroup}");
+            assert_eq!(of_cgroup(cgroup, None).as_deref(), expected, "{cgroup}");
+        }
+    }
+
+    #[test]
+    fn a_container_is_told_by_its_name_where_that_is_known() {
+        let number = "4c01db0b339c86e1a1f0a4d2b7c3e95d8f6a7b1c2d3e4f5061728394a5b6c7d8";
+        for (cgroup, expected) in [
+            (format!("/system.slice/docker-{number}.scope"), "docker web"),
+            (format!("/machine.slice/libpod-{number}.scope/container"), "podman web"),
+            (format!("/system.slice/docker-{number}.scope/system.slice/nginx.service"), "nginx.service"),
+            ("/lxc.payload.other".into(), "lxc other"),
+        ] {
+            assert_eq!(of_cgroup(&cgroup, Some("web")).as_deref(), Some(expected), "{cgroup}");
         }
     }
 }

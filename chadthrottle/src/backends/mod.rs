@@ -62,6 +62,20 @@ pub struct BackendCapabilities {
     pub shapes: bool,
 }
 
+impl BackendCapabilities {
+    /// What backends say only their exceptions from: all traffic, that of open connections too, of processes that stay
+    /// where they are; what is too much is dropped.
+    pub const ALL_TRAFFIC: Self = Self {
+        ipv4: true,
+        ipv6: true,
+        tcp: true,
+        udp: true,
+        open_connections: true,
+        moves_process: false,
+        shapes: false,
+    };
+}
+
 /// How often programs in the kernel have run, and how long that took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Runs {
@@ -137,12 +151,16 @@ pub struct BackendOptions {
     pub cgroup_root: Option<PathBuf>,
     /// Whether loopback traffic counts.
     pub include_loopback: bool,
+    /// Whether an HTB queue that somebody gave an interface may be added to.
+    pub use_existing_htb: bool,
     /// Names of the interfaces whose traffic counts, and is limited; all where there is none.
     pub interfaces: Vec<String>,
     /// Networks that are local beside those that always are, and those that this host is in.
     pub local_prefixes: Vec<Prefix>,
     /// Which messages of the programs in the kernel go to the log.
     pub kernel_messages: log::LevelFilter,
+    /// By what backends that cannot tell themselves are to know whose a packet is.
+    pub tagger: TaggerChoice,
 }
 
 impl Default for BackendOptions {
@@ -150,11 +168,27 @@ impl Default for BackendOptions {
         Self {
             cgroup_root: None,
             include_loopback: false,
+            use_existing_htb: false,
             interfaces: Vec::new(),
             local_prefixes: Vec::new(),
             kernel_messages: log::LevelFilter::Off,
+            tagger: TaggerChoice::Auto,
         }
     }
+}
+
+/// By what a backend that cannot tell itself is to know whose a packet is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum TaggerChoice {
+    /// The first of these that works here
+    #[default]
+    Auto,
+    /// Programs in the kernel give each packet its priority (eBPF)
+    Ebpf,
+    /// The priority of a process's sockets is set
+    Sockets,
+    /// Processes are moved to cgroups of our own, and back in the end
+    Cgroup,
 }
 
 /// A backend that could not do what was asked.

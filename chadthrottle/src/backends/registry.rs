@@ -12,7 +12,7 @@ use super::{
     monitor::MonitorBackend,
     throttle::{DownloadThrottleBackend, UploadThrottleBackend},
 };
-use crate::sys::capability::{self, NET_ADMIN};
+use crate::sys::capability::{self, Capability, NET_ADMIN};
 
 /// What backends are made from: the options, and what they share with each other.
 #[derive(Clone)]
@@ -25,9 +25,12 @@ pub struct Backends {
     /// In front of the programs, which tell it what they see.
     #[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-tc-police"))]
     guarded_flow: super::throttle::flow::SharedFlow,
-    /// In front of queues and tables, which tell it nothing.
-    #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables", feature = "throttle-ifb-tc"))]
-    flow_in_front: super::throttle::flow::SharedFlow,
+    /// In front of queues.
+    #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-ifb-tc"))]
+    flow_before_queues: super::throttle::flow::SharedFlow,
+    /// In front of a table, which tells it nothing.
+    #[cfg(feature = "throttle-nftables")]
+    flow_before_table: super::throttle::flow::SharedFlow,
 }
 
 impl Default for Backends {
@@ -154,12 +157,10 @@ impl Backends {
             guarded_flow: super::throttle::flow::SharedFlow::in_front(super::throttle::programs::behind(
                 &engine,
             )),
-            #[cfg(any(
-                feature = "throttle-tc-htb",
-                feature = "throttle-nftables",
-                feature = "throttle-ifb-tc"
-            ))]
-            flow_in_front: super::throttle::flow::SharedFlow::in_front(std::sync::Arc::new(|_, _| None)),
+            #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-ifb-tc"))]
+            flow_before_queues: super::throttle::flow::SharedFlow::before_queues(),
+            #[cfg(feature = "throttle-nftables")]
+            flow_before_table: super::throttle::flow::SharedFlow::in_front(std::sync::Arc::new(|_, _| None)),
             #[cfg(feature = "ebpf")]
             engine,
         }
@@ -276,12 +277,59 @@ impl Backends {
                     available: reason.is_none(),
                     selected: selected == Some(row.name),
                     reason,
-                    tagger: row.tagger,
-                    capabilities: row.capabilities,
+                    tagger: (row.tagger)(&self.options),
+                    capabilities: covered(row, &self.options),
                 }
             })
             .collect())
     }
+}
+
+/// What a backend covers, which depends on how it knows whose a packet is.
+fn covered<B: ?Sized>(row: &Row<B>, options: &BackendOptions) -> BackendCapabilities {
+    #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
+    if let Some(tagger) = (row.tagger)(options) {
+        return super::throttle::tagger::capabilities(row.capabilities, tagger);
+    }
+    let _ = options;
+    row.capabilities
+}
+
+/// A backend's name as this program has it; `daemon` for one that it does not know.
+pub(crate) fn known_name(name: &str) -> &'static str {
+    let names = MONITORS.iter().map(|row| row.name);
+    let mut names =
+        names.chain(UPLOADS.iter().map(|row| row.name)).chain(DOWNLOADS.iter().map(|row| row.name));
+    names.find(|known| *known == name).unwrap_or("daemon")
+}
+
+/// What the backend of this name covers; everything, where this program does not know it.
+pub(crate) fn capabilities_of(name: &str) -> BackendCapabilities {
+    let monitors = MONITORS.iter().map(|row| (row.name, row.capabilities));
+    let uploads = UPLOADS.iter().map(|row| (row.name, row.capabilities));
+    let downloads = DOWNLOADS.iter().map(|row| (row.name, row.capabilities));
+    let mut all = monitors.chain(uploads).chain(downloads);
+    all.find(|(known, _)| *known == name)
+        .map_or(BackendCapabilities::ALL_TRAFFIC, |(_, capabilities)| capabilities)
+}
+
+/// What the backends of these names use of what a process may be allowed to do; of all that there are, where no name is
+/// given.
+#[must_use]
+pub fn used_capabilities(names: &[&str]) -> Vec<Capability> {
+    let monitors = MONITORS.iter().map(|row| (row.name, row.uses));
+    let uploads = UPLOADS.iter().map(|row| (row.name, row.uses));
+    let downloads = DOWNLOADS.iter().map(|row| (row.name, row.uses));
+    let all = monitors.chain(uploads).chain(downloads);
+    let mut used = Vec::new();
+    for capability in
+        all.filter(|(name, _)| names.is_empty() || names.contains(name)).flat_map(|(_, uses)| uses)
+    {
+        if !used.contains(capability) {
+            used.push(*capability);
+        }
+    }
+    used
 }
 
 /// Best first; rows of one priority in the order of the table.

@@ -1,8 +1,8 @@
 //! `rules`, and `daemon`.
 
-use std::path::PathBuf;
+use std::{ops::RangeInclusive, path::PathBuf};
 
-use clap::{ArgGroup, Args, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum, builder::RangedI64ValueParser};
 
 use crate::{
     backends::throttle::TrafficType,
@@ -11,6 +11,7 @@ use crate::{
         Scope,
         edit::NewRule,
         glob::Pattern,
+        link::{PRIORITIES, WEIGHTS},
         quota::{Amount, Period},
         read::{cgroup_path, program_path, rule_name},
         schedule::Span,
@@ -63,7 +64,7 @@ pub enum RulesCommand {
 /// A rule on the command line.
 #[derive(Args, Debug)]
 #[command(group = ArgGroup::new("rule_match").args(["program", "process_name", "command", "unit", "cgroup", "container", "user"]).multiple(true).required(true))]
-#[command(group = ArgGroup::new("rule_limits").args(["upload_limit", "download_limit", "quota_after"]).multiple(true).required(true))]
+#[command(group = ArgGroup::new("rule_limits").args(["upload_limit", "download_limit", "quota_after", "link"]).multiple(true).required(true))]
 pub struct AddRule {
     /// What it is to be called.
     #[arg(long, value_name = "NAME", value_parser = rule_name)]
@@ -98,6 +99,18 @@ pub struct AddRule {
     /// Most that they may receive.
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     pub download_limit: Option<Rate>,
+    /// The link that it shares with other rules, which is to stand in the file already.
+    #[arg(long, value_name = "LINK", value_parser = rule_name)]
+    pub link: Option<String>,
+    /// Who has first what others leave of the link: 1 to 7, 1 comes first.
+    #[arg(long, value_name = "NUMBER", requires = "link", value_parser = number(PRIORITIES))]
+    pub priority: Option<i64>,
+    /// How the link is divided among those of one priority: 1 to 1000.
+    #[arg(long, value_name = "NUMBER", requires = "link", value_parser = number(WEIGHTS))]
+    pub weight: Option<i64>,
+    /// What it has of the link as soon as it wants it.
+    #[arg(long, value_name = "RATE", requires = "link")]
+    pub guaranteed: Option<Rate>,
     /// Which traffic the limits are for.
     #[arg(long, value_name = "TYPE", value_enum)]
     pub traffic: Option<TrafficType>,
@@ -146,7 +159,10 @@ impl AddRule {
             rate("download", self.download_limit),
             self.traffic.as_ref().map(|traffic| ("traffic", value_name(traffic))),
             self.scope.as_ref().map(|scope| ("scope", value_name(scope))),
+            self.link.clone().map(|link| ("link", link)),
+            rate("guaranteed", self.guaranteed),
         ];
+        let numbers = [("priority", self.priority), ("weight", self.weight)];
         let quota = [
             self.quota_after.map(|after| ("after", after.0.to_string())),
             self.per.map(|per| ("per", per.name().to_owned())),
@@ -157,10 +173,15 @@ impl AddRule {
             name: self.name.clone(),
             conditions,
             settings: settings.into_iter().flatten().collect(),
+            numbers: numbers.into_iter().filter_map(|(key, number)| Some((key, number?))).collect(),
             when: self.when.iter().map(ToString::to_string).collect(),
             quota: quota.into_iter().flatten().collect(),
         })
     }
+}
+
+fn number(range: RangeInclusive<impl Into<i64> + Copy>) -> RangedI64ValueParser {
+    RangedI64ValueParser::new().range((*range.start()).into()..=(*range.end()).into())
 }
 
 fn value_name<T: ValueEnum>(value: &T) -> String {

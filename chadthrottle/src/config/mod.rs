@@ -3,6 +3,7 @@
 //! Reading a text is pure and tells everything that is wrong with it at once, each with its line and column. Files are
 //! written whole or not at all ([`mod@write`]), and comments and order stay as they are.
 
+mod daemon;
 pub mod files;
 mod history;
 mod keys;
@@ -15,18 +16,25 @@ use std::{io, path::Path, sync::Arc};
 
 use toml_edit::Document;
 
-pub(crate) use self::screen::{chosen, parse_refresh};
 pub use self::{
+    daemon::DaemonSettings,
     files::Files,
     history::HistorySettings,
     screen::ScreenSettings,
     section::{Field, Reader, Section},
     source::{ConfigError, Place, Problem, Source},
 };
+pub(crate) use self::{
+    screen::{chosen, parse_refresh},
+    section::nearest,
+};
 use crate::{
     app::keys::rebinding::KeyTables,
-    rules::{self, Rule, rank},
+    rules::{self, Rule, link, rank},
 };
+
+/// What a file may have.
+const KEYS: [&str; 6] = ["screen", "keys", "history", "daemon", "link", "rule"];
 
 /// What the files say together.
 #[derive(Debug, Default)]
@@ -35,6 +43,8 @@ pub struct Config {
     pub screen: ScreenSettings,
     /// Whether and where what is used is recorded.
     pub history: HistorySettings,
+    /// Who may look at the daemon, and who may change what it does.
+    pub daemon: DaemonSettings,
     /// Other keys than the program's own, where some are wanted.
     pub keys: Option<KeyTables>,
     /// The rules, in the order in which they stand.
@@ -83,13 +93,23 @@ impl Config {
         let mut problems = Vec::new();
         let mut config = Self::default();
         let mut rebindings = keys::Rebindings::default();
-        for source in sources {
+        let documents: Vec<_> = sources.iter().map(|source| Document::parse(source.text())).collect();
+        // First of all: a rule may stand before its link, or in another file.
+        let mut links = link::Links::default();
+        for (source, document) in sources.iter().zip(&documents) {
+            let Some(item) = document.as_ref().ok().and_then(|document| document.get("link")) else {
+                continue;
+            };
+            let mut reader = Reader::new(source);
+            links.read(&mut reader, item);
+            problems.append(&mut reader.problems);
+        }
+        for (source, document) in sources.iter().zip(&documents) {
             config.files.push(Arc::clone(source.path()));
             let mut reader = Reader::new(source);
-            match Document::parse(source.text()) {
+            match document {
                 Ok(document) => {
-                    let top =
-                        reader.table(document.as_table(), "the file", &["screen", "keys", "history", "rule"]);
+                    let top = reader.table(document.as_table(), "the file", &KEYS);
                     if let Some(item) = top.item("screen") {
                         config.screen = config.screen.or(screen::read(&mut reader, item));
                     }
@@ -99,8 +119,11 @@ impl Config {
                     if let Some(item) = top.item("history") {
                         config.history = config.history.or(history::read(&mut reader, item));
                     }
+                    if let Some(item) = top.item("daemon") {
+                        config.daemon = config.daemon.or(daemon::read(&mut reader, item));
+                    }
                     if let Some(item) = top.item("rule") {
-                        config.rules.extend(rules::read::read(&mut reader, item));
+                        config.rules.extend(rules::read::read(&mut reader, item, &links));
                     }
                 }
                 Err(error) => reader.complain(error.span(), error.message()),
@@ -112,6 +135,7 @@ impl Config {
             Err(problem) => problems.push(problem),
         }
         problems.extend(rank::conflicts(&config.rules));
+        problems.extend(link::conflicts(&config.rules));
         if problems.is_empty() { Ok(config) } else { Err(ConfigError::Wrong(problems)) }
     }
 }

@@ -1,6 +1,9 @@
 //! Reading tables whose keys are all to be known.
 
-use std::ops::Range;
+use std::{
+    fmt::Display,
+    ops::{Range, RangeInclusive},
+};
 
 use toml_edit::{Item, TableLike, Value};
 
@@ -96,6 +99,23 @@ impl<'a> Reader<'a> {
     /// `true` or `false`.
     pub fn flag(&mut self, section: &Section<'_>, key: &str) -> Option<Field<bool>> {
         self.typed(section, key, "true or false", Item::as_bool)
+    }
+
+    /// A whole number of a range. `None`, with a complaint, where it is none of those.
+    pub fn number<T: TryFrom<i64> + PartialOrd + Display + Copy>(
+        &mut self,
+        section: &Section<'_>,
+        key: &str,
+        range: RangeInclusive<T>,
+    ) -> Option<T> {
+        let item = section.table.get(key)?;
+        let number = item.as_integer().and_then(|number| T::try_from(number).ok());
+        let number = number.filter(|number| range.contains(number));
+        if number.is_none() {
+            let (name, first, last) = (section.name, range.start(), range.end());
+            self.complain(item.span(), format!("{key} of {name} is to be a number from {first} to {last}"));
+        }
+        number
     }
 
     /// A text, or a list of texts.

@@ -2,8 +2,15 @@
 
 use serde::Serialize;
 
-use super::{Feature, Report, host::Layout};
-use crate::{backends::registry::Listed, sys::kernel_features::Presence};
+use super::{
+    Feature, Report,
+    features::{BEFORE_TCX, BY_IFB},
+    host::Layout,
+};
+use crate::{
+    backends::registry::Listed,
+    sys::{kernel_features::Presence, lockdown::CONFIDENTIALITY},
+};
 
 /// Something that could be better.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -56,7 +63,7 @@ fn privileges(report: &Report) -> Option<Advice> {
 /// What keeps the best backends from working, where that is not a privilege.
 fn ebpf(report: &Report) -> Vec<Advice> {
     let mut advice = Vec::new();
-    let confidential = report.kernel.lockdown.as_deref() == Some("confidentiality");
+    let confidential = report.kernel.lockdown.as_deref() == Some(CONFIDENTIALITY);
     if confidential {
         advice.push(advise(
             "The kernel is locked down for confidentiality, so that no eBPF program may read its memory; tc_htb and \
@@ -102,6 +109,9 @@ fn modules(report: &Report) -> Vec<Advice> {
     let mut advice = Vec::new();
     for feature in report.features.iter().filter(|feature| !feature.purpose.is_empty()) {
         let Some(module) = feature.module else { continue };
+        if feature.presence == Presence::Loadable && !is_wanted(report, feature) {
+            continue;
+        }
         let what = format!("{} is a module that is not loaded: {}.", feature.name, feature.purpose);
         match feature.presence {
             Presence::Loadable => advice.push(advise(what, Some(&format!("modprobe {module}")))),
@@ -124,6 +134,16 @@ fn modules(report: &Report) -> Vec<Advice> {
     advice
 }
 
+/// Whether a module that can be loaded is of use here.
+fn is_wanted(report: &Report, wanted: &Feature) -> bool {
+    match wanted.purpose {
+        // Refused for another reason, such as its version: a module that is missing but can be loaded is none.
+        BY_IFB => works(&report.backends.download, "ifb_tc"),
+        BEFORE_TCX => feature(report, "tcx").is_none_or(|tcx| tcx.presence != Presence::Present),
+        _ => true,
+    }
+}
+
 /// Queues that somebody chose, which `tc_htb` does not take.
 fn queues(report: &Report) -> Vec<Advice> {
     let has_htb = feature(report, "htb").is_some_and(|htb| htb.presence != Presence::Absent);
@@ -143,4 +163,34 @@ fn queues(report: &Report) -> Vec<Advice> {
             advise(what, Some(&format!("tc qdisc del dev {name} root")))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backends::registry::{Backends, Wanted};
+
+    #[test]
+    fn no_module_is_advised_that_is_of_no_use_here() {
+        let mut report =
+            super::super::examine(&Backends::default(), &Wanted::default()).expect("no name was given");
+        for (tcx, has_use) in [(Presence::Present, false), (Presence::Absent, true)] {
+            for row in report.backends.download.iter_mut().filter(|row| row.name == "ifb_tc") {
+                row.available = has_use;
+            }
+            for feature in &mut report.features {
+                match feature.name {
+                    "ifb" | "cls_bpf" => feature.presence = Presence::Loadable,
+                    "tcx" => feature.presence = tcx,
+                    _ => {}
+                }
+            }
+            let advice = modules(&report);
+            for command in ["modprobe ifb", "modprobe cls_bpf"] {
+                let is_told = advice.iter().any(|advice| advice.command.as_deref() == Some(command));
+                let is_in_build = command != "modprobe ifb" || cfg!(feature = "throttle-ifb-tc");
+                assert_eq!(is_told, has_use && is_in_build, "{command}");
+            }
+        }
+    }
 }

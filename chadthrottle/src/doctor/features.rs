@@ -20,6 +20,11 @@ pub struct Feature {
 /// Name, a function that comes with it, its module, and what it is good for here.
 type Row = (&'static str, &'static str, Option<&'static str>, &'static str);
 
+/// What only `ifb_tc` wants.
+pub(super) const BY_IFB: &str = "download limits by a queue";
+/// What is wanted where there is no tcx.
+pub(super) const BEFORE_TCX: &str = "download limits by programs at interfaces, before Linux 6.6";
+
 const ROWS: [Row; 25] = [
     ("htb", "htb_enqueue", Some("sch_htb"), "upload limits by tc_htb"),
     (
@@ -28,10 +33,10 @@ const ROWS: [Row; 25] = [
         Some("sch_fq_codel"),
         "fair queues of tc_htb; without it packets wait in order",
     ),
-    ("clsact", "clsact_init", Some("sch_ingress"), "download limits by a queue"),
-    ("ifb", "ifb_xmit", Some("ifb"), "download limits by a queue"),
-    ("act_mirred", "tcf_mirred_act", Some("act_mirred"), "download limits by a queue"),
-    ("cls_bpf", "cls_bpf_classify", Some("cls_bpf"), "download limits by a queue"),
+    ("clsact", "clsact_init", Some("sch_ingress"), BEFORE_TCX),
+    ("ifb", "ifb_xmit", Some("ifb"), BY_IFB),
+    ("act_mirred", "tcf_mirred_act", Some("act_mirred"), ""),
+    ("cls_bpf", "cls_bpf_classify", Some("cls_bpf"), BEFORE_TCX),
     ("tcx", "tcx_prog_attach", None, "programs beside other people's at an interface"),
     ("nf_tables", "nf_tables_newtable", Some("nf_tables"), "upload limits by nftables"),
     ("nft_limit", "nft_limit_bytes_eval", Some("nft_limit"), "upload limits by nftables"),
@@ -40,11 +45,11 @@ const ROWS: [Row; 25] = [
     ("fq", "fq_enqueue", Some("sch_fq"), ""),
     ("cake", "cake_enqueue", Some("sch_cake"), ""),
     ("netem", "netem_enqueue", Some("sch_netem"), ""),
-    ("act_police", "tcf_police_act", Some("act_police"), "download limits by policing"),
+    ("act_police", "tcf_police_act", Some("act_police"), ""),
     ("act_bpf", "tcf_bpf_act", Some("act_bpf"), ""),
     ("cls_u32", "u32_classify", Some("cls_u32"), ""),
     ("cls_cgroup", "cls_cgroup_classify", Some("cls_cgroup"), ""),
-    ("cls_matchall", "mall_classify", Some("cls_matchall"), "download limits by policing"),
+    ("cls_matchall", "mall_classify", Some("cls_matchall"), ""),
     ("cls_flower", "fl_classify", Some("cls_flower"), ""),
     ("kprobes", "register_kprobe", None, ""),
     ("bbr", "bbr_init", Some("tcp_bbr"), ""),

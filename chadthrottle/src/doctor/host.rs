@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use nix::sys::utsname::uname;
 use serde::Serialize;
 
-use crate::sys::kernel_features::Modules;
+use crate::sys::{kernel_features::Modules, lockdown, proc_text};
 
 /// The running kernel.
 #[derive(Debug, Serialize)]
@@ -37,12 +37,11 @@ impl Kernel {
         let setting = |name: &str| {
             fs::read_to_string(Path::new("/proc/sys").join(name)).ok().map(|text| text.trim().to_owned())
         };
-        let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").ok();
         Self {
             release: name.as_ref().map_or_else(String::new, |name| word(name.release())),
             machine: name.as_ref().map_or_else(String::new, |name| word(name.machine())),
             btf: fs::File::open("/sys/kernel/btf/vmlinux").is_ok(),
-            lockdown: lockdown.as_deref().and_then(chosen),
+            lockdown: lockdown::level(),
             unprivileged_bpf_disabled: number(setting("kernel/unprivileged_bpf_disabled")),
             ptrace_scope: number(setting("kernel/yama/ptrace_scope")),
             default_queue: setting("net/core/default_qdisc"),
@@ -54,11 +53,6 @@ impl Kernel {
 
 fn number(text: Option<String>) -> Option<u32> {
     text?.parse().ok()
-}
-
-/// The one in brackets: `none [integrity] confidentiality`.
-fn chosen(text: &str) -> Option<String> {
-    text.split_ascii_whitespace().find_map(|word| Some(word.strip_prefix('[')?.strip_suffix(']')?.to_owned()))
 }
 
 /// How cgroups are mounted.
@@ -84,9 +78,18 @@ pub struct Cgroups {
     pub version2: Option<String>,
 }
 
+/// Of any list of mounts.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(mounts: &str) {
+    let cgroups = Cgroups::of(mounts);
+    let has_one = matches!(cgroups.layout, Layout::Unified | Layout::Hybrid);
+    assert_eq!(cgroups.version2.is_some(), has_one, "{cgroups:?}");
+    let _ = lockdown::chosen(mounts);
+}
+
 impl Cgroups {
     pub(super) fn read() -> Self {
-        Self::of(&fs::read_to_string("/proc/self/mounts").unwrap_or_default())
+        Self::of(&proc_text::read("/proc/self/mounts").unwrap_or_default())
     }
 
     fn of(mounts: &str) -> Self {
@@ -128,11 +131,5 @@ mod tests {
             assert_eq!(Cgroups::of(&mounts).layout, layout, "{mounts}");
         }
         assert_eq!(Cgroups::of(unified).version2.as_deref(), Some("/sys/fs/cgroup"));
-    }
-
-    #[test]
-    fn what_is_chosen_stands_in_brackets() {
-        assert_eq!(chosen("none [integrity] confidentiality\n").as_deref(), Some("integrity"));
-        assert_eq!(chosen("none\n"), None);
     }
 }

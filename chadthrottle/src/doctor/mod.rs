@@ -3,7 +3,7 @@
 
 mod advice;
 mod features;
-mod host;
+pub(crate) mod host;
 mod neighbours;
 
 use serde::Serialize;

@@ -2,8 +2,14 @@
 
 use std::io::Write;
 
+use anyhow::Context;
+
 use super::all_of;
-use crate::instances;
+use crate::{
+    daemon::server,
+    instances::{self, Of},
+    sys::note,
+};
 
 /// Prints what there is, a line each, and removes it unless that is not wanted.
 ///
@@ -19,13 +25,35 @@ pub fn run(dry_run: bool, out: &mut impl Write) -> anyhow::Result<()> {
     let entrances = entrances(dry_run, out);
     #[cfg(not(any(feature = "throttle-ifb-tc", feature = "throttle-tc-police")))]
     let entrances = Ok(());
-    all_of([queues, entrances, notes(dry_run, out)])
+    #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
+    let cgroups = cgroups(dry_run, out);
+    #[cfg(not(any(feature = "throttle-tc-htb", feature = "throttle-nftables")))]
+    let cgroups = Ok(());
+    all_of([queues, entrances, cgroups, notes(dry_run, out), socket(dry_run, out)])
+}
+
+/// Cgroups that processes were moved to.
+#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
+fn cgroups(dry_run: bool, out: &mut impl Write) -> anyhow::Result<()> {
+    use crate::backends::throttle::tagger::cgroup;
+
+    let mut results = Vec::new();
+    for leftover in cgroup::leftovers().context("cannot look for what a killed instance left")? {
+        match if dry_run { Ok(()) } else { leftover.remove() } {
+            Ok(()) => {
+                for line in leftover.describe() {
+                    writeln!(out, "{} {line}", verb(dry_run))?;
+                }
+            }
+            Err(error) => results.push(Err(anyhow::Error::new(error).context("cannot move processes back"))),
+        }
+    }
+    all_of(results)
 }
 
 #[cfg(feature = "throttle-tc-htb")]
 fn queues(dry_run: bool, out: &mut impl Write) -> anyhow::Result<()> {
     use crate::backends::throttle::journal;
-    use anyhow::Context;
 
     let mut results = Vec::new();
     if !dry_run {
@@ -53,8 +81,7 @@ fn queues(dry_run: bool, out: &mut impl Write) -> anyhow::Result<()> {
 /// Filters at entrances, and IFBs.
 #[cfg(any(feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
 fn entrances(dry_run: bool, out: &mut impl Write) -> anyhow::Result<()> {
-    use crate::backends::throttle::filters;
-    use anyhow::Context;
+    use crate::backends::throttle::{filters, notes};
 
     let not_found = "cannot look for what a killed instance left";
     let mut results = Vec::new();
@@ -72,6 +99,9 @@ fn entrances(dry_run: bool, out: &mut impl Write) -> anyhow::Result<()> {
         }
         Ok(())
     };
+    if !dry_run {
+        notes::forget_gone_networks().context("cannot forget what is gone")?;
+    }
     for leftover in filters::leftovers().context(not_found)? {
         take(leftover.describe(), &|| leftover.remove())?;
     }
@@ -85,6 +115,15 @@ fn entrances(dry_run: bool, out: &mut impl Write) -> anyhow::Result<()> {
 /// What instances said of themselves that have ended.
 fn notes(dry_run: bool, out: &mut impl Write) -> anyhow::Result<()> {
     let mut results = Vec::new();
+    for rest in instances::rests(Of::AnyoneGone) {
+        let line = format!("{}, which was being written when its process ended", rest.display());
+        match if dry_run { Ok(()) } else { note::remove(&rest) } {
+            Ok(()) => writeln!(out, "{} {line}", verb(dry_run))?,
+            Err(error) => {
+                results.push(Err(anyhow::Error::new(error).context(format!("cannot remove {line}"))));
+            }
+        }
+    }
     for stale in instances::all().stale {
         let line = format!("the note {} of process {}, which has ended", stale.path.display(), stale.process);
         match if dry_run { Ok(()) } else { stale.remove() } {
@@ -95,6 +134,16 @@ fn notes(dry_run: bool, out: &mut impl Write) -> anyhow::Result<()> {
         }
     }
     all_of(results)
+}
+
+/// Where a daemon listened that was killed.
+fn socket(dry_run: bool, out: &mut impl Write) -> anyhow::Result<()> {
+    let Some(path) = server::abandoned() else { return Ok(()) };
+    let line = format!("the socket {} of a daemon that has ended", path.display());
+    if !dry_run {
+        std::fs::remove_file(&path).with_context(|| format!("cannot remove {line}"))?;
+    }
+    Ok(writeln!(out, "{} {line}", verb(dry_run))?)
 }
 
 const fn verb(dry_run: bool) -> &'static str {

@@ -11,7 +11,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{all_of, in_words, select_throttles, tell};
+use super::{all_of, give_up_others, in_words, names, select_throttles, tell};
 use crate::{
     backends::{
         registry::{Backends, Wanted},
@@ -23,6 +23,7 @@ use crate::{
     failure::Failure,
     process::{ProcessId, cgroup_path},
     sys::{
+        capability::KILL,
         cgroup::CgroupRoot,
         signals::Signals,
         spawn::{HeldChild, SpawnError, status_of_signal},
@@ -41,18 +42,21 @@ pub fn run(
     command: &[OsString],
 ) -> anyhow::Result<u8> {
     let signals = Signals::hold()?;
-    let (upload, download) = select_throttles(backends, wanted, limits)?;
-    let mut manager = ThrottleManager::new(upload, download)?.announced();
-    if let Some(missing) = manager.not_covered(limits) {
-        tell(missing);
-    }
+    let throttles = select_throttles(backends, wanted, limits)?;
     let name = command[0].to_string_lossy().into_owned();
     let procs_file = cgroup_to_start_in(backends, &name)?;
     let child = HeldChild::spawn(command, procs_file.as_deref(), signals.held())
         .map_err(|error| not_started(&error))?;
     let pid = child.pid();
 
-    // Until it is released the child waits; if we fail before that, it ends by itself.
+    // Until it is released the child waits; if we fail before that, it ends by itself. It keeps all that it may do, and
+    // we do not. Signals are passed on to whomever it becomes.
+    give_up_others(&names(&throttles), &[KILL]);
+    let (upload, download) = throttles;
+    let mut manager = ThrottleManager::new(upload, download)?.announced();
+    if let Some(missing) = manager.not_covered(limits) {
+        tell(missing);
+    }
     let target = Target { subject: Subject::Descendants(ProcessId::running(pid.as_raw())?), name, traffic };
     manager.throttle_process(&target, limits)?;
     if let Err(error) = child.release(&command[0]) {

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::{
     connections::{Connection, Connections},
-    process::{ProcessId, ProcessInfo, UserNames},
+    process::{KnownNames, ProcessId, ProcessInfo},
     rate::scaled,
     stats::{ProcessRow, Snapshot, Traffic},
 };
@@ -20,7 +20,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Connected {
     connections: Connections,
-    users: UserNames,
+    names: KnownNames,
     /// Of the last look. None where they could not be read.
     listed: HashMap<ProcessId, Option<Vec<Connection>>>,
     /// Processes of which it has been said why theirs cannot be read.
@@ -61,7 +61,7 @@ impl Connected {
             let is_in = |row: &ProcessRow| row.info.id.pid == *pid && row.alive;
             if !snapshot.processes.iter().any(is_in)
                 && let Ok(id) = ProcessId::running(*pid)
-                && let Some(info) = ProcessInfo::read(id, &mut self.users)
+                && let Some(info) = ProcessInfo::read(id, &mut self.names)
             {
                 let (rate, total) = (Traffic::default(), Traffic::default());
                 snapshot.processes.push(ProcessRow::new(Arc::new(info), rate, total, true));

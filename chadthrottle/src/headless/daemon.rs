@@ -1,164 +1,183 @@
-//! `daemon`: keeps the rules, in the foreground and without a screen.
+//! `daemon`: keeps the rules, in the foreground and without a screen, and does what is asked of it through its socket.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::tz::TimeZone;
 use nix::sys::signal::Signal;
 
-use super::{screen::recorded, select_throttles};
+use super::{all_of, give_up_others, screen::recorded, select_throttles, tell};
 use crate::{
     backends::{
-        monitor::MonitorBackend,
         registry::{Backends, Wanted},
         throttle::{
             ThrottleManager,
             manager::{Limits, MAINTENANCE_INTERVAL},
         },
     },
-    config::{Config, Files},
+    config::{Config, DaemonSettings, Files},
+    daemon::{
+        client::Place,
+        counter::{COUNT_INTERVAL, Counter},
+        desk::{Desk, Socket},
+        rights::Rights,
+        server::Server,
+    },
     rules::{
         Rule,
         keeper::{Keeper, RuleFiles},
     },
-    stats::Stats,
-    sys::{cgroup::CgroupRoot, signals::Signals},
+    sys::{
+        capability::{CHOWN, DAC_OVERRIDE},
+        cgroup::CgroupRoot,
+        service::Manager,
+        signals::Signals,
+    },
 };
 
 /// Holds the limits of the rules until SIGTERM or SIGINT. SIGHUP reads the files again: what both say stays in force
 /// without a gap, and where the new ones are wrong the rules in force stay so.
 ///
 /// # Errors
-/// When the files are wrong at the start, or no backend works here.
-pub fn run(backends: &Backends, wanted: &Wanted, files: &Files) -> anyhow::Result<()> {
+/// When the files are wrong at the start, no backend works here, or it cannot listen where it was told to.
+pub fn run(backends: &Backends, wanted: &Wanted, files: &Files, place: &Place) -> anyhow::Result<()> {
     let signals = Signals::hold()?;
-    let Config { rules, history, .. } = Config::load(files)?;
+    let service = Manager::from_environment();
+    let Config { rules, history, daemon, .. } = Config::load(files)?;
     let has_quota = rules.iter().any(|rule| rule.enabled && rule.quota.is_some());
     let (upload, download) = select_throttles(backends, wanted, asked_for(&rules))?;
+    // Before others are given up: the socket may belong to a group.
+    let mut server = listen(place, &daemon)?;
+    // The history may be kept where others' files are, and what SQLite puts beside it is to be whose it is.
+    give_up_others(&[], &[DAC_OVERRIDE, CHOWN]);
     let root = CgroupRoot::open(backends.options().cgroup_root.as_deref()).ok();
-    let mut manager = ThrottleManager::new(upload, download)?;
+    let manager = ThrottleManager::new(upload, download)?;
     if let Some(missing) = manager.not_covered(asked_for(&rules)) {
-        eprintln!("chadthrottle: {missing}");
+        tell(missing);
     }
     let keeper = Keeper::new(rules, root, TimeZone::system());
     let history = recorded(&history);
-    let mut counter = match history {
-        Some(_) => Some(Counter::new(backends, wanted)?),
-        None => None,
-    };
     if history.is_none() && has_quota {
-        eprintln!("chadthrottle: no quota is counted, since nothing is recorded here");
+        tell("no quota is counted, since nothing is recorded here");
     }
-    let mut rules = RuleFiles { files: files.clone(), keeper, history };
-    let kept = keep(&mut rules, &mut manager, counter.as_mut(), &signals);
-    manager.cleanup()?;
-    counter.map_or(Ok(()), Counter::end)?;
-    kept
+    let counter = Counter::new(backends, wanted, history.is_some())?;
+    let rules = RuleFiles { files: files.clone(), keeper, history };
+    let is_usual = |path: &Path| Place::Usual.to_listen().is_some_and(|usual| usual == path);
+    let socket = server
+        .as_ref()
+        .map(|server| Socket { path: server.path().to_owned(), is_usual: is_usual(server.path()) });
+    let mut desk = Desk::new(manager, rules, counter, socket)?;
+    desk.look();
+    tell(desk.in_short());
+    service.is_ready(&desk.in_short());
+    let kept = keep(&mut desk, &mut server, &signals, &service);
+    service.is_stopping();
+    // Whoever has asked for limits learns that they end before they do.
+    drop(server);
+    let ended = desk.end();
+    all_of([kept, ended])
 }
 
-/// How often what is used is read.
-const COUNT_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Counts what is used.
-struct Counter {
-    monitor: Box<dyn MonitorBackend>,
-    stats: Stats,
-    start: Instant,
-    /// Whether it has been told that nothing can be counted.
-    told: bool,
-}
-
-impl Counter {
-    fn new(backends: &Backends, wanted: &Wanted) -> anyhow::Result<Self> {
-        let mut monitor = backends.select_monitor_backend(wanted.monitor.as_deref())?;
-        monitor.init()?;
-        Ok(Self { monitor, stats: Stats::default(), start: Instant::now(), told: false })
+/// Listens for others. Where that fails at the usual place the rules are kept all the same.
+fn listen(place: &Place, settings: &DaemonSettings) -> anyhow::Result<Option<Server>> {
+    let Some(path) = place.to_listen() else { return Ok(None) };
+    let (rights, missing) = Rights::configured(settings);
+    for words in missing {
+        tell(words);
     }
-
-    fn count(&mut self, rules: &mut RuleFiles) {
-        match self.monitor.update() {
-            Ok(sample) => {
-                self.told = false;
-                rules.take_in(&self.stats.advance(self.start.elapsed(), &sample));
-            }
-            Err(error) if !self.told => {
-                self.told = true;
-                eprintln!("chadthrottle: nothing is recorded: {error}");
-            }
-            Err(_) => {}
+    match Server::open(&path, rights) {
+        Ok(server) => Ok(Some(server)),
+        Err(error) if *place == Place::Usual => {
+            tell(format_args!("nobody can ask this daemon: {error}"));
+            Ok(None)
         }
-    }
-
-    fn end(mut self) -> anyhow::Result<()> {
-        Ok(self.monitor.cleanup()?)
+        Err(error) => Err(error.into()),
     }
 }
 
 /// Every direction in which some rule limits something.
 fn asked_for(rules: &[Rule]) -> Limits {
-    let all = rules.iter().flat_map(|rule| [Some(rule.limits), rule.quota.map(|quota| quota.then)]).flatten();
-    all.fold(Limits::default(), |sum, limits| Limits {
+    rules.iter().map(Rule::directions).fold(Limits::default(), |sum, limits| Limits {
         upload: sum.upload.or(limits.upload),
         download: sum.download.or(limits.download),
     })
 }
 
+/// What is done again and again, and when next.
+struct Times {
+    look: Instant,
+    maintenance: Instant,
+    /// None where nothing is recorded.
+    count: Option<Instant>,
+    /// None where nobody wants to know that we are well.
+    watchdog: Option<Instant>,
+}
+
 fn keep(
-    rules: &mut RuleFiles,
-    manager: &mut ThrottleManager,
-    mut counter: Option<&mut Counter>,
+    desk: &mut Desk,
+    server: &mut Option<Server>,
     signals: &Signals,
+    service: &Manager,
 ) -> anyhow::Result<()> {
-    look(&mut rules.keeper, manager);
-    tell(&rules.keeper);
-    let mut due = Instant::now() + rules.keeper.interval();
-    let mut maintenance = Instant::now() + MAINTENANCE_INTERVAL;
-    let mut count = Instant::now();
+    let now = Instant::now();
+    let mut times = Times {
+        look: now + desk.rules.keeper.interval(),
+        maintenance: now + MAINTENANCE_INTERVAL,
+        count: desk.rules.history.is_some().then_some(now),
+        watchdog: service.watchdog().map(|_| now),
+    };
     loop {
-        let next = if counter.is_some() { due.min(count) } else { due };
-        match signals.wait(Some(next.min(maintenance)))? {
-            Some(Signal::SIGCHLD) => continue,
-            Some(Signal::SIGHUP) => {
-                read_again(rules);
-                look(&mut rules.keeper, manager);
-                tell(&rules.keeper);
-            }
-            Some(_) => return Ok(()),
-            None => {}
-        }
         let now = Instant::now();
-        if now >= due {
-            look(&mut rules.keeper, manager);
-            due = later(due, rules.keeper.interval());
+        let asked = server.as_ref().and_then(|server| server.deadline(now));
+        let others = [Some(times.maintenance), times.count, times.watchdog, asked];
+        let next = others.into_iter().flatten().fold(times.look, Instant::min);
+        let interests = server.as_ref().map(Server::interests).unwrap_or_default();
+        let (signal, ready) = signals.wait_beside(Some(next), interests)?;
+        match signal {
+            Some(Signal::SIGHUP) => {
+                service.is_reloading();
+                // What is wrong has been told.
+                let _ = desk.read_again();
+                service.is_ready(&desk.in_short());
+            }
+            Some(Signal::SIGCHLD) | None => {}
+            Some(_) => return Ok(()),
         }
-        if let Some(counter) = counter.as_mut().filter(|_| now >= count) {
-            counter.count(rules);
-            count = later(count, COUNT_INTERVAL);
+        if let Some(server) = server {
+            let ended = server.turn(&ready, Instant::now(), |caller, request| desk.answer(caller, request));
+            desk.leave(&ended);
         }
-        if now >= maintenance {
-            maintenance = later(maintenance, MAINTENANCE_INTERVAL);
+        times.work(desk, service);
+    }
+}
+
+impl Times {
+    /// Does what it is time for.
+    fn work(&mut self, desk: &mut Desk, service: &Manager) {
+        let now = Instant::now();
+        if now >= self.look {
+            desk.look();
+            self.look = later(self.look, desk.rules.keeper.interval());
+        }
+        if let Some(count) = self.count.as_mut().filter(|count| now >= **count) {
+            desk.counter.count(&mut desk.rules);
+            *count = later(*count, COUNT_INTERVAL);
+        }
+        if now >= self.maintenance {
+            self.maintenance = later(self.maintenance, MAINTENANCE_INTERVAL);
             // What was not looked after this time will be the next; the limits themselves are in force.
-            if let Err(error) = manager.maintain() {
+            if let Err(error) = desk.manager.maintain() {
                 log::warn!("{error}");
             }
         }
-    }
-}
-
-fn look(keeper: &mut Keeper, manager: &mut ThrottleManager) {
-    for words in keeper.look(manager, Timestamp::now()) {
-        eprintln!("chadthrottle: {words}");
-    }
-}
-
-/// What is in force.
-fn tell(keeper: &Keeper) {
-    let (rules, limits) = (keeper.rules().len(), keeper.held().len());
-    eprintln!("chadthrottle: {rules} rules, {limits} limits in force");
-}
-
-fn read_again(rules: &mut RuleFiles) {
-    if let Err(error) = rules.read_again() {
-        eprintln!("chadthrottle: the rules in force stay as they are: {error}");
+        if let (Some(watchdog), Some(interval)) = (&mut self.watchdog, service.watchdog())
+            && now >= *watchdog
+        {
+            service.is_well();
+            *watchdog = later(*watchdog, interval);
+        }
     }
 }
 

@@ -63,7 +63,13 @@ fn print_host(report: &Report, out: &mut impl Write) -> std::io::Result<()> {
     for (name, value) in [
         ("BTF", yes(kernel.btf).to_owned()),
         ("cgroups", format!("{layout}, version 2 at {}", known(&cgroups.version2))),
-        ("lockdown", kernel.lockdown.clone().unwrap_or_else(|| "not in this kernel".to_owned())),
+        (
+            "lockdown",
+            kernel
+                .lockdown
+                .clone()
+                .unwrap_or_else(|| "not told: no securityfs, or not in this kernel".to_owned()),
+        ),
         ("modules", modules.to_owned()),
         ("ptrace_scope", number(kernel.ptrace_scope)),
         ("unprivileged_bpf_disabled", number(kernel.unprivileged_bpf_disabled)),

@@ -8,15 +8,19 @@ use nix::{
     unistd::{Uid, User},
 };
 
-use super::{all_of, in_words, select_throttles, tell};
+use super::{Throttles, all_of, by_daemon, give_up_others, in_words, names, select_throttles, tell};
 use crate::{
     backends::{
         registry::{Backends, Wanted},
-        throttle::{Subject, Target, ThrottleManager, manager::MAINTENANCE_INTERVAL},
+        throttle::{
+            Subject, Target, ThrottleManager,
+            manager::{Limits, MAINTENANCE_INTERVAL},
+        },
     },
     cli::{LimitSubject, limits},
+    daemon::client::{Client, Place},
     failure::Failure,
-    process::{ProcessId, ProcessInfo, UserNames},
+    process::{KnownNames, ProcessId, ProcessInfo},
     rate::scaled,
     session,
     sys::{
@@ -26,29 +30,60 @@ use crate::{
 };
 
 /// How often to look whether the process still runs.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Holds the limits until a signal, the end of the time that was given, or of the process. Those that may cut this session
-/// off only where that is what is wanted (`force`).
+/// off only where that is what is wanted (`force`). A daemon there holds them, and otherwise this process.
 ///
 /// # Errors
 /// When the limits cannot be enforced.
-pub fn run(backends: &Backends, wanted: &Wanted, asked: &LimitSubject, force: bool) -> anyhow::Result<()> {
+pub fn run(
+    backends: &Backends,
+    wanted: &Wanted,
+    asked: &LimitSubject,
+    force: bool,
+    place: &Place,
+) -> anyhow::Result<()> {
     let signals = Signals::hold()?;
     let limits = limits(asked.upload_limit, asked.download_limit);
-    let (upload, download) = select_throttles(backends, wanted, limits)?;
+    let holder = match by_daemon::that_changes(place)? {
+        Some(daemon) => Holder::Daemon(Box::new(daemon)),
+        None => Holder::Here(select_throttles(backends, wanted, limits)?),
+    };
     let target = target(backends, asked)?;
     if let Some(why) = session::refusal(&target.subject).filter(|_| !force) {
         return Err(Failure::Usage(format!("{target} is not limited: {why}")).into());
     }
+    match holder {
+        Holder::Daemon(mut daemon) => by_daemon::hold(&mut daemon, &target, limits, asked.duration, &signals),
+        Holder::Here(throttles) => here(throttles, &target, limits, asked.duration, &signals),
+    }
+}
+
+/// Who holds a limit.
+enum Holder {
+    Daemon(Box<Client>),
+    Here(Throttles),
+}
+
+/// Holds limits by this process.
+fn here(
+    throttles: Throttles,
+    target: &Target,
+    limits: Limits,
+    duration: Option<Duration>,
+    signals: &Signals,
+) -> anyhow::Result<()> {
+    give_up_others(&names(&throttles), &[]);
+    let (upload, download) = throttles;
     let mut manager = ThrottleManager::new(upload, download)?.announced();
-    manager.throttle_process(&target, limits)?;
+    manager.throttle_process(target, limits)?;
     tell(format_args!("{target} is held to {}; Ctrl-C ends it", in_words(limits)));
     if let Some(missing) = manager.not_covered(limits) {
         tell(missing);
     }
 
-    let held = hold(&mut manager, &target, asked.duration, &signals);
+    let held = hold(&mut manager, target, duration, signals);
     let report = manager.limited();
     let released = manager.cleanup();
     let why = if matches!(held, Ok(true)) { "ended" } else { "is free again" };
@@ -95,7 +130,7 @@ fn target(backends: &Backends, asked: &LimitSubject) -> anyhow::Result<Target> {
     let (subject, name) = if let Some(pid) = asked.pid {
         let id = ProcessId::running(pid)?;
         let name =
-            ProcessInfo::read(id, &mut UserNames::default()).map_or_else(String::new, |info| info.name);
+            ProcessInfo::read(id, &mut KnownNames::default()).map_or_else(String::new, |info| info.name);
         (if asked.children { Subject::Descendants(id) } else { Subject::Process(id) }, name)
     } else if let Some(path) = &asked.program {
         let path = path.canonicalize().map_err(|error| {
@@ -128,6 +163,11 @@ fn target(backends: &Backends, asked: &LimitSubject) -> anyhow::Result<Target> {
 }
 
 /// What became of one direction, to be added to a sentence.
-fn outcome(verb: &str, stats: ThrottleStats) -> String {
-    format!("; of {}B to {verb}, {}B were held back", scaled(stats.bytes_total), scaled(stats.bytes_dropped))
+pub(super) fn outcome(verb: &str, stats: ThrottleStats) -> String {
+    let delayed = match stats.bytes_delayed {
+        0 => String::new(),
+        bytes => format!(" and {}B delayed", scaled(bytes)),
+    };
+    let (total, dropped) = (scaled(stats.bytes_total), scaled(stats.bytes_dropped));
+    format!("; of {total}B to {verb}, {dropped}B were held back{delayed}")
 }

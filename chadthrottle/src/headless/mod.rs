@@ -1,5 +1,6 @@
 //! The forms of the program without a screen.
 
+mod by_daemon;
 pub mod cleanup;
 pub mod command;
 mod connections;
@@ -20,14 +21,17 @@ use std::{
     io::{self, Write},
 };
 
-use crate::backends::{
-    BackendError, Obstacle,
-    registry::{Backends, NO_BACKEND, Wanted},
-    throttle::{DownloadThrottleBackend, UploadThrottleBackend, manager::Limits},
+use crate::{
+    backends::{
+        BackendError, Obstacle,
+        registry::{Backends, NO_BACKEND, Wanted, used_capabilities},
+        throttle::{DownloadThrottleBackend, UploadThrottleBackend, manager::Limits},
+    },
+    sys::capability::{self, Capability},
 };
 
 /// Says something about the work. Where nobody can be told any more it is done all the same.
-fn tell(words: impl fmt::Display) {
+pub(crate) fn tell(words: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "chadthrottle: {words}");
 }
 
@@ -39,6 +43,28 @@ fn all_of(results: impl IntoIterator<Item = anyhow::Result<()>>) -> anyhow::Resu
         tell(format_args!("{error:#}"));
     }
     first.map_or(Ok(()), Err)
+}
+
+/// Gives up every capability that neither the backends of these names use (all that there are, where no name is given), nor
+/// whoever uses `more`. To be called while there is one thread: each has its own.
+///
+/// Without `CAP_SYS_PTRACE` nothing is given up: the kernel lets nobody look at a process that may do more than they may
+/// (`cap_ptrace_access_check`, security/commoncap.c), as the command of `run` may.
+fn give_up_others(names: &[&str], more: &[Capability]) {
+    if capability::first_missing(&[capability::SYS_PTRACE]).is_some() {
+        return;
+    }
+    let mut wanted = used_capabilities(names);
+    wanted.extend(more);
+    // It works with more, too.
+    if let Err(error) = capability::keep(&wanted) {
+        log::warn!("privileges that nobody needs are kept: {error}");
+    }
+}
+
+/// The names of these backends.
+fn names((upload, download): &Throttles) -> Vec<&'static str> {
+    [upload.name()].into_iter().chain(download.as_ref().map(|download| download.name())).collect()
 }
 
 /// The backends that would hold these limits, chosen but not made ready: nothing in the kernel has changed.
@@ -65,7 +91,7 @@ fn select_throttles(backends: &Backends, wanted: &Wanted, limits: Limits) -> any
 type Throttles = (Box<dyn UploadThrottleBackend>, Option<Box<dyn DownloadThrottleBackend>>);
 
 /// Limits in words: `1M up, 2M down`.
-fn in_words(limits: Limits) -> String {
+pub(crate) fn in_words(limits: Limits) -> String {
     let direction = |limit: Option<u64>, name: &str| {
         limit.map(|limit| match limit {
             0 => format!("nothing {name}"),

@@ -13,10 +13,14 @@ use crate::{
         monitor::MonitorBackend,
         registry::{Backends, Wanted},
     },
+    daemon::{
+        client::{Place, Reached},
+        monitor::RemoteMonitor,
+    },
     rate::scaled,
     stats::{ProcessRow, Snapshot, Stats},
     sys::{
-        capability::{self, NET_ADMIN},
+        capability::{self, NET_ADMIN, SYS_ADMIN},
         signals::Signals,
     },
 };
@@ -36,13 +40,18 @@ pub struct Options {
     pub connections: bool,
 }
 
-/// Prints one snapshot an interval, until a signal or the last one asked for.
+/// Prints one snapshot an interval, until a signal or the last one asked for. Where a daemon counts, what it does.
 ///
 /// # Errors
 /// When no monitor works here, or it fails, or stdout cannot be written.
-pub fn run(backends: &Backends, wanted: &Wanted, options: &Options) -> anyhow::Result<()> {
+pub fn run(backends: &Backends, wanted: &Wanted, options: &Options, place: &Place) -> anyhow::Result<()> {
     let signals = Signals::hold()?;
-    let mut monitor = backends.select_monitor_backend(wanted.monitor.as_deref())?;
+    let mut monitor: Box<dyn MonitorBackend> = match place.reach()? {
+        Reached::Daemon(daemon) if daemon.daemon.monitor.is_some() => Box::new(RemoteMonitor::new(*daemon)),
+        _ => backends.select_monitor_backend(wanted.monitor.as_deref())?,
+    };
+    // Connections are asked for where their process is.
+    super::give_up_others(&[monitor.name()], if options.connections { &[SYS_ADMIN] } else { &[] });
     monitor.init()?;
     if let Some(missing) = what_is_not_seen(monitor.as_ref()) {
         super::tell(&missing);

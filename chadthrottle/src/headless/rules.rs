@@ -12,12 +12,17 @@ use super::in_words;
 use crate::{
     cli::rules::{AddRule, RulesCommand},
     config::{Config, ConfigError, Files},
+    daemon::{
+        client::{Place, Reached},
+        protocol::Request,
+    },
     failure::Failure,
-    process::{ProcessId, UserNames},
+    process::{KnownNames, ProcessId},
     rules::{
         Rule, Scope, edit,
         explain::{Outcome, explain},
         host,
+        link::Share,
         quota::Quota,
         store,
     },
@@ -32,17 +37,20 @@ pub fn run(
     command: &RulesCommand,
     files: &Files,
     root: Option<&Path>,
+    place: &Place,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
     match command {
         RulesCommand::List { json } => list(&Config::load(files)?.rules, *json, out),
-        RulesCommand::Add(rule) => add(rule, files),
-        RulesCommand::Remove { name } => change(files, name, "removed", |text| edit::remove(text, name)),
+        RulesCommand::Add(rule) => add(rule, files, place),
+        RulesCommand::Remove { name } => {
+            change(files, place, name, "removed", |text| edit::remove(text, name))
+        }
         RulesCommand::Enable { name } => {
-            change(files, name, "enabled", |text| edit::set_enabled(text, name, true))
+            change(files, place, name, "enabled", |text| edit::set_enabled(text, name, true))
         }
         RulesCommand::Disable { name } => {
-            change(files, name, "disabled", |text| edit::set_enabled(text, name, false))
+            change(files, place, name, "disabled", |text| edit::set_enabled(text, name, false))
         }
         RulesCommand::Check { files: named } if named.is_empty() => check_usual(files),
         RulesCommand::Check { files: named } => check(named),
@@ -66,6 +74,33 @@ struct JsonRule<'a> {
     scope: String,
     when: Option<String>,
     quota: Option<JsonQuota>,
+    link: Option<JsonShare<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonShare<'a> {
+    name: &'a str,
+    upload_rate: Option<u64>,
+    download_rate: Option<u64>,
+    priority: u8,
+    weight: u32,
+    upload_guaranteed: Option<u64>,
+    download_guaranteed: Option<u64>,
+}
+
+impl<'a> JsonShare<'a> {
+    fn new(share: &'a Share) -> Self {
+        let Share { link, priority, weight, guaranteed } = share;
+        Self {
+            name: &link.name,
+            upload_rate: link.rates.upload,
+            download_rate: link.rates.download,
+            priority: *priority,
+            weight: *weight,
+            upload_guaranteed: guaranteed.upload,
+            download_guaranteed: guaranteed.download,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -96,6 +131,7 @@ impl<'a> JsonRule<'a> {
                 upload_limit: quota.then.upload,
                 download_limit: quota.then.download,
             }),
+            link: rule.share.as_ref().map(JsonShare::new),
         }
     }
 }
@@ -123,8 +159,10 @@ fn list(rules: &[Rule], json: bool, out: &mut impl Write) -> anyhow::Result<()> 
 fn what(rule: &Rule) -> String {
     let mut parts = vec![format!("{}: {}", rule.conditions, in_words(rule.limits))];
     if rule.limits.is_empty() {
-        parts = vec![format!("{}: no limit", rule.conditions)];
+        let instead = if rule.share.is_some() { "as its link allows" } else { "no limit" };
+        parts = vec![format!("{}: {instead}", rule.conditions)];
     }
+    parts.extend(rule.share.as_ref().map(ToString::to_string));
     if rule.traffic != crate::backends::throttle::TrafficType::All {
         parts.push(format!("{:?} traffic alone", rule.traffic).to_lowercase());
     }
@@ -140,21 +178,37 @@ fn quota(quota: &Quota) -> String {
     format!("after {} a {}: {}", quota.after, quota.per.name(), in_words(quota.then))
 }
 
-fn add(rule: &AddRule, files: &Files) -> anyhow::Result<()> {
+fn add(rule: &AddRule, files: &Files, place: &Place) -> anyhow::Result<()> {
     let new = rule.written().map_err(Failure::Usage)?;
     let path = store::add(files, &new, rule.system)?;
     eprintln!("chadthrottle: rule {:?} added to {}", new.name, path.display());
-    Ok(())
+    tell_daemon(place, &path)
 }
 
 fn change(
     files: &Files,
+    place: &Place,
     name: &str,
     done: &str,
     edit: impl FnOnce(&str) -> Result<String, String>,
 ) -> anyhow::Result<()> {
     let path = store::change(files, name, edit)?;
     eprintln!("chadthrottle: rule {name:?} {done} in {}", path.display());
+    tell_daemon(place, &path)
+}
+
+/// Has a daemon that reads this file read it again.
+fn tell_daemon(place: &Place, changed: &Path) -> anyhow::Result<()> {
+    let Reached::Daemon(mut client) = place.reach()? else { return Ok(()) };
+    if !client.daemon.files.iter().any(|file| Path::new(file) == changed) {
+        return Ok(());
+    }
+    if client.daemon.may_change {
+        client.change(&Request::Reload)?;
+        eprintln!("chadthrottle: the daemon has read it");
+    } else {
+        eprintln!("chadthrottle: the daemon does not take changes from you: it reads the file on SIGHUP");
+    }
     Ok(())
 }
 
@@ -179,6 +233,7 @@ struct JsonExplained<'a> {
     exe: Option<&'a str>,
     user: Option<&'a str>,
     cgroup: &'a str,
+    container: Option<&'a str>,
     rules: Vec<JsonVerdict<'a>>,
 }
 
@@ -201,11 +256,13 @@ fn explain_process(
 ) -> anyhow::Result<()> {
     let config = Config::load(files)?;
     let id = ProcessId::running(pid)?;
-    let facts = host::process(id, &mut UserNames::default()).ok_or_else(|| {
+    let mut names = KnownNames::default();
+    let facts = host::process(id, &mut names).ok_or_else(|| {
         Failure::Usage(format!("{pid} is a thread of the kernel, or has ended: no rule is for it"))
     })?;
     let root = CgroupRoot::open(root).ok();
-    let subjects: Vec<_> = config.rules.iter().map(|rule| host::subjects(rule, root.as_ref())).collect();
+    let subjects: Vec<_> =
+        config.rules.iter().map(|rule| host::subjects(rule, root.as_ref(), &mut names)).collect();
     let (now, zone) = (Timestamp::now(), TimeZone::system());
     let verdicts = explain(&config.rules, &subjects, &facts, now, &zone);
     if json {
@@ -230,6 +287,7 @@ fn explain_process(
             exe: facts.exe.as_deref(),
             user: facts.user.as_deref(),
             cgroup: &facts.cgroup,
+            container: facts.container.as_deref(),
             rules: rules.collect(),
         };
         writeln!(out, "{}", serde_json::to_string(&explained)?)?;
@@ -237,7 +295,8 @@ fn explain_process(
     }
     let exe = facts.exe.as_deref().unwrap_or("a file of a container");
     let user = facts.user.as_deref().unwrap_or("?");
-    writeln!(out, "{} ({pid}): {exe}, user {user}, {}", facts.name, facts.cgroup)?;
+    let container = facts.container.as_ref().map(|name| format!("container {name}, ")).unwrap_or_default();
+    writeln!(out, "{} ({pid}): {exe}, user {user}, {container}{}", facts.name, facts.cgroup)?;
     if verdicts.is_empty() {
         writeln!(out, "No rule matches it.")?;
     }

@@ -124,7 +124,7 @@ fn who(info: &ProcessInfo) -> Who {
     let program = info.exe.as_ref().map(|exe| exe.to_string_lossy().into_owned());
     Who {
         program: program.unwrap_or_else(|| info.name.clone()),
-        unit: info.cgroup.as_deref().and_then(unit).unwrap_or_default(),
+        unit: unit(info).unwrap_or_default(),
         user: info.user.clone().unwrap_or_default(),
     }
 }
@@ -140,6 +140,7 @@ fn counts_for(rule: &Rule, row: &ProcessRow) -> bool {
         exe: info.exe.as_ref().and_then(|exe| exe.to_str()).map(str::to_owned),
         command: String::new(),
         cgroup: info.cgroup.clone().unwrap_or_default(),
+        container: info.container.clone(),
         // Nobody's number: a rule for a number is for the user's name as well.
         uid: user.as_deref().and_then(crate::rules::host::uid).unwrap_or(u32::MAX),
         user,
@@ -162,6 +163,7 @@ mod tests {
             exe: Some(PathBuf::from(format!("/usr/bin/{name}"))),
             user: Some("0".into()),
             cgroup: Some(format!("/system.slice/{name}.service")),
+            container: None,
         };
         ProcessRow::new(Arc::new(info), Traffic::default(), Traffic { upload, download }, true)
     }

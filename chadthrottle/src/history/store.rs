@@ -1,16 +1,22 @@
 //! The history in a file: `SQLite` with a write-ahead log, one writer.
 
+mod read;
+
 use std::{
+    collections::BTreeMap,
     fs::{DirBuilder, File, OpenOptions},
     io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
-use nix::fcntl::{Flock, FlockArg};
 use rusqlite::{Connection, OpenFlags, Statement, Transaction, params};
 
-use super::{By, Step, recorder::Batch};
+pub use self::read::Point;
+use super::{
+    By, Step,
+    recorder::{Batch, Who},
+};
 use crate::stats::Traffic;
 
 /// Why there is no history.
@@ -30,6 +36,11 @@ pub enum HistoryError {
         /// Why.
         source: io::Error,
     },
+    /// What is in it has another form than we know.
+    #[error(
+        "{0} was written by a newer chadthrottle: use that one, or another file (`path` under [history])"
+    )]
+    Newer(PathBuf),
     /// What is in it cannot be used.
     #[error("{path} cannot be used: {source}; where it is broken, move it away, and a new one is begun")]
     Broken {
@@ -45,8 +56,10 @@ pub enum HistoryError {
 pub struct Store {
     connection: Connection,
     path: PathBuf,
+    /// Whether it has the first form.
+    is_first: bool,
     /// Of who writes, as long as it does.
-    _lock: Option<Flock<File>>,
+    _lock: Option<File>,
 }
 
 /// An amount, and whose or when it was.
@@ -62,7 +75,8 @@ pub struct Used {
 
 /// The file is made no larger than this, or a little; then the oldest minutes go first.
 const MOST_BYTES: i64 = 256 << 20;
-const VERSION: i64 = 1;
+/// Of the form. The first had no [`Step::FourWeeks`], and no sums of units and users.
+const VERSION: i64 = 2;
 
 const SCHEMA: &str = "
     CREATE TABLE names (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
@@ -79,8 +93,25 @@ const SCHEMA: &str = "
     CREATE TABLE rules (
         start INTEGER, rule INTEGER, upload INTEGER NOT NULL, download INTEGER NOT NULL,
         PRIMARY KEY (rule, start)
+    ) WITHOUT ROWID;";
+
+/// Sums of what is in `usage`: there are few units and users, and who asks for them need not wait for all programs.
+const SECOND: &str = "
+    CREATE TABLE units (
+        step INTEGER, start INTEGER, unit INTEGER, upload INTEGER NOT NULL, download INTEGER NOT NULL,
+        PRIMARY KEY (step, start, unit)
     ) WITHOUT ROWID;
-    PRAGMA user_version = 1;";
+    CREATE TABLE users (
+        step INTEGER, start INTEGER, user INTEGER, upload INTEGER NOT NULL, download INTEGER NOT NULL,
+        PRIMARY KEY (step, start, user)
+    ) WITHOUT ROWID;
+    INSERT INTO usage SELECT 2419200, start - start % 2419200 AS weeks, program, unit, user, sum(upload), sum(download)
+        FROM usage WHERE step = 86400 GROUP BY weeks, program, unit, user;
+    INSERT INTO interfaces SELECT 2419200, start - start % 2419200 AS weeks, interface, sum(upload), sum(download)
+        FROM interfaces WHERE step = 86400 GROUP BY weeks, interface;
+    INSERT INTO units SELECT step, start, unit, sum(upload), sum(download) FROM usage GROUP BY step, start, unit;
+    INSERT INTO users SELECT step, start, user, sum(upload), sum(download) FROM usage GROUP BY step, start, user;
+    PRAGMA user_version = 2;";
 
 /// Quotas look back a month at most.
 const RULES_KEPT: i64 = 32 * 86_400;
@@ -102,9 +133,11 @@ impl Store {
         drop(file);
         let lock = path.with_extension("lock");
         let lock = OpenOptions::new().create(true).append(true).mode(0o600).open(&lock).map_err(unopened)?;
-        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
-            .map_err(|_| HistoryError::Busy(path.to_owned()))?;
+        lock.try_lock().map_err(|_| HistoryError::Busy(path.to_owned()))?;
         let store = Self::with(path, OpenFlags::SQLITE_OPEN_READ_WRITE, Some(lock))?;
+        if store.version().map_err(|source| store.broken(source))? > VERSION {
+            return Err(HistoryError::Newer(path.to_owned()));
+        }
         store.make_ready().map_err(|source| store.broken(source))?;
         Ok(store)
     }
@@ -123,16 +156,50 @@ impl Store {
         }
         let store = Self::with(path, OpenFlags::SQLITE_OPEN_READ_WRITE, None)
             .or_else(|_| Self::with(path, OpenFlags::SQLITE_OPEN_READ_ONLY, None))?;
-        let version = store.version().map_err(|source| store.broken(source))?;
-        if version == 0 { Err(HistoryError::Absent(path.to_owned())) } else { Ok(store) }
+        match store.version().map_err(|source| store.broken(source))? {
+            0 => Err(HistoryError::Absent(path.to_owned())),
+            // Somebody may still record in the first form.
+            1 => Ok(Self { is_first: true, ..store }),
+            VERSION => Ok(store),
+            _ => Err(HistoryError::Newer(path.to_owned())),
+        }
     }
 
-    fn with(path: &Path, flags: OpenFlags, lock: Option<Flock<File>>) -> Result<Self, HistoryError> {
+    /// One that is gone when this is, as that of a simulated host.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn in_memory() -> Result<Self, HistoryError> {
+        let path = PathBuf::from(":memory:");
+        let broken = |source| HistoryError::Broken { path: path.clone(), source };
+        let connection = Connection::open_in_memory().map_err(broken)?;
+        let store = Self { connection, path: path.clone(), is_first: false, _lock: None };
+        store.make_ready().map_err(broken)?;
+        Ok(store)
+    }
+
+    /// Its file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// When what was recorded last was, by the clock then.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn newest(&self) -> Result<Option<i64>, HistoryError> {
+        let newest = "SELECT max(start) FROM usage WHERE step = ?1";
+        let read = self.connection.query_row(newest, [Step::Minute.seconds()], |row| row.get(0));
+        read.map_err(|source| self.broken(source))
+    }
+
+    fn with(path: &Path, flags: OpenFlags, lock: Option<File>) -> Result<Self, HistoryError> {
         let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let broken = |source| HistoryError::Broken { path: path.to_owned(), source };
         let connection = Connection::open_with_flags(path, flags).map_err(broken)?;
         connection.busy_timeout(std::time::Duration::from_secs(5)).map_err(broken)?;
-        Ok(Self { connection, path: path.to_owned(), _lock: lock })
+        Ok(Self { connection, path: path.to_owned(), is_first: false, _lock: lock })
     }
 
     fn broken(&self, source: rusqlite::Error) -> HistoryError {
@@ -143,6 +210,11 @@ impl Store {
         self.connection.query_row("PRAGMA user_version", [], |row| row.get(0))
     }
 
+    /// The coarsest step that there is in it.
+    const fn coarsest(&self) -> Step {
+        if self.is_first { Step::Day } else { Step::FourWeeks }
+    }
+
     fn make_ready(&self) -> rusqlite::Result<()> {
         if self.version()? == 0 {
             self.connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL;")?;
@@ -150,10 +222,13 @@ impl Store {
         // What is committed survives a kill; after a power cut the last of it may be missing, and nothing is broken.
         self.connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
         self.connection.execute_batch("PRAGMA synchronous = NORMAL;")?;
-        if self.version()? != VERSION {
-            self.connection.execute_batch(&format!("BEGIN;{SCHEMA}COMMIT;"))?;
-        }
-        Ok(())
+        let first = match self.version()? {
+            0 => SCHEMA,
+            1 => "",
+            _ => return Ok(()),
+        };
+        // Where it fails the connection ends, and with it what was not committed.
+        self.connection.execute_batch(&format!("BEGIN IMMEDIATE;{first}{SECOND}COMMIT;"))
     }
 
     /// Adds amounts to every step, all or none of them.
@@ -168,7 +243,9 @@ impl Store {
     fn try_add(&mut self, batch: &Batch) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
         add_usage(&transaction, batch)?;
-        add_interfaces(&transaction, batch)?;
+        add_to(&transaction, "units", &by(batch, |who| &who.unit))?;
+        add_to(&transaction, "users", &by(batch, |who| &who.user))?;
+        add_to(&transaction, "interfaces", &batch.interfaces)?;
         let mut add = transaction.prepare(
             "INSERT INTO rules VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE
              SET upload = upload + excluded.upload, download = download + excluded.download",
@@ -212,14 +289,14 @@ impl Store {
         }
         // A name may be in use again.
         self.connection.execute_batch(
-            "DELETE FROM names WHERE id NOT IN (SELECT program FROM usage UNION SELECT unit FROM usage
-                 UNION SELECT user FROM usage UNION SELECT interface FROM interfaces UNION SELECT rule FROM rules);
+            "DELETE FROM names WHERE id NOT IN (SELECT program FROM usage UNION SELECT unit FROM units
+                 UNION SELECT user FROM users UNION SELECT interface FROM interfaces UNION SELECT rule FROM rules);
              PRAGMA incremental_vacuum;",
         )
     }
 
     fn forget(&self, step: Step, before: i64) -> rusqlite::Result<()> {
-        for table in ["usage", "interfaces"] {
+        for table in ["usage", "units", "users", "interfaces"] {
             let forget = format!("DELETE FROM {table} WHERE step = ?1 AND start < ?2");
             self.connection.execute(&forget, params![step.seconds(), before])?;
         }
@@ -231,56 +308,6 @@ impl Store {
         let number =
             |name: &str| self.connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
         Ok((number("page_count")? - number("freelist_count")?) * number("page_size")?)
-    }
-
-    /// What was used since a time, the most first; by `per` the amounts of each step, in their order.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub fn used(&self, by: By, since: i64, now: i64, per: Option<Step>) -> Result<Vec<Used>, HistoryError> {
-        self.try_used(by, since, now, per).map_err(|source| self.broken(source))
-    }
-
-    fn try_used(&self, by: By, since: i64, now: i64, per: Option<Step>) -> rusqlite::Result<Vec<Used>> {
-        let step = per.unwrap_or_else(|| Step::since(since, now));
-        let (table, column) = match by {
-            By::Program => ("usage", "program"),
-            By::Unit => ("usage", "unit"),
-            By::User => ("usage", "user"),
-            By::Interface => ("interfaces", "interface"),
-        };
-        let (start, group, order) = match per {
-            Some(_) => ("start", "start, ", "start, "),
-            None => ("NULL", "", ""),
-        };
-        let query = format!(
-            "SELECT t.start, names.text, t.up, t.down FROM (
-                 SELECT {start} AS start, {column} AS name, sum(upload) AS up, sum(download) AS down
-                 FROM {table} WHERE step = ?1 AND start >= ?2 GROUP BY {group}{column}
-             ) AS t JOIN names ON names.id = t.name ORDER BY {order}t.up + t.down DESC, names.text"
-        );
-        let mut statement = self.connection.prepare(&query)?;
-        let rows = statement.query_map(params![step.seconds(), step.start(since)], |row| {
-            let traffic = Traffic { upload: bytes(row.get(2)?), download: bytes(row.get(3)?) };
-            Ok(Used { start: row.get(0)?, name: row.get(1)?, traffic })
-        })?;
-        rows.collect()
-    }
-
-    /// What has counted for a rule since a time.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub fn passed(&self, rule: &str, since: i64) -> Result<Traffic, HistoryError> {
-        let query = "SELECT coalesce(sum(upload), 0), coalesce(sum(download), 0) FROM rules
-                     JOIN names ON names.id = rule WHERE text = ?1 AND start >= ?2";
-        let since = Step::Minute.start(since);
-        let read = self.connection.prepare(query).and_then(|mut query| {
-            query.query_row(params![rule, since], |row| {
-                Ok(Traffic { upload: bytes(row.get(0)?), download: bytes(row.get(1)?) })
-            })
-        });
-        read.map_err(|source| self.broken(source))
     }
 }
 
@@ -300,17 +327,30 @@ fn add_usage(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<(
     Ok(())
 }
 
-fn add_interfaces(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
+/// Amounts of a table that has one name a row.
+type Amounts = BTreeMap<(i64, String), Traffic>;
+
+/// The usage added up by something of whoever used it.
+fn by(batch: &Batch, pick: fn(&Who) -> &String) -> Amounts {
+    let mut sums = Amounts::new();
+    for ((minute, who), amount) in &batch.usage {
+        let sum = sums.entry((*minute, pick(who).clone())).or_default();
+        *sum = sum.plus(*amount);
+    }
+    sums
+}
+
+fn add_to(transaction: &Transaction<'_>, table: &str, amounts: &Amounts) -> rusqlite::Result<()> {
     let mut names = Names::new(transaction)?;
-    let mut add = transaction.prepare(
-        "INSERT INTO interfaces VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO UPDATE
-         SET upload = upload + excluded.upload, download = download + excluded.download",
-    )?;
-    for ((minute, interface), amount) in &batch.interfaces {
-        let interface = names.id(interface)?;
+    let mut add = transaction.prepare(&format!(
+        "INSERT INTO {table} VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO UPDATE
+         SET upload = upload + excluded.upload, download = download + excluded.download"
+    ))?;
+    for ((minute, name), amount) in amounts {
+        let name = names.id(name)?;
         let (upload, download) = (number(amount.upload), number(amount.download));
         for step in Step::ALL {
-            add.execute(params![step.seconds(), step.start(*minute), interface, upload, download])?;
+            add.execute(params![step.seconds(), step.start(*minute), name, upload, download])?;
         }
     }
     Ok(())

@@ -1,19 +1,22 @@
 //! What this instance says of itself.
 
 use std::{
-    fs::{self, File},
-    io,
+    cell::Cell,
+    fs::{self, File, TryLockError},
+    io::{self, ErrorKind},
     os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
-use nix::{
-    fcntl::{Flock, FlockArg},
-    unistd::{Pid, Uid, User},
-};
+use nix::unistd::{Pid, Uid, User};
 
-use super::{Direction, Held, Instance, LOCK, PREFIX, Said, VERSION, Whom, all, own_directory, own_pids};
+use super::{
+    AGAIN, Direction, Held, Instance, LOCK, PATIENCE, PREFIX, Said, VERSION, Whom, all, own_directory,
+    own_pids,
+};
 use crate::{
     backends::throttle::{Target, manager::Limits},
     process::ProcessId,
@@ -30,12 +33,14 @@ pub(crate) struct Announcement {
     path: PathBuf,
     said: Said,
     /// Held for as long as there is a note.
-    lock: Option<Flock<File>>,
+    lock: Option<File>,
+    /// Whether somebody kept us waiting for a turn: that one is not waited for again.
+    is_kept: Cell<bool>,
 }
 
 /// That nobody else sets a limit at this moment.
 pub(crate) struct Turn {
-    _lock: Option<Flock<File>>,
+    _lock: Option<File>,
 }
 
 impl Announcement {
@@ -50,22 +55,25 @@ impl Announcement {
         let said = || -> anyhow::Result<Self> {
             let us = ProcessId::running(Pid::this().as_raw())?;
             let path = directory.join(format!("{PREFIX}{}-{}.json", us.pid, us.start_time));
-            let said = Said { version: VERSION, boot: note::boot()?, pids: own_pids()?, limits: Vec::new() };
-            Ok(Self { path, said, lock: None })
+            let (boot, pids) = (note::boot()?, own_pids()?);
+            let said = Said { version: VERSION, boot, pids, limits: Vec::new(), socket: None };
+            Ok(Self { path, said, lock: None, is_kept: Cell::new(false) })
         };
         let doubted =
             |error: &anyhow::Error| log::warn!("this instance is not in `chadthrottle status`: {error}");
         said().inspect_err(doubted).ok()
     }
 
-    /// Waits until nobody else sets a limit. To be held from the question whether one is in the way until it is announced.
+    /// Waits until nobody else sets a limit, but not forever. To be held from the question whether one is in the way until it is announced.
     pub(crate) fn turn(&self) -> Turn {
-        let locked = || -> io::Result<Flock<File>> {
+        let locked = || -> io::Result<File> {
             let directory = self.path.parent().unwrap_or(Path::new("/"));
             loop {
                 fs::DirBuilder::new().recursive(true).mode(MODE).create(directory)?;
-                let lock = Flock::lock(File::open(directory)?, FlockArg::LockExclusive);
-                let lock = lock.map_err(|(_, error)| error)?;
+                let patience = if self.is_kept.get() { Duration::ZERO } else { PATIENCE };
+                let lock = lock_within(File::open(directory)?, patience);
+                self.is_kept.set(lock.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock));
+                let lock = lock?;
                 // It goes with the last note, and the next one makes another.
                 let is_there = fs::metadata(directory).is_ok_and(|now| now.ino() == ino(&lock));
                 if is_there {
@@ -73,23 +81,33 @@ impl Announcement {
                 }
             }
         };
-        let lock = locked().inspect_err(|error| log::debug!("nobody waits for a turn: {error}")).ok();
-        Turn { _lock: lock }
+        let doubted = |error: &io::Error| match error.kind() {
+            ErrorKind::WouldBlock => log::warn!(
+                "somebody else has locked the directory of {}, which is not waited for: {error}",
+                self.path.display()
+            ),
+            _ => log::debug!("nobody waits for a turn: {error}"),
+        };
+        Turn { _lock: locked().inspect_err(doubted).ok() }
     }
 
     /// Says which limits are in force. What was in force before, just so, is so since then.
-    pub(crate) fn set(&mut self, limits: Vec<Held>) {
-        let before = std::mem::take(&mut self.said.limits);
-        self.said.limits = limits;
-        for held in &mut self.said.limits {
+    pub(crate) fn set(&mut self, mut limits: Vec<Held>) {
+        for held in &mut limits {
             let is_same = |old: &&Held| Held { since: held.since.clone(), ..(*old).clone() } == *held;
-            if let Some(old) = before.iter().find(is_same) {
+            if let Some(old) = self.said.limits.iter().find(is_same) {
                 held.since.clone_from(&old.since);
             }
         }
-        if self.said.limits == before {
+        self.say(limits, None);
+    }
+
+    /// Says which limits are in force, each since when it says, and where there are more of them to be asked for.
+    pub(crate) fn say(&mut self, limits: Vec<Held>, socket: Option<PathBuf>) {
+        if (&self.said.limits, &self.said.socket) == (&limits, &socket) {
             return;
         }
+        (self.said.limits, self.said.socket) = (limits, socket);
         if let Err(error) = self.write() {
             // It is in force all the same.
             log::warn!(
@@ -100,15 +118,19 @@ impl Announcement {
     }
 
     fn write(&mut self) -> io::Result<()> {
-        if self.said.limits.is_empty() {
+        if self.said.limits.is_empty() && self.said.socket.is_none() {
             return self.take_away();
         }
         let text = serde_json::to_vec(&self.said)?;
         if self.lock.is_none() {
             let path = self.path.with_extension(LOCK);
-            note::write(&path, b"", MODE)?;
-            let lock = Flock::lock(File::open(&path)?, FlockArg::LockExclusiveNonblock);
-            self.lock = Some(lock.map_err(|(_, error)| error)?);
+            // By the pids that are meant one that was left is known, whoever holds the lock by then.
+            let lock = note::write(&path, self.said.pids.to_string().as_bytes(), MODE).and_then(|()| {
+                let lock = File::open(&path)?;
+                lock.try_lock()?;
+                Ok(lock)
+            });
+            self.lock = Some(lock.inspect_err(|_| drop(note::remove(&path)))?);
         }
         note::write(&self.path, &text, MODE)
     }
@@ -122,6 +144,22 @@ impl Announcement {
         let unlocked = note::remove(&self.path.with_extension(LOCK));
         self.lock = None;
         removed.and(unlocked)
+    }
+}
+
+/// Locks a file or directory for us alone, where nobody keeps it locked for longer than this: until it is closed, which no
+/// kernel refuses.
+///
+/// # Errors
+/// When somebody does (`WouldBlock`), or it cannot be locked.
+pub(crate) fn lock_within(file: File, patience: Duration) -> io::Result<File> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(AGAIN),
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 
@@ -149,6 +187,7 @@ pub(crate) fn held(target: &Target, limits: Limits, backends: (&str, Option<&str
             backend: backend.to_owned(),
             traffic: target.traffic.into(),
             since: Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            rule: None,
         })
     };
     let both = [
@@ -159,7 +198,8 @@ pub(crate) fn held(target: &Target, limits: Limits, backends: (&str, Option<&str
 }
 
 /// Why one of these limits cannot be set beside those of other instances, in a sentence: two that hold the same target
-/// would each take what the other does to its sockets for the program's own doing.
+/// would each take what the other does to its sockets for the program's own doing. What a daemon holds for a rule is in
+/// nobody's way: of that and a limit by hand the tighter one counts.
 pub(crate) fn rival(wanted: &[Held]) -> Option<String> {
     let us = Pid::this().as_raw();
     let others = all().running;
@@ -168,6 +208,7 @@ pub(crate) fn rival(wanted: &[Held]) -> Option<String> {
     pairs.find_map(|(instance, held)| {
         let meets = |mine: &&Held| {
             mine.subject == held.subject
+                && held.rule.is_none()
                 && mine.direction == held.direction
                 && mine.traffic.meets(held.traffic)
                 && (instance.shares_pids || !held.subject.is_by_pid())
@@ -189,4 +230,24 @@ fn in_words(instance: &Instance, held: &Held) -> String {
          change the limit there",
         instance.process, held.since, instance.process
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_keeps_a_directory_locked_keeps_nobody_waiting_for_long() -> io::Result<()> {
+        let directory = tempfile::tempdir()?;
+        let open = || File::open(directory.path());
+        let others = lock_within(open()?, Duration::ZERO)?;
+        let refused = lock_within(open()?, 2 * AGAIN).map(drop);
+        assert_eq!(refused.map_err(|error| error.kind()), Err(ErrorKind::WouldBlock));
+        let waits = thread::spawn({
+            let file = open()?;
+            move || lock_within(file, 100 * PATIENCE).map(drop)
+        });
+        drop(others);
+        waits.join().expect("it ends")
+    }
 }

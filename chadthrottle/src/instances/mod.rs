@@ -5,6 +5,8 @@
 //! whatever ends it.
 
 mod announcement;
+mod rests;
+mod whom;
 
 use std::{
     collections::BTreeSet,
@@ -13,66 +15,35 @@ use std::{
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use nix::{
-    fcntl::{Flock, FlockArg},
-    unistd::geteuid,
-};
+use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::announcement::{Announcement, Turn, held, rival};
-use crate::{
-    backends::throttle::{Subject, TrafficType},
-    process::ProcessId,
-    sys::note,
+#[cfg(feature = "limits")]
+pub(crate) use self::rests::forget;
+pub use self::whom::{Traffic, Whom};
+pub(crate) use self::{
+    announcement::{Announcement, Turn, held, lock_within, rival},
+    rests::{Of, rests},
 };
+use crate::{process::ProcessId, sys::note};
 
 /// Root's.
-const SYSTEM: &str = "/run/chadthrottle";
+pub(crate) const SYSTEM: &str = "/run/chadthrottle";
 /// Below each of these there may be one of a user's.
 const USERS: &str = "/run/user";
 const NAME: &str = "chadthrottle";
 const PREFIX: &str = "instance-";
 const NOTE: &str = "json";
 const LOCK: &str = "lock";
+/// For so long a lock of a directory is waited for. Whoever may look into it may lock it, and keep it so.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+/// How often it is tried meanwhile.
+const AGAIN: Duration = Duration::from_millis(20);
 /// What a note says has a form, which may be another one some day.
 const VERSION: u32 = 1;
-
-/// Whom a limit is for, in a note.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Whom {
-    /// One process.
-    Process {
-        /// Its pid.
-        pid: i32,
-        /// When it began, in clock ticks since boot.
-        start_time: u64,
-    },
-    /// One process with what it starts.
-    Descendants {
-        /// Its pid.
-        pid: i32,
-        /// When it began, in clock ticks since boot.
-        start_time: u64,
-    },
-    /// Everybody who executes a file.
-    Program {
-        /// Its path; what is not UTF-8 is replaced.
-        path: String,
-    },
-    /// Everybody in a cgroup.
-    Cgroup {
-        /// Its path in the tree.
-        path: String,
-    },
-    /// Everybody of a user.
-    User {
-        /// The user's number.
-        uid: u32,
-    },
-}
 
 /// A limit in one direction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +62,9 @@ pub struct Held {
     pub traffic: Traffic,
     /// When it was set, as RFC 3339 has it.
     pub since: String,
+    /// The rule that a daemon holds it for, where it does for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
 }
 
 /// Which way.
@@ -103,18 +77,6 @@ pub enum Direction {
     Download,
 }
 
-/// Which traffic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Traffic {
-    /// To and from anywhere.
-    All,
-    /// To and from the internet.
-    Internet,
-    /// To and from this host's own networks.
-    Local,
-}
-
 /// What an instance says of itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Said {
@@ -123,6 +85,9 @@ struct Said {
     /// The inode of its pid namespace: pids mean nothing outside.
     pids: u64,
     limits: Vec<Held>,
+    /// Where a daemon tells the rest, where that is not where everybody asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    socket: Option<PathBuf>,
 }
 
 /// An instance that runs.
@@ -136,6 +101,8 @@ pub struct Instance {
     pub shares_pids: bool,
     /// The limits that it holds.
     pub limits: Vec<Held>,
+    /// Where it tells of more of them.
+    pub socket: Option<PathBuf>,
 }
 
 /// What an instance left that has ended.
@@ -168,47 +135,8 @@ pub struct Instances {
     pub unreadable: Vec<Unreadable>,
 }
 
-impl From<&Subject> for Whom {
-    fn from(subject: &Subject) -> Self {
-        match subject {
-            Subject::Process(ProcessId { pid, start_time }) => {
-                Self::Process { pid: *pid, start_time: *start_time }
-            }
-            Subject::Descendants(ProcessId { pid, start_time }) => {
-                Self::Descendants { pid: *pid, start_time: *start_time }
-            }
-            Subject::Program(path) => Self::Program { path: path.display().to_string() },
-            Subject::Cgroup(path) => Self::Cgroup { path: path.clone() },
-            Subject::User(uid) => Self::User { uid: *uid },
-        }
-    }
-}
-
-impl Whom {
-    const fn is_by_pid(&self) -> bool {
-        matches!(self, Self::Process { .. } | Self::Descendants { .. })
-    }
-}
-
-impl From<TrafficType> for Traffic {
-    fn from(traffic: TrafficType) -> Self {
-        match traffic {
-            TrafficType::All => Self::All,
-            TrafficType::Internet => Self::Internet,
-            TrafficType::Local => Self::Local,
-        }
-    }
-}
-
-impl Traffic {
-    /// Whether there is traffic that is of both.
-    const fn meets(self, other: Self) -> bool {
-        !matches!((self, other), (Self::Internet, Self::Local) | (Self::Local, Self::Internet))
-    }
-}
-
 /// Where this process may write notes; none where it may nowhere.
-fn own_directory() -> Option<PathBuf> {
+pub(crate) fn own_directory() -> Option<PathBuf> {
     if geteuid().is_root() {
         return Some(SYSTEM.into());
     }
@@ -250,17 +178,17 @@ impl Instances {
             return;
         }
         let said = note::read(path, uid).map_err(|error| error.to_string());
-        let said = said.and_then(|text| {
-            serde_json::from_slice::<Said>(&text).map_err(|error| format!("it is damaged ({error})"))
-        });
-        match said {
-            Ok(said) if said.version == VERSION => self.running.push(Instance {
-                process,
-                uid,
-                shares_pids: own_pids().is_ok_and(|own| own == said.pids),
-                limits: said.limits,
-            }),
-            Ok(_) => self.doubt(path, "another version of the program wrote it"),
+        match said.and_then(|text| Said::read(&text)) {
+            Ok(said) => {
+                let shares_pids = own_pids().is_ok_and(|own| own == said.pids);
+                // Whoever may read a lock may hold it when its owner has ended. Others than root may not see whether it has.
+                if shares_pids && geteuid().is_root() && !process.is_alive() {
+                    self.stale.push(Stale { process, path: path.to_owned() });
+                } else {
+                    let Said { limits, socket, .. } = said;
+                    self.running.push(Instance { process, uid, shares_pids, limits, socket });
+                }
+            }
             Err(reason) => self.doubt(path, &reason),
         }
     }
@@ -268,6 +196,28 @@ impl Instances {
     fn doubt(&mut self, path: &Path, reason: &str) {
         self.unreadable.push(Unreadable { path: path.to_owned(), reason: reason.to_owned() });
     }
+}
+
+impl Said {
+    fn read(text: &[u8]) -> Result<Self, String> {
+        let said: Self = serde_json::from_slice(text).map_err(|error| format!("it is damaged ({error})"))?;
+        if said.version != VERSION {
+            return Err("another version of the program wrote it".into());
+        }
+        Ok(said)
+    }
+}
+
+/// What holds of any note, and of any name of one.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(text: &[u8]) {
+    if let Ok(said) = Said::read(text) {
+        let again = serde_json::to_vec(&said).map(|text| Said::read(&text));
+        let again = again.expect("numbers and words").expect("it was read once");
+        assert_eq!((again.boot, again.pids, again.socket), (said.boot, said.pids, said.socket));
+        assert_eq!(again.limits, said.limits);
+    }
+    named(Path::new(&*String::from_utf8_lossy(text)));
 }
 
 impl Stale {
@@ -278,22 +228,6 @@ impl Stale {
     pub fn remove(&self) -> io::Result<()> {
         note::remove(&self.path.with_extension(LOCK))?;
         note::remove(&self.path)
-    }
-}
-
-/// Takes the note of a process away that has just ended.
-#[cfg(any(
-    feature = "throttle-ebpf-cgroup",
-    feature = "throttle-sockopt",
-    feature = "throttle-tc-htb",
-    feature = "throttle-nftables",
-    feature = "throttle-ifb-tc",
-    feature = "throttle-tc-police"
-))]
-pub(crate) fn forget(process: ProcessId) {
-    let stale = all().stale.into_iter().find(|stale| stale.process == process);
-    if let Some(Err(error)) = stale.map(|stale| stale.remove()) {
-        log::debug!("a note stays: {error}");
     }
 }
 
@@ -309,10 +243,10 @@ fn named(path: &Path) -> Option<ProcessId> {
 /// Whether somebody has a file locked. A lock goes with its process, also in another pid namespace.
 fn is_locked(path: &Path) -> bool {
     let Ok(file) = File::open(path) else { return false };
-    Flock::lock(file, FlockArg::LockSharedNonblock).is_err()
+    file.try_lock_shared().is_err()
 }
 
-fn own_pids() -> io::Result<u64> {
+pub(crate) fn own_pids() -> io::Result<u64> {
     Ok(fs::metadata("/proc/self/ns/pid")?.ino())
 }
 
@@ -330,8 +264,23 @@ mod tests {
     }
 
     #[test]
-    fn all_traffic_meets_any() {
-        assert!(Traffic::All.meets(Traffic::Local) && Traffic::Internet.meets(Traffic::All));
-        assert!(Traffic::Local.meets(Traffic::Local) && !Traffic::Local.meets(Traffic::Internet));
+    fn who_holds_the_lock_of_one_that_has_ended_does_not_have_it_live() -> io::Result<()> {
+        let directory = tempfile::tempdir()?;
+        let (boot, pids) = (note::boot()?, own_pids()?);
+        let said = Said { version: VERSION, boot, pids, limits: Vec::new(), socket: None };
+        let us = ProcessId::running(std::process::id().cast_signed()).map_err(io::Error::other)?;
+        let ended = ProcessId { start_time: us.start_time + 1, ..us };
+        for process in [us, ended] {
+            let name = format!("{PREFIX}{}-{}.{NOTE}", process.pid, process.start_time);
+            let path = directory.path().join(name);
+            fs::write(&path, serde_json::to_vec(&said)?)?;
+            let lock = File::create(path.with_extension(LOCK))?;
+            lock.lock()?;
+            let mut all = Instances::default();
+            all.look_at(&path, geteuid().as_raw());
+            let is_stale = process == ended && geteuid().is_root();
+            assert_eq!((all.running.len(), all.stale.len()), if is_stale { (0, 1) } else { (1, 0) });
+        }
+        Ok(())
     }
 }

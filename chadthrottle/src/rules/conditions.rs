@@ -18,7 +18,8 @@ pub struct Conditions {
     pub unit: Option<Pattern>,
     /// The same by the path of a cgroup, as in /proc/PID/cgroup.
     pub cgroup: Option<String>,
-    /// Its container, by the beginning of the number or by the name that the cgroup has.
+    /// Its container, by the beginning of the number, by the name that the cgroup has, or by the one that its runtime has
+    /// written down.
     pub container: Option<String>,
     /// The user that it runs as: a name or a number.
     pub user: Option<String>,
@@ -37,6 +38,8 @@ pub struct Facts {
     pub command: String,
     /// Path in the cgroup v2 tree.
     pub cgroup: String,
+    /// What its container is called, where its runtime has written that down.
+    pub container: Option<String>,
     /// The user that it runs as.
     pub uid: u32,
     /// The user's name, where there is one.
@@ -62,10 +65,10 @@ impl Conditions {
             && cgroup
             && user
             && self.unit.as_ref().is_none_or(|unit| facts.cgroup.split('/').any(|part| unit.matches(part)))
-            && self
-                .container
-                .as_ref()
-                .is_none_or(|name| facts.cgroup.split('/').any(|part| is_container(part, name)))
+            && self.container.as_ref().is_none_or(|name| {
+                facts.container.as_ref() == Some(name)
+                    || facts.cgroup.split('/').any(|part| is_container(part, name))
+            })
             && is(&self.command, Some(&facts.command))
     }
 
@@ -92,8 +95,16 @@ pub fn file_name(path: &str) -> &str {
 }
 
 /// Runtimes, by what they put before the number or name of a container in the name of its cgroup.
-const RUNTIMES: [&str; 7] =
-    ["docker-", "libpod-", "cri-containerd-", "crio-", "lxc.payload.", "machine-", "systemd-nspawn@"];
+const RUNTIMES: [&str; 8] = [
+    "docker-",
+    "libpod-",
+    "cri-containerd-",
+    "crio-",
+    "nerdctl-",
+    "lxc.payload.",
+    "machine-",
+    "systemd-nspawn@",
+];
 /// A number is told by so many digits at least.
 const LEAST_DIGITS: usize = 6;
 
@@ -141,6 +152,7 @@ pub(super) mod tests {
             exe: Some("/usr/bin/curl".into()),
             command: "curl -O https://example.org/x".into(),
             cgroup: "/system.slice/fetch.service".into(),
+            container: None,
             uid: 1000,
             user: Some("ada".into()),
         }
@@ -180,6 +192,10 @@ pub(super) mod tests {
         let renamed = Facts { name: "worker".into(), ..curl() };
         assert!(Conditions { name: Some(pattern("curl")), ..none.clone() }.matches(&renamed));
         assert!(Conditions { name: Some(pattern("worker")), ..none.clone() }.matches(&renamed));
+        let inside = Facts { container: Some("web".into()), ..curl() };
+        assert!(Conditions { container: Some("web".into()), ..none.clone() }.matches(&inside));
+        assert!(!Conditions { container: Some("we".into()), ..none.clone() }.matches(&inside));
+        assert!(!Conditions { container: Some("web".into()), ..none.clone() }.matches(&curl()));
         let elsewhere = Facts { exe: None, ..curl() };
         assert!(!Conditions { program: Some(pattern("/**")), ..none }.matches(&elsewhere));
     }

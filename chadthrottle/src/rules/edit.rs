@@ -11,6 +11,8 @@ pub struct NewRule {
     pub conditions: Vec<(&'static str, String)>,
     /// The other keys, and their values.
     pub settings: Vec<(&'static str, String)>,
+    /// Those of them that are numbers.
+    pub numbers: Vec<(&'static str, i64)>,
     /// Times.
     pub when: Vec<String>,
     /// Keys of `quota`, and their values.
@@ -35,6 +37,9 @@ pub fn add(text: &str, new: &NewRule) -> Result<String, String> {
     table.insert("match", inline(&new.conditions));
     for (key, setting) in &new.settings {
         table.insert(key, value(setting));
+    }
+    for (key, number) in &new.numbers {
+        table.insert(key, value(*number));
     }
     match new.when.as_slice() {
         [] => {}
@@ -144,6 +149,7 @@ mod tests {
             name: "say \"hi\"".into(),
             conditions: vec![("program", "/usr/bin/x".into()), ("user", "ada".into())],
             settings: vec![("upload", "1M".into()), ("scope", "each".into())],
+            numbers: Vec::new(),
             when: vec!["Sat".into(), "22:00-06:00".into()],
             quota: vec![("after", "5G".into()), ("per", "day".into()), ("download", "0".into())],
         };
@@ -158,5 +164,20 @@ mod tests {
         }
         assert!(add("rule = []", &new).is_err());
         assert!(add("rule = = 1", &new).is_err());
+    }
+
+    #[test]
+    fn a_part_in_a_link_is_read_back() {
+        let file = format!("{FILE}[[link]]\nname = \"home\"\nupload = \"9M\"\n");
+        let new = NewRule {
+            name: "c".into(),
+            conditions: vec![("user", "ada".into())],
+            settings: vec![("link", "home".into()), ("guaranteed", "1M".into())],
+            numbers: vec![("priority", 2), ("weight", 5)],
+            ..NewRule::default()
+        };
+        let rules = rules(&add(&file, &new).expect("it can be added")).expect("nothing is wrong");
+        let share = rules.last().and_then(|rule| rule.share.clone()).expect("it has a part");
+        assert_eq!(share.to_string(), "link \"home\", priority 2, weight 5, 1M up guaranteed");
     }
 }

@@ -172,6 +172,50 @@ impl fmt::Display for Pattern {
     }
 }
 
+/// What holds of any pattern and any text.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(text: &str, other: &str) {
+    if !text.is_empty() {
+        let only = Pattern::new(&Pattern::escaped(text)).expect("what is escaped is a pattern");
+        assert_eq!(only.literal().as_deref(), Some(text));
+        assert_eq!(only.matches(other), text == other, "{text:?} and {other:?}");
+    }
+    for pattern in [Pattern::new(text), Pattern::of_text(text)].into_iter().flatten() {
+        assert_eq!(pattern.to_string(), text);
+        let is_one = pattern.matches(other);
+        assert!(!is_one || other.starts_with(&pattern.prefix), "{text:?} and {other:?}");
+        if let Some(literal) = pattern.literal() {
+            assert_eq!(is_one, literal == other, "{text:?} and {other:?}");
+        }
+        assert_eq!(is_one, pattern.matches_slowly(other), "{text:?} and {other:?}");
+    }
+}
+
+#[cfg(feature = "fuzzing")]
+impl Pattern {
+    /// The same as [`Self::matches`], part by part.
+    fn matches_slowly(&self, text: &str) -> bool {
+        let text: Vec<char> = text.chars().collect();
+        // Where in the text what has been read of the pattern may end.
+        let mut ends = vec![false; text.len() + 1];
+        ends[0] = true;
+        for part in &self.parts {
+            let mut next = vec![false; text.len() + 1];
+            for at in 0..=text.len() {
+                next[at] = match part {
+                    Part::Within | Part::Across => {
+                        let swallows = |character: char| *part == Part::Across || character != '/';
+                        ends[at] || at > 0 && next[at - 1] && swallows(text[at - 1])
+                    }
+                    part => at > 0 && ends[at - 1] && part.is(text[at - 1]),
+                };
+            }
+            ends = next;
+        }
+        ends[text.len()]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     backends::throttle::Subject,
-    process::{ProcessId, UserNames, cgroup_path},
+    process::{KnownNames, ProcessId, cgroup_path},
     sys::{cgroup::CgroupRoot, proc_fd},
 };
 
@@ -42,13 +42,13 @@ const DELETED: &str = " (deleted)";
 
 /// What the kernel follows by itself for a rule: none where it cannot, or where what the rule names is not there.
 #[must_use]
-pub fn subjects(rule: &Rule, root: Option<&CgroupRoot>) -> Vec<Subject> {
+pub fn subjects(rule: &Rule, root: Option<&CgroupRoot>, names: &mut KnownNames) -> Vec<Subject> {
     let conditions = &rule.conditions;
     let programs =
         |paths: BTreeSet<PathBuf>| paths.into_iter().take(MOST_PROGRAMS).map(Subject::Program).collect();
-    let cgroups = |is_one: &dyn Fn(&str) -> bool| {
+    let cgroups = |is_one: &mut dyn FnMut(&str) -> bool| {
         let all = root.map(CgroupRoot::paths).unwrap_or_default();
-        all.into_iter().filter(|path| is_one(file_name(path))).collect::<Vec<_>>()
+        all.into_iter().filter(|path| is_one(path)).collect::<Vec<_>>()
     };
     match (Kind::of(rule), &conditions.program, &conditions.name) {
         (Kind::Program | Kind::Programs, Some(program), _) => programs(program_files(program)),
@@ -59,11 +59,14 @@ pub fn subjects(rule: &Rule, root: Option<&CgroupRoot>) -> Vec<Subject> {
             if let Some(path) = &conditions.cgroup {
                 paths.push(path.clone());
             } else if let Some(unit) = &conditions.unit {
-                paths = cgroups(&|name| unit.matches(name));
+                paths = cgroups(&mut |path| unit.matches(file_name(path)));
                 let is_ours = |path: &String| root.is_some_and(|root| root.contains(path));
                 paths.extend(expected_unit(unit).filter(is_ours).filter(|_| paths.is_empty()));
             } else if let Some(container) = &conditions.container {
-                paths = cgroups(&|name| is_container(name, container));
+                paths = cgroups(&mut |path| {
+                    is_container(file_name(path), container)
+                        || names.container_of(path).as_ref() == Some(container)
+                });
             }
             paths.into_iter().map(Subject::Cgroup).collect()
         }
@@ -152,18 +155,18 @@ fn canonical_program(path: &Path) -> Option<PathBuf> {
 ///
 /// # Errors
 /// When /proc cannot be listed. Who ends meanwhile is left out.
-pub fn processes(users: &mut UserNames) -> io::Result<Vec<Facts>> {
+pub fn processes(names: &mut KnownNames) -> io::Result<Vec<Facts>> {
     let own = mount_namespace("self");
-    Ok(proc_fd::pids()?.filter_map(|pid| read(pid, own, users)).collect())
+    Ok(proc_fd::pids()?.filter_map(|pid| read(pid, own, names)).collect())
 }
 
 /// What is known of one.
 #[must_use]
-pub fn process(id: ProcessId, users: &mut UserNames) -> Option<Facts> {
-    read(id.pid, mount_namespace("self"), users).filter(|facts| facts.id == id)
+pub fn process(id: ProcessId, names: &mut KnownNames) -> Option<Facts> {
+    read(id.pid, mount_namespace("self"), names).filter(|facts| facts.id == id)
 }
 
-fn read(pid: i32, own: Option<u64>, users: &mut UserNames) -> Option<Facts> {
+fn read(pid: i32, own: Option<u64>, names: &mut KnownNames) -> Option<Facts> {
     let process = Process::new(pid).ok()?;
     let stat = process.stat().ok()?;
     let link = format!("/proc/{pid}/exe");
@@ -173,15 +176,17 @@ fn read(pid: i32, own: Option<u64>, users: &mut UserNames) -> Option<Facts> {
     let is_elsewhere = mount_namespace(&pid.to_string()) != own;
     let exe = text.filter(|path| !is_elsewhere || same_file(Path::new(&link), Path::new(path)));
     let uid = process.uid().ok()?;
-    let named = users.name(uid);
+    let user = names.user(uid);
+    let cgroup = cgroup_path(&process).unwrap_or_default();
     Some(Facts {
         id: ProcessId { pid, start_time: stat.starttime },
         name: stat.comm,
         exe,
         command: process.cmdline().unwrap_or_default().join(" "),
-        cgroup: cgroup_path(&process).unwrap_or_default(),
+        container: names.container(&cgroup),
+        cgroup,
         uid,
-        user: Some(named),
+        user: Some(user),
     })
 }
 
@@ -237,10 +242,10 @@ mod tests {
     #[test]
     fn we_are_among_the_processes() {
         let own = ProcessId::running(std::process::id().cast_signed()).expect("we run");
-        let mut users = UserNames::default();
-        let facts = process(own, &mut users).expect("we run");
+        let mut names = KnownNames::default();
+        let facts = process(own, &mut names).expect("we run");
         let exe = std::env::current_exe().expect("we execute something");
         assert_eq!(facts.exe.as_deref(), exe.to_str());
-        assert!(processes(&mut users).expect("/proc is there").contains(&facts));
+        assert!(processes(&mut names).expect("/proc is there").contains(&facts));
     }
 }

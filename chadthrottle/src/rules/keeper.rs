@@ -3,6 +3,11 @@
 //! It compares what the rules come to with what it has set, sets what is new or different, and takes away what is no
 //! longer wanted, in this order: whoever is held by the next rule is never free in between. What somebody has set or
 //! changed by hand it leaves alone.
+//!
+//! How much each may have is in `caps`, and what rules have of links in `links`: that changes a few times a second.
+
+mod caps;
+mod links;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,24 +16,16 @@ use std::{
 
 use jiff::{Timestamp, tz::TimeZone};
 
-use super::{
-    Rule, Scope,
-    conditions::Facts,
-    edit::NewRule,
-    host,
-    rank::Kind,
-    resolve::Claims,
-    share::{Part, split},
-    store,
+use self::{
+    caps::Reading,
+    links::{LEND_INTERVAL, Lending},
 };
+use super::{Rule, conditions::Facts, edit::NewRule, host, rank::Kind, resolve::Claims, store};
 use crate::{
-    backends::throttle::{
-        Subject, Target, ThrottleManager, TrafficType,
-        manager::{LimitedTarget, Limits},
-    },
+    backends::throttle::{Subject, Target, ThrottleManager, TrafficType, manager::Limits},
     config::{Config, Files},
     history::Writer,
-    process::UserNames,
+    process::KnownNames,
     stats::{Snapshot, Traffic},
     sys::cgroup::CgroupRoot,
 };
@@ -41,8 +38,6 @@ pub const IDLE_INTERVAL: Duration = Duration::from_secs(1);
 const LOOK_UP_INTERVAL: Duration = Duration::from_secs(2);
 /// The same for patterns, which cost more.
 const PATTERN_INTERVAL: Duration = Duration::from_secs(30);
-/// How often parts of a cap are made anew.
-const SHARE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What is set by a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,14 +48,6 @@ pub struct Held {
     pub limits: Limits,
     /// Which traffic.
     pub traffic: TrafficType,
-}
-
-/// What was read of a subject when parts were made last.
-#[derive(Clone, Copy, Debug)]
-struct Reading {
-    offered: Traffic,
-    at: Instant,
-    parts: [u64; 2],
 }
 
 /// Rules, and the files that they stand in.
@@ -88,8 +75,9 @@ impl RuleFiles {
     /// Records what was counted, and how much of quotas that makes.
     pub fn take_in(&mut self, snapshot: &Snapshot) {
         let Some(history) = &mut self.history else { return };
-        history.take_in(snapshot, self.keeper.rules());
-        let passed = history.passed(self.keeper.rules(), Timestamp::now(), &self.keeper.zone);
+        let now = Timestamp::now();
+        history.take_in(snapshot, self.keeper.rules(), now);
+        let passed = history.passed(self.keeper.rules(), now, &self.keeper.zone);
         self.keeper.count(passed);
     }
 
@@ -109,7 +97,7 @@ pub struct Keeper {
     rules: Vec<Rule>,
     root: Option<CgroupRoot>,
     zone: TimeZone,
-    users: UserNames,
+    names: KnownNames,
     /// What the kernel follows for each rule.
     subjects: Vec<Vec<Subject>>,
     looked_up: Option<Instant>,
@@ -119,8 +107,14 @@ pub struct Keeper {
     by_hand: BTreeSet<Subject>,
     /// Why some could not be limited, and since when that is known.
     refused: BTreeMap<Subject, (String, Instant)>,
+    /// Why limits that no rule wants any more could not be taken away.
+    stuck: BTreeMap<Subject, String>,
     readings: BTreeMap<Subject, Reading>,
+    /// What rules have of links.
+    lending: Lending,
     need_a_look: bool,
+    /// When all was last looked at.
+    looked: Option<Instant>,
     /// What has passed by each rule's name since its quota's time began.
     passed: BTreeMap<String, Traffic>,
 }
@@ -133,15 +127,18 @@ impl Keeper {
             rules,
             root,
             zone,
-            users: UserNames::default(),
+            names: KnownNames::default(),
             subjects: Vec::new(),
             looked_up: None,
             looked_for_patterns: None,
             held: BTreeMap::new(),
             by_hand: BTreeSet::new(),
             refused: BTreeMap::new(),
+            stuck: BTreeMap::new(),
             readings: BTreeMap::new(),
+            lending: Lending::default(),
             need_a_look: false,
+            looked: None,
             passed: BTreeMap::new(),
         }
     }
@@ -149,7 +146,7 @@ impl Keeper {
     /// From the next look on, these are the rules. What both say stays in force without a gap.
     pub fn replace(&mut self, rules: Vec<Rule>) {
         self.rules = rules;
-        (self.looked_up, self.looked_for_patterns) = (None, None);
+        (self.looked_up, self.looked_for_patterns, self.looked) = (None, None, None);
         self.by_hand.clear();
         self.refused.clear();
     }
@@ -160,6 +157,22 @@ impl Keeper {
         &self.rules
     }
 
+    /// Somebody limits this by hand, be it to just what a rule says: the rule leaves it alone.
+    pub fn leave(&mut self, subject: &Subject) {
+        self.held.remove(subject);
+        self.by_hand.insert(subject.clone());
+    }
+
+    /// Somebody who has limited this by hand no longer wants that: from the next look on it has what a rule for it says,
+    /// without a gap, or no limit.
+    pub fn let_go(&mut self, target: &Target, limits: Limits) {
+        self.by_hand.remove(&target.subject);
+        let held = Held { rule: String::new(), limits, traffic: target.traffic };
+        self.held.insert(target.subject.clone(), held);
+        // Also where only links would be due.
+        self.looked = None;
+    }
+
     /// What is held, by which rule.
     #[must_use]
     pub const fn held(&self) -> &BTreeMap<Subject, Held> {
@@ -168,18 +181,31 @@ impl Keeper {
 
     /// Until when nothing has to be looked at.
     #[must_use]
-    pub const fn interval(&self) -> Duration {
+    pub fn interval(&self) -> Duration {
+        if self.lending.is_any() { LEND_INTERVAL } else { self.look_interval() }
+    }
+
+    /// The same for all but links.
+    const fn look_interval(&self) -> Duration {
         if self.need_a_look { LOOK_INTERVAL } else { IDLE_INTERVAL }
     }
 
-    /// How much has passed under rules with a quota, by their names, since its time began.
+    /// How much has passed under rules with a quota, by their names, since its time began. Who is not named is taken to have
+    /// used what was said last: a quota that cannot be read is not used any less.
     pub fn count(&mut self, passed: BTreeMap<String, Traffic>) {
-        self.passed = passed;
+        self.passed.extend(passed);
     }
 
     /// Looks at the host and at the time, and sets what the rules want. What went wrong is told, in sentences, each once.
     pub fn look(&mut self, manager: &mut ThrottleManager, now: Timestamp) -> Vec<String> {
         let instant = Instant::now();
+        // It comes in steps of one interval, which are not just as long.
+        let is_early =
+            |last: Instant| instant.duration_since(last) + LEND_INTERVAL / 2 < self.look_interval();
+        if self.lending.is_any() && self.looked.is_some_and(is_early) {
+            return self.lend(manager, instant);
+        }
+        self.looked = Some(instant);
         self.look_up(instant);
         let on: Vec<bool> = self.rules.iter().map(|rule| rule.is_on(now, &self.zone)).collect();
         let claims = Claims::new(&self.rules, |index| on[index], &self.subjects);
@@ -191,32 +217,18 @@ impl Keeper {
 
         self.leave_to_hands(manager, &wanted);
         let limited = manager.limited().unwrap_or_default();
-        let limits = self.limits(&wanted, &limited, instant);
-        let mut told = Vec::new();
-        let stay: BTreeSet<Subject> = limits.iter().map(|(subject, _)| subject.clone()).collect();
-        for (subject, held) in limits {
-            let before = self.held.get_mut(&subject);
-            if let Some(before) =
-                before.filter(|now| (now.limits, now.traffic) == (held.limits, held.traffic))
-            {
-                // Another rule may say the same, or the same one on another line.
-                before.rule = held.rule;
-            } else {
-                let name = names.get(&subject).cloned().unwrap_or_else(|| called(&subject));
-                told.extend(self.set(manager, subject, held, name, instant));
-            }
-        }
+        let by_rule = self.by_rule(&wanted);
+        let limits = self.limits(&by_rule, &limited, instant);
+        let stay: BTreeSet<Subject> = limits.iter().map(|wanted| wanted.subject.clone()).collect();
+        let mut told = self.hold(manager, limits, &names, instant);
         let gone: Vec<Subject> =
             self.held.keys().filter(|subject| !stay.contains(subject)).cloned().collect();
         for subject in gone {
-            self.held.remove(&subject);
-            self.readings.remove(&subject);
-            if let Err(error) = manager.remove_throttle(&subject) {
-                told.push(format!("the limits of {subject} could not be taken away: {error}"));
-            }
+            told.extend(self.take_away(manager, &subject));
         }
         self.refused.retain(|subject, _| wanted.contains_key(subject));
         self.by_hand.retain(|subject| wanted.contains_key(subject));
+        self.stuck.retain(|subject, _| self.held.contains_key(subject) && !wanted.contains_key(subject));
         told
     }
 
@@ -233,7 +245,7 @@ impl Keeper {
             let before = old.next();
             self.subjects.push(match (Kind::of(rule), before) {
                 (Kind::Programs | Kind::Name, Some(before)) if !patterns => before,
-                _ => host::subjects(rule, self.root.as_ref()),
+                _ => host::subjects(rule, self.root.as_ref(), &mut self.names),
             });
         }
         self.looked_up = Some(now);
@@ -242,11 +254,28 @@ impl Keeper {
         }
     }
 
+    /// Takes the limits of somebody away whom no rule holds any more. What the host refuses to take back stays ours, for the
+    /// next look to try again; the sentence says so, once.
+    fn take_away(&mut self, manager: &mut ThrottleManager, subject: &Subject) -> Option<String> {
+        let removed = manager.remove_throttle(subject);
+        let left = if removed.is_err() { manager.limits(subject) } else { Limits::default() };
+        if let Some(held) = self.held.get_mut(subject).filter(|_| !left.is_empty()) {
+            held.limits = left;
+        } else {
+            self.held.remove(subject);
+            self.readings.remove(subject);
+        }
+        let error = removed.err()?;
+        let words = format!("the limits of {subject} could not be taken away: {error}");
+        let before = self.stuck.insert(subject.clone(), words.clone());
+        (before.as_ref() != Some(&words)).then_some(words)
+    }
+
     fn processes(&mut self) -> Vec<Facts> {
         if !self.need_a_look {
             return Vec::new();
         }
-        host::processes(&mut self.users).unwrap_or_else(|error| {
+        host::processes(&mut self.names).unwrap_or_else(|error| {
             log::warn!("processes cannot be looked at: {error}");
             Vec::new()
         })
@@ -263,7 +292,7 @@ impl Keeper {
                 continue;
             }
             if now.is_none() && limits == rule.limits && !self.by_hand.contains(subject) {
-                let held = Held { rule: rule.describe(), limits, traffic };
+                let held = Held { rule: rule.holder(), limits, traffic };
                 self.held.insert(subject.clone(), held);
             } else {
                 self.held.remove(subject);
@@ -271,123 +300,16 @@ impl Keeper {
             }
         }
     }
-
-    /// What each subject is to be held to, tighter ones first, so that parts of a cap never come to more than that.
-    fn limits(
-        &mut self,
-        wanted: &BTreeMap<Subject, usize>,
-        limited: &[LimitedTarget],
-        now: Instant,
-    ) -> Vec<(Subject, Held)> {
-        let mut by_rule: BTreeMap<usize, Vec<&Subject>> = BTreeMap::new();
-        for (subject, rule) in wanted {
-            if !self.by_hand.contains(subject) {
-                by_rule.entry(*rule).or_default().push(subject);
-            }
-        }
-        let mut limits = Vec::new();
-        for (index, subjects) in by_rule {
-            let rule = self.rules[index].clone();
-            let passed = self.passed.get(&rule.name).copied().unwrap_or_default();
-            let cap = rule.quota.map_or(rule.limits, |quota| quota.limits(passed, rule.limits));
-            let shares = if rule.scope == Scope::Each || subjects.len() == 1 {
-                vec![cap; subjects.len()]
-            } else {
-                self.shares(cap, &subjects, limited, now)
-            };
-            for (subject, limits_of_it) in subjects.into_iter().zip(shares) {
-                if !limits_of_it.is_empty() {
-                    let held = Held { rule: rule.describe(), limits: limits_of_it, traffic: rule.traffic };
-                    limits.push((subject.clone(), held));
-                }
-            }
-        }
-        let is_looser = |(subject, held): &(Subject, Held)| {
-            self.held.get(subject).is_none_or(|now| {
-                held.limits.upload > now.limits.upload || held.limits.download > now.limits.download
-            })
-        };
-        limits.sort_by_key(is_looser);
-        limits
-    }
-
-    /// The parts of a cap that several share.
-    fn shares(
-        &mut self,
-        cap: Limits,
-        subjects: &[&Subject],
-        limited: &[LimitedTarget],
-        now: Instant,
-    ) -> Vec<Limits> {
-        let mut parts = [Vec::new(), Vec::new()];
-        for subject in subjects {
-            let of_it = limited.iter().find(|limited| limited.target.subject == **subject);
-            let offered = of_it.map_or_else(Traffic::default, |limited| Traffic {
-                upload: limited.upload_stats.bytes_total,
-                download: limited.download_stats.bytes_total,
-            });
-            let now_held = self.held.get(*subject).map(|held| held.limits).unwrap_or_default();
-            let used = match self.readings.get(*subject) {
-                Some(last) if now.duration_since(last.at) < SHARE_INTERVAL => last.parts,
-                Some(last) => {
-                    let rate = offered.since(last.offered).per_second(now.duration_since(last.at));
-                    [rate.upload, rate.download]
-                }
-                None => [0, 0],
-            };
-            let is_new =
-                self.readings.get(*subject).is_none_or(|last| now.duration_since(last.at) >= SHARE_INTERVAL);
-            if is_new {
-                self.readings.insert((*subject).clone(), Reading { offered, at: now, parts: used });
-            }
-            parts[0].push(Part { limit: now_held.upload, used: used[0] });
-            parts[1].push(Part { limit: now_held.download, used: used[1] });
-        }
-        let split = |cap: Option<u64>, parts: &[Part]| match cap {
-            Some(cap) => split(cap, parts).into_iter().map(Some).collect(),
-            None => vec![None; parts.len()],
-        };
-        let (up, down): (Vec<_>, Vec<_>) = (split(cap.upload, &parts[0]), split(cap.download, &parts[1]));
-        up.into_iter().zip(down).map(|(upload, download)| Limits { upload, download }).collect()
-    }
-
-    /// Sets limits. The sentence is what went wrong, where it is not known yet.
-    fn set(
-        &mut self,
-        manager: &mut ThrottleManager,
-        subject: Subject,
-        held: Held,
-        name: String,
-        now: Instant,
-    ) -> Option<String> {
-        if self.refused.get(&subject).is_some_and(|(_, since)| now.duration_since(*since) < PATTERN_INTERVAL)
-        {
-            return None;
-        }
-        let target = Target { subject: subject.clone(), name, traffic: held.traffic };
-        match manager.throttle_process(&target, held.limits) {
-            Ok(()) => {
-                self.refused.remove(&subject);
-                self.held.insert(subject, held);
-                None
-            }
-            // Who has ended meanwhile is nobody's trouble.
-            Err(_) if !subject.is_alive() => None,
-            Err(error) => {
-                let words = format!("rule {}: {target}: {error}", held.rule);
-                let before = self.refused.insert(subject, (words.clone(), now));
-                (before.is_none_or(|(before, _)| before != words)).then_some(words)
-            }
-        }
-    }
 }
 
 /// What people call a subject.
-fn called(subject: &Subject) -> String {
+fn called(subject: &Subject, names: &mut KnownNames) -> String {
     match subject {
         Subject::Program(path) => path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
-        Subject::Cgroup(path) => path.rsplit('/').next().unwrap_or(path).to_owned(),
-        Subject::User(uid) => UserNames::default().name(*uid),
+        Subject::Cgroup(path) => {
+            names.container_of(path).unwrap_or_else(|| path.rsplit('/').next().unwrap_or(path).to_owned())
+        }
+        Subject::User(uid) => names.user(*uid),
         Subject::Process(id) | Subject::Descendants(id) => id.to_string(),
     }
 }

@@ -13,18 +13,20 @@ pub mod explain;
 pub mod glob;
 pub mod host;
 pub mod keeper;
+pub mod link;
 pub mod quota;
 pub mod rank;
 pub mod read;
 pub mod resolve;
 pub mod schedule;
 pub mod share;
+pub mod sharing;
 pub mod store;
 
 use clap::ValueEnum;
 use jiff::{Timestamp, tz::TimeZone};
 
-use self::{conditions::Conditions, quota::Quota, schedule::Schedule};
+use self::{conditions::Conditions, link::Share, quota::Quota, schedule::Schedule};
 use crate::{
     backends::throttle::{TrafficType, manager::Limits},
     config::Place,
@@ -43,6 +45,8 @@ pub struct Rule {
     pub conditions: Conditions,
     /// What it allows.
     pub limits: Limits,
+    /// What it has of a link, where it has a part in one.
+    pub share: Option<Share>,
     /// Which traffic.
     pub traffic: TrafficType,
     /// Whether those that it matches share the limits.
@@ -70,9 +74,26 @@ impl Rule {
         self.enabled && self.schedule.as_ref().is_none_or(|schedule| schedule.is_on(now, zone))
     }
 
+    /// In which directions it limits anything.
+    #[must_use]
+    pub fn directions(&self) -> Limits {
+        let then = self.quota.map(|quota| quota.then).unwrap_or_default();
+        let own = self.share.as_ref().map_or(self.limits, |share| share.ceiling(self.limits));
+        Limits { upload: own.upload.or(then.upload), download: own.download.or(then.download) }
+    }
+
     /// `"updates" (config.toml:12)`: how people find it.
     #[must_use]
     pub fn describe(&self) -> String {
         format!("{:?} ({})", self.name, self.place.line())
+    }
+
+    /// The same with the link, in which it has a part: why the limit is what it is.
+    #[must_use]
+    pub fn holder(&self) -> String {
+        match &self.share {
+            Some(share) => format!("{} with {share}", self.describe()),
+            None => self.describe(),
+        }
     }
 }

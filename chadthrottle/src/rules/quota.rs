@@ -1,9 +1,13 @@
 //! "After 5 GB in a day, a megabyte a second": limits that come into force when enough has passed.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, ops::Range, str::FromStr};
 
 use clap::ValueEnum;
-use jiff::{Timestamp, civil::Date, tz::TimeZone};
+use jiff::{
+    Span, Timestamp,
+    civil::{Date, Time},
+    tz::TimeZone,
+};
 
 use crate::{backends::throttle::manager::Limits, rate::scaled, stats::Traffic};
 
@@ -54,25 +58,31 @@ pub struct Quota {
 }
 
 impl Quota {
-    /// Since when it is counted.
+    /// The time that is counted: from its beginning up to before its end. What was recorded while the clock was further on
+    /// than now is not of it.
     #[must_use]
-    pub fn since(&self, now: Timestamp, zone: &TimeZone) -> Timestamp {
-        let local = zone.to_datetime(now);
-        let today = local.date();
-        let first = match self.per {
+    pub fn time(&self, now: Timestamp, zone: &TimeZone) -> Range<Timestamp> {
+        let today = zone.to_datetime(now).date();
+        let (first, span) = match self.per {
             // By time that has passed: the clock may show an hour twice.
             Period::Hour => {
-                return Timestamp::from_second(now.as_second().div_euclid(3600) * 3600).unwrap_or(now);
+                let begin = now.as_second().div_euclid(3600) * 3600;
+                let at = |second| Timestamp::from_second(second).ok();
+                return at(begin).unwrap_or(now)..at(begin + 3600).unwrap_or(Timestamp::MAX);
             }
-            Period::Day => today,
+            Period::Day => (today, Span::new().days(1)),
             Period::Week => {
                 let days = i64::from(today.weekday().to_monday_zero_offset());
-                today.saturating_sub(jiff::Span::new().days(days))
+                (today.saturating_sub(Span::new().days(days)), Span::new().weeks(1))
             }
-            Period::Month => Date::new(today.year(), today.month(), 1).unwrap_or(today),
+            Period::Month => {
+                (Date::new(today.year(), today.month(), 1).unwrap_or(today), Span::new().months(1))
+            }
         };
-        let midnight = zone.to_ambiguous_timestamp(first.to_datetime(jiff::civil::Time::midnight()));
-        midnight.compatible().unwrap_or(now)
+        let midnight =
+            |day: Date| zone.to_ambiguous_timestamp(day.to_datetime(Time::midnight())).compatible().ok();
+        let end = first.checked_add(span).ok().and_then(midnight);
+        midnight(first).unwrap_or(now)..end.unwrap_or(Timestamp::MAX)
     }
 
     /// Whether so much has passed that it is over.
@@ -153,13 +163,19 @@ mod tests {
     #[test]
     fn it_is_counted_from_the_beginning_by_the_clock_on_the_wall() {
         let zone = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").expect("a time zone");
-        let since = |per, now: &str| quota(per).since(now.parse().expect(now), &zone).to_string();
+        let time = |per, now: &str| quota(per).time(now.parse().expect(now), &zone);
+        let since = |per, now: &str| time(per, now).start.to_string();
+        let until = |per, now: &str| time(per, now).end.to_string();
         // A Wednesday; summer begins on the 29th.
         assert_eq!(since(Period::Hour, "2026-04-01T10:20:30Z"), "2026-04-01T10:00:00Z");
         assert_eq!(since(Period::Day, "2026-04-01T10:20:30Z"), "2026-03-31T22:00:00Z");
         assert_eq!(since(Period::Week, "2026-04-01T10:20:30Z"), "2026-03-29T22:00:00Z");
         assert_eq!(since(Period::Month, "2026-03-31T10:20:30Z"), "2026-02-28T23:00:00Z");
         assert_eq!(since(Period::Day, "2026-03-31T22:30:00Z"), "2026-03-31T22:00:00Z", "it is April there");
+        assert_eq!(until(Period::Hour, "2026-04-01T10:20:30Z"), "2026-04-01T11:00:00Z");
+        assert_eq!(until(Period::Day, "2026-03-29T10:00:00Z"), "2026-03-29T22:00:00Z", "a day of 23 hours");
+        assert_eq!(until(Period::Week, "2026-04-01T10:20:30Z"), "2026-04-05T22:00:00Z");
+        assert_eq!(until(Period::Month, "2026-01-31T10:20:30Z"), "2026-01-31T23:00:00Z");
     }
 
     #[test]
@@ -194,12 +210,14 @@ mod tests {
         }
 
         #[test]
-        fn now_is_never_before_the_beginning(second in 0..4_000_000_000_i64) {
+        fn times_follow_each_other_and_now_is_in_one(second in 0..4_000_000_000_i64) {
             let zone = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").expect("a time zone");
             let now = Timestamp::from_second(second).expect("a time");
             for per in Period::value_variants() {
-                let since = quota(*per).since(now, &zone);
-                prop_assert!(since <= now && quota(*per).since(since, &zone) == since, "{since} {now}");
+                let time = quota(*per).time(now, &zone);
+                prop_assert!(time.contains(&now), "{time:?} {now}");
+                prop_assert_eq!(&quota(*per).time(time.start, &zone), &time);
+                prop_assert_eq!(quota(*per).time(time.end, &zone).start, time.end);
             }
         }
     }

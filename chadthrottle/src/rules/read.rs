@@ -8,6 +8,7 @@ use super::{
     Rule, Scope,
     conditions::Conditions,
     glob::Pattern,
+    link::Links,
     quota::{Amount, Counted, Period, Quota},
     schedule::{Schedule, Span},
 };
@@ -17,20 +18,33 @@ use crate::{
     rate::Rate,
 };
 
-const KEYS: [&str; 9] =
-    ["name", "enabled", "match", "upload", "download", "traffic", "scope", "when", "quota"];
+const KEYS: [&str; 13] = [
+    "name",
+    "enabled",
+    "match",
+    "upload",
+    "download",
+    "traffic",
+    "scope",
+    "when",
+    "quota",
+    "link",
+    "priority",
+    "weight",
+    "guaranteed",
+];
 const CONDITIONS: [&str; 7] = ["program", "name", "command", "unit", "cgroup", "container", "user"];
 const QUOTA: [&str; 5] = ["after", "per", "count", "upload", "download"];
 
-/// Reads `[[rule]]`.
-pub(crate) fn read(reader: &mut Reader<'_>, item: &Item) -> Vec<Rule> {
+/// Reads `[[rule]]`, of which some share these links.
+pub(crate) fn read(reader: &mut Reader<'_>, item: &Item, links: &Links) -> Vec<Rule> {
     let mut rules = Vec::new();
     if let Some(tables) = item.as_array_of_tables() {
-        rules.extend(tables.iter().filter_map(|table| rule(reader, table, table.span())));
+        rules.extend(tables.iter().filter_map(|table| rule(reader, table, table.span(), links)));
     } else if let Some(array) = item.as_array() {
         for value in array {
             match value.as_inline_table() {
-                Some(table) => rules.extend(rule(reader, table, value.span())),
+                Some(table) => rules.extend(rule(reader, table, value.span(), links)),
                 None => reader.complain(value.span(), "a rule is to be a table"),
             }
         }
@@ -41,7 +55,12 @@ pub(crate) fn read(reader: &mut Reader<'_>, item: &Item) -> Vec<Rule> {
 }
 
 /// One of them. None, with a complaint, where it is not to be used.
-fn rule(reader: &mut Reader<'_>, table: &dyn TableLike, span: Option<Range<usize>>) -> Option<Rule> {
+fn rule(
+    reader: &mut Reader<'_>,
+    table: &dyn TableLike,
+    span: Option<Range<usize>>,
+    links: &Links,
+) -> Option<Rule> {
     let before = reader.problems.len();
     let section = reader.table(table, "[[rule]]", &KEYS);
     let name = reader.parsed(&section, "name", rule_name);
@@ -55,8 +74,11 @@ fn rule(reader: &mut Reader<'_>, table: &dyn TableLike, span: Option<Range<usize
     }
     let limits = limits(reader, &section);
     let quota = section.item("quota").and_then(|item| quota(reader, item));
-    if limits.is_empty() && section.item("quota").is_none() && reader.problems.len() == before {
-        reader.complain(span.clone(), "the rule limits nothing; give it upload, download or quota");
+    let scope = chosen::<Scope>(reader, &section, "scope").unwrap_or_default();
+    let share = links.share(reader, &section, limits, scope);
+    let limits_something = !limits.is_empty() || section.item("quota").is_some() || share.is_some();
+    if !limits_something && reader.problems.len() == before {
+        reader.complain(span.clone(), "the rule limits nothing; give it upload, download, quota or link");
     }
     if let Some(conditions) = conditions.as_ref().filter(|conditions| conditions.command.is_some())
         && quota.is_some()
@@ -72,8 +94,9 @@ fn rule(reader: &mut Reader<'_>, table: &dyn TableLike, span: Option<Range<usize
         enabled: reader.flag(&section, "enabled").is_none_or(|field| field.value),
         conditions: conditions.unwrap_or_default(),
         limits,
+        share,
         traffic: chosen(reader, &section, "traffic").unwrap_or_default(),
-        scope: chosen::<Scope>(reader, &section, "scope").unwrap_or_default(),
+        scope,
         schedule: schedule(reader, &section),
         quota,
     };

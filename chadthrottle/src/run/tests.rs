@@ -100,7 +100,7 @@ impl Running {
 
 fn sample(upload: u64) -> Step {
     let id = ProcessId { pid: 42, start_time: 1 };
-    let info = ProcessInfo { id, name: "curl".into(), exe: None, user: None, cgroup: None };
+    let info = ProcessInfo { id, name: "curl".into(), exe: None, user: None, cgroup: None, container: None };
     let total = Traffic { upload, download: 0 };
     let traffic = ProcessTraffic::new(info.into(), total, true);
     Step::Sample(Sample { processes: [(id, traffic)].into(), ..Sample::default() })

@@ -10,11 +10,15 @@ use std::{
 
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 
+use super::proc_text;
+
 /// Why a cgroup could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
     /// Nothing is mounted.
-    #[error("no cgroup v2 tree is mounted; mount one: mount -t cgroup2 none /sys/fs/cgroup/unified")]
+    #[error(
+        "no cgroup v2 tree is mounted; mount one: mkdir -p /run/cgroup2 && mount -t cgroup2 none /run/cgroup2"
+    )]
     NotMounted,
     /// The path is something else.
     #[error("{0:?} is not in a cgroup v2 tree; `mount -t cgroup2` lists where one is")]
@@ -179,7 +183,7 @@ const DEEPEST: u32 = 64;
 
 /// Where cgroup v2 is mounted.
 fn mounts() -> Vec<PathBuf> {
-    let text = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let text = proc_text::read("/proc/self/mounts").unwrap_or_default();
     mount_points(&text)
 }
 
@@ -196,6 +200,16 @@ fn mount_points(mounts: &str) -> Vec<PathBuf> {
             })
         })
         .collect()
+}
+
+/// Every mount point that is read is one that is written.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(text: &str) {
+    assert!(mount_points(text).len() <= text.lines().count());
+    let written: String = text.bytes().filter(|byte| *byte != 0).map(char::from).collect();
+    let point =
+        written.replace('\\', "\\134").replace(' ', "\\040").replace('\t', "\\011").replace('\n', "\\012");
+    assert_eq!(mount_points(&format!("none {point} cgroup2 rw 0 0\n")), [PathBuf::from(written)]);
 }
 
 #[cfg(test)]

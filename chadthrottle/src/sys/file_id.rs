@@ -19,15 +19,19 @@ use nix::{
     libc,
     sys::{
         stat::{major, minor},
-        statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, F2FS_SUPER_MAGIC, FsType, XFS_SUPER_MAGIC, fstatfs},
+        statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, F2FS_SUPER_MAGIC, FsType, fstatfs},
     },
 };
 
+use super::proc_text;
+
 /// The mount that a file was reached by (`STATX_MNT_ID`, include/uapi/linux/stat.h, since Linux 5.8).
 const STATX_MNT_ID: u32 = 0x1000;
+/// `XFS_SUPER_MAGIC` (include/uapi/linux/magic.h), which nix does not have for musl.
+const XFS: FsType = FsType(0x5846_5342);
 /// File systems whose `FS_IOC_GETVERSION` is the inode's `i_generation` (ext4 stands for ext2 and ext3 too). Others that
 /// know it may answer for another inode: ecryptfs hands it on to the file below, FUSE to its server.
-const TELLING: [FsType; 4] = [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, F2FS_SUPER_MAGIC, BTRFS_SUPER_MAGIC];
+const TELLING: [FsType; 4] = [EXT4_SUPER_MAGIC, XFS, F2FS_SUPER_MAGIC, BTRFS_SUPER_MAGIC];
 
 /// The file at `path`, with links followed.
 ///
@@ -76,10 +80,7 @@ fn kernel_device((major, minor): (u64, u64)) -> u32 {
 /// The numbers of the device that a file's mount shows.
 fn device_of_mount(path: &Path) -> Option<(u64, u64)> {
     let id = mount_id(path)?;
-    let mounts = procfs::process::Process::myself().ok()?.mountinfo().ok()?;
-    let mount = mounts.into_iter().find(|mount| u64::try_from(mount.mnt_id).ok() == Some(id))?;
-    let (major, minor) = mount.majmin.split_once(':')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
+    proc_text::device_of_mount(&proc_text::read("/proc/self/mountinfo").ok()?, id)
 }
 
 fn mount_id(path: &Path) -> Option<u64> {

@@ -222,6 +222,14 @@ fn ip_address(family: libc::c_int, bytes: &[u8]) -> Option<IpAddr> {
     }
 }
 
+/// What holds of any answer. Returns the TCP socket that it may be about.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(body: &[u8]) -> Option<InetSocket> {
+    let udp = read(Protocol::Udp, body);
+    assert!(udp.is_none_or(|socket| socket.tcp.is_none()), "UDP has no tcp_info");
+    read(Protocol::Tcp, body)
+}
+
 #[cfg(test)]
 mod tests {
     use std::{

@@ -112,6 +112,13 @@ fn loading() -> Modules {
     if first_missing(&[SYS_MODULE]).is_some() { Modules::Forbidden } else { Modules::Loadable }
 }
 
+/// Of any lists.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(text: &str) {
+    assert!(functions(text, &["htb_enqueue"]).len() <= text.lines().count().min(2));
+    assert!(module_names(text).iter().all(|name| !name.contains(['/', '.', '-'])));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

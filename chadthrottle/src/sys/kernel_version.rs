@@ -14,6 +14,14 @@ fn parse(release: &str) -> Option<(u32, u32)> {
     number().zip(number())
 }
 
+/// Of any text.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(text: &str) {
+    if let Some((major, minor)) = parse(text) {
+        assert_eq!(parse(&format!("{major}.{minor}.0-generic\n")), Some((major, minor)));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -141,8 +141,17 @@ pub fn add_ifb(netlink: &mut Netlink, name: &str, index: u32) -> Result<u32, Ref
     put(&mut body, libc::IFLA_IFNAME, &[name.as_bytes(), &[0]].concat());
     put_nested(&mut body, libc::IFLA_LINKINFO, |info| put(info, libc::IFLA_INFO_KIND, b"ifb\0"));
     netlink.change(libc::RTM_NEWLINK, libc::NLM_F_CREATE | libc::NLM_F_EXCL, &body)?;
-    let made = all(netlink)?.into_iter().find(|link| link.name == name);
-    made.map(|link| link.index).ok_or(Errno::ENODEV.into())
+    let made = all(netlink).map(|links| links.into_iter().find(|link| link.name == name));
+    match made {
+        Ok(made) => made.map(|link| link.index).ok_or(Errno::ENODEV.into()),
+        Err(error) => {
+            // Nobody else knows of it yet. The kernel goes by the name where there is no number.
+            let mut by_name = vec![0; IFINFOMSG];
+            put(&mut by_name, libc::IFLA_IFNAME, &[name.as_bytes(), &[0]].concat());
+            netlink.change(libc::RTM_DELLINK, 0, &by_name)?;
+            Err(error.into())
+        }
+    }
 }
 
 /// Brings an interface up that has no addresses, and gets none by itself either.
@@ -271,6 +280,22 @@ fn number(value: &[u8]) -> Option<u32> {
 
 fn text(value: &[u8]) -> Option<String> {
     Some(CStr::from_bytes_until_nul(value).ok()?.to_str().ok()?.to_owned())
+}
+
+/// What holds of any answer.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(body: &[u8]) {
+    if let Some(link) = read(body) {
+        assert_ne!(link.lower, Some(link.index), "it carries itself");
+        assert!(!link.name.contains('\0') && !link.kind.contains('\0'), "{link:?}");
+    }
+    if let Some(address) = read_address(body)
+        && let Some(prefix) = address.public_prefix()
+    {
+        // One of IPv4 that is written as one of IPv6 is one of IPv4, and in no network that is wider than all of these.
+        let is_mapped = address.ip.to_canonical() != address.ip;
+        assert!(is_mapped || prefix.contains(address.ip), "{address:?} is not in its own network");
+    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ pub mod bpf_trial;
 pub mod btf;
 pub mod capability;
 pub mod cgroup;
+#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
+pub mod cgroup_place;
 pub mod cpu_time;
 #[cfg(feature = "ebpf")]
 pub mod file_id;
@@ -16,54 +18,38 @@ pub mod inet_diag;
 pub mod kernel_features;
 pub mod kernel_version;
 pub mod links;
+pub mod lockdown;
 #[cfg(feature = "ebpf")]
 pub mod memory;
 pub mod namespace;
 pub mod netlink;
-#[cfg(feature = "throttle-nftables")]
+#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
 pub mod nft;
 pub mod note;
+pub mod owned_file;
 #[cfg(feature = "monitor-pnet")]
 pub mod packet;
+pub mod peer;
 pub mod pidfd;
 pub mod pipe;
-#[cfg(any(
-    feature = "throttle-ebpf-cgroup",
-    feature = "throttle-sockopt",
-    feature = "throttle-tc-htb",
-    feature = "throttle-nftables",
-    feature = "throttle-ifb-tc",
-    feature = "throttle-tc-police"
-))]
+#[cfg(feature = "limits")]
 pub mod proc_children;
 pub mod proc_fd;
+pub mod proc_text;
 #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
 pub mod routes;
+pub mod service;
 pub mod signals;
 #[cfg(feature = "monitor-sock-diag")]
 pub mod sock_diag;
 #[cfg(feature = "monitor-pnet")]
 pub mod socket_lookup;
-#[cfg(any(
-    feature = "throttle-ebpf-cgroup",
-    feature = "throttle-sockopt",
-    feature = "throttle-tc-htb",
-    feature = "throttle-nftables",
-    feature = "throttle-ifb-tc",
-    feature = "throttle-tc-police"
-))]
+#[cfg(feature = "limits")]
 pub mod socket_tag;
 pub mod spawn;
-#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
+#[cfg(any(feature = "throttle-tc-htb", feature = "ebpf"))]
 pub mod tc;
 pub mod tcp_info;
-#[cfg(any(
-    feature = "throttle-ebpf-cgroup",
-    feature = "throttle-sockopt",
-    feature = "throttle-tc-htb",
-    feature = "throttle-nftables",
-    feature = "throttle-ifb-tc",
-    feature = "throttle-tc-police"
-))]
+#[cfg(feature = "limits")]
 pub mod tcp_socket;
 pub mod terminal;

@@ -1,6 +1,7 @@
 //! Which namespaces processes and sockets are in, and a way into them.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io,
     os::{
@@ -17,6 +18,8 @@ use nix::{
     sched::{CloneFlags, setns},
     sys::socket::{AddressFamily, SockFlag, SockType, socket},
 };
+
+use super::{proc_fd, proc_text};
 
 /// Inode numbers of the first namespace of each kind (`PROC_PID_INIT_INO` and the like,
 /// `include/uapi/linux/nsfs.h` and, in older kernels, `include/linux/proc_ns.h`).
@@ -102,4 +105,23 @@ pub fn shares_network(pid: i32) -> io::Result<bool> {
 /// What tells namespaces apart: device and inode of the files that stand for them (namespaces(7)).
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+/// The network namespaces that there are: those of processes, and those that have a name.
+///
+/// # Errors
+/// When /proc is not there.
+pub fn networks() -> io::Result<BTreeSet<u64>> {
+    let of_process = |pid| fs::metadata(format!("/proc/{pid}/ns/net")).map(|metadata| metadata.ino());
+    let mut networks: BTreeSet<u64> = proc_fd::pids()?.filter_map(|pid| of_process(pid).ok()).collect();
+    networks.extend(proc_text::named_networks(&proc_text::read("/proc/self/mountinfo")?));
+    Ok(networks)
+}
+
+/// The network namespace that this thread is in, by its inode.
+///
+/// # Errors
+/// When /proc is not there.
+pub fn own_network() -> io::Result<u64> {
+    Ok(fs::metadata("/proc/thread-self/ns/net")?.ino())
 }

@@ -48,6 +48,14 @@ impl PidFd {
     }
 }
 
+/// Whether there is that call, and no sandbox forbids it.
+#[must_use]
+pub fn can_duplicate() -> bool {
+    let us = PidFd::open(std::process::id().cast_signed());
+    // A descriptor that nobody has.
+    us.and_then(|us| us.duplicate(RawFd::MAX)).is_err_and(|error| error.raw_os_error() == Some(libc::EBADF))
+}
+
 /// Wraps what a system call returned.
 ///
 /// # Safety

@@ -11,6 +11,7 @@ use nix::{
     NixPath,
     dir::Dir,
     fcntl::{AT_FDCWD, OFlag, readlinkat},
+    libc,
     sys::stat::Mode,
 };
 
@@ -26,9 +27,19 @@ pub fn pids() -> io::Result<impl Iterator<Item = i32>> {
 /// The descriptors of a process that are sockets of any family, with their inodes.
 ///
 /// # Errors
-/// When the process has ended, or is not ours to look into.
+/// When the process has ended, or is not ours to look into, or we [cannot look](is_our_lack).
 pub fn sockets(pid: i32) -> io::Result<Vec<(RawFd, u32)>> {
-    Descriptors::default().sockets(pid, true)
+    let mut descriptors = Descriptors::default();
+    descriptors.look(pid, true)?;
+    Ok(descriptors.known_sockets())
+}
+
+/// Whether we may see which descriptors a process has (`proc_fd_permission`, fs/proc/fd.c).
+///
+/// # Errors
+/// `EACCES` when it is not ours to look into, and `CAP_DAC_READ_SEARCH` is missing.
+pub fn check(pid: i32) -> io::Result<()> {
+    fs::read_dir(format!("/proc/{pid}/fd")).map(drop)
 }
 
 /// What the descriptors of a process were when it was last looked at. To list them costs little, to ask what each is
@@ -40,20 +51,42 @@ pub struct Descriptors {
 
 impl Descriptors {
     /// The same as [`sockets`]. Unless all are looked at `afresh`, a descriptor that was there the last time is taken
-    /// for what it was.
+    /// for what it was; and so are all of them where it is we who cannot look for the moment.
     ///
     /// # Errors
     /// When the process has ended, or is not ours to look into.
     pub fn sockets(&mut self, pid: i32, afresh: bool) -> io::Result<Vec<(RawFd, u32)>> {
-        let before = std::mem::take(&mut self.known);
-        let (directory, names) = list(pid)?;
+        match self.look(pid, afresh) {
+            Err(error) if !is_our_lack(&error) => Err(error),
+            _ => Ok(self.known_sockets()),
+        }
+    }
+
+    fn look(&mut self, pid: i32, afresh: bool) -> io::Result<()> {
+        let listed = list(pid);
+        // Of one that is gone nothing is known.
+        let before = match &listed {
+            Err(error) if is_our_lack(error) => HashMap::new(),
+            _ => std::mem::take(&mut self.known),
+        };
+        let (directory, names) = listed?;
         for name in &names {
             let Some(fd) = name.to_str().ok().and_then(|name| name.parse().ok()) else { continue };
             let known = before.get(&fd).copied().filter(|_| !afresh);
             self.known.insert(fd, known.unwrap_or_else(|| socket_inode(&directory, name.as_c_str())));
         }
-        Ok(self.known.iter().filter_map(|(fd, inode)| Some((*fd, (*inode)?))).collect())
+        Ok(())
     }
+
+    fn known_sockets(&self) -> Vec<(RawFd, u32)> {
+        self.known.iter().filter_map(|(fd, inode)| Some((*fd, (*inode)?))).collect()
+    }
+}
+
+/// Whether we have no descriptor or memory left to look with, which says nothing of whom we look at.
+#[must_use]
+pub fn is_our_lack(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
 }
 
 /// The names of a process's descriptors, and where they are.
@@ -77,8 +110,19 @@ pub fn has_socket(pid: i32, fd: RawFd, inode: u32) -> bool {
 
 /// The number in `socket:[123]`, which is what such a link in /proc leads to (`proc_pid_fd(5)`).
 fn socket_inode<Fd: AsFd, P: ?Sized + NixPath>(directory: Fd, link: &P) -> Option<u32> {
-    let target = readlinkat(directory, link).ok()?;
-    target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+    inode_in(readlinkat(directory, link).ok()?.to_str()?)
+}
+
+fn inode_in(target: &str) -> Option<u32> {
+    target.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// Of any text.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(target: &str) {
+    if let Some(inode) = inode_in(target) {
+        assert_eq!(inode_in(&format!("socket:[{inode}]")), Some(inode));
+    }
 }
 
 #[cfg(test)]

@@ -53,6 +53,14 @@ fn number(value: &[u8]) -> Option<u32> {
     value.first_chunk().map(|&bytes| u32::from_ne_bytes(bytes))
 }
 
+/// No interface is told of that is not in the answer.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(body: &[u8]) {
+    let mut found = BTreeSet::new();
+    read(body, &mut found);
+    assert!(found.len() <= body.len() / size_of::<u32>(), "{found:?}");
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -83,20 +83,43 @@ impl Signals {
             if let Some(signal) = self.take()? {
                 return Ok(Some(signal));
             }
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let left = left_until(deadline);
             if left == Some(Duration::ZERO) {
                 return Ok(None);
             }
-            // Rounded up: half a millisecond rounded down would poll in a busy loop. Long waits are taken in parts.
-            let timeout = left.map_or(PollTimeout::NONE, |left| {
-                PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
-            });
+            let timeout = left.map_or(PollTimeout::NONE, rounded_up);
             let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
             match poll(&mut fds, timeout) {
                 Ok(_) | Err(nix::Error::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// The same, or until one of these is ready: which of them are, in their order.
+    ///
+    /// # Errors
+    /// When the kernel does.
+    pub fn wait_beside<'a>(
+        &'a self,
+        deadline: Option<Instant>,
+        mut others: Vec<PollFd<'a>>,
+    ) -> io::Result<(Option<Signal>, Vec<bool>)> {
+        let timeout = match left_until(deadline) {
+            None => PollTimeout::NONE,
+            Some(Duration::ZERO) => PollTimeout::ZERO,
+            Some(left) => rounded_up(left),
+        };
+        let signals = self.fd.as_fd();
+        others.push(PollFd::new(signals, PollFlags::POLLIN));
+        match poll(&mut others, timeout) {
+            Ok(_) => {}
+            Err(nix::Error::EINTR) => return Ok((self.take()?, vec![false; others.len() - 1])),
+            Err(error) => return Err(error.into()),
+        }
+        others.pop();
+        let is_ready = |fd: &PollFd<'_>| fd.revents().is_none_or(|events| !events.is_empty());
+        Ok((self.take()?, others.iter().map(is_ready).collect()))
     }
 
     /// The next signal that has come already.
@@ -109,6 +132,16 @@ impl Signals {
         let number = i32::try_from(info.ssi_signo).map_err(io::Error::other)?;
         Ok(Some(Signal::try_from(number)?))
     }
+}
+
+/// How long there is to a deadline, where there is one.
+fn left_until(deadline: Option<Instant>) -> Option<Duration> {
+    deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+}
+
+/// Half a millisecond rounded down would poll in a busy loop. Long waits are taken in parts.
+fn rounded_up(left: Duration) -> PollTimeout {
+    PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
 }
 
 impl Signals {

@@ -171,6 +171,35 @@ fn messages(datagram: &[u8]) -> impl Iterator<Item = Result<NetlinkMessage<SockD
     })
 }
 
+/// What holds of any datagram. `each` gets every socket that is told of.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(datagram: &[u8], mut each: impl FnMut(&InetResponse)) {
+    let mut count = 0;
+    for message in messages(datagram) {
+        count += 1;
+        if let Ok(NetlinkMessage {
+            payload: NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(socket)),
+            ..
+        }) = message
+        {
+            each(&socket);
+        }
+    }
+    assert!(count <= datagram.len() / size_of::<[u32; 4]>(), "{count} messages");
+}
+
+/// What another reader has in an answer is what this one has.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz_answer(body: &[u8], read: &super::inet_diag::InetSocket) {
+    use netlink_packet_core::Parseable;
+    if let Ok(InetResponse { header, .. }) = InetResponse::parse(body) {
+        assert_eq!(header.inode, read.inode);
+        assert_eq!(u64::from_ne_bytes(header.socket_id.cookie), read.cookie);
+        assert_eq!(header.socket_id.source_address.to_canonical(), read.local.ip());
+        assert_eq!(header.socket_id.destination_port, read.remote.port());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use netlink_packet_core::DoneMessage;

@@ -120,6 +120,12 @@ fn read(body: &[u8]) -> Option<FoundSocket> {
     Some(FoundSocket { inode, listens: body[1] == TCP_LISTEN })
 }
 
+/// What holds of any answer.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(body: &[u8]) {
+    assert_eq!(read(body).is_some(), body.len() >= INODE + size_of::<u32>());
+}
+
 #[cfg(test)]
 mod tests {
     use std::{

@@ -10,6 +10,10 @@ pub(crate) const OPT_TIMESTAMPS: u8 = 1;
 const OPT_WSCALE: u8 = 4;
 /// Offset of `tcpi_notsent_bytes` (there, 4.6).
 const UNSENT: usize = 144;
+/// Offset of `tcpi_min_rtt` (there, 4.6).
+const MIN_RTT: usize = 148;
+/// What stands there before one was measured (`tcp_init_sock`, net/ipv4/tcp.c).
+const UNMEASURED: Duration = Duration::from_micros(u32::MAX as u64);
 /// Offset of `tcpi_rcv_wnd`, the last field so far that says something of a window (`include/uapi/linux/tcp.h`, 6.2).
 const RECEIVE_WINDOW: usize = 232;
 /// Length of a TCP header without options.
@@ -22,8 +26,13 @@ const TIMESTAMPS: u64 = 12;
 pub struct TcpInfo {
     /// `TCP_ESTABLISHED` and so on, 1 to 13 (`include/net/tcp_states.h`).
     pub state: u8,
-    /// Payload sent, retransmissions included.
+    /// Payload sent, retransmissions included, and also what was not taken from the socket on its way out, as often as it
+    /// was offered (`__tcp_transmit_skb`, `net/ipv4/tcp_output.c`).
     pub sent: u64,
+    /// Of that, retransmissions. 0 before Linux 4.19.
+    pub sent_again: u64,
+    /// Payload that its peer has acknowledged.
+    pub acked: u64,
     /// Payload received in order, each byte once.
     pub received: u64,
     /// Segments sent, acknowledgements included. Wraps.
@@ -44,6 +53,12 @@ pub struct TcpInfo {
     pub receive_threshold: u32,
     /// What the program has given it and it has not sent yet, in bytes. 0 before Linux 4.6.
     pub unsent: u32,
+    /// Segments that it has sent and that are not acknowledged.
+    pub unacked: u32,
+    /// As many segments may be on their way.
+    pub congestion_window: u32,
+    /// The shortest round trip of late; `Duration::MAX` where none was measured.
+    pub min_rtt: Duration,
     /// What its sender may send from the last acknowledgement on, in bytes. Before Linux 6.2 it is not known.
     pub receive_window: Option<u32>,
     /// Since it last sent or received payload.
@@ -74,6 +89,8 @@ impl TcpInfo {
             // Before 4.19 only what was acknowledged is known.
             sent: u64_at(info, offset_of!(tcp_info, tcpi_bytes_sent))
                 .or_else(|| u64_at(info, offset_of!(tcp_info, tcpi_bytes_acked)))?,
+            sent_again: u64_at(info, offset_of!(tcp_info, tcpi_bytes_retrans)).unwrap_or_default(),
+            acked: u64_at(info, offset_of!(tcp_info, tcpi_bytes_acked))?,
             received: u64_at(info, offset_of!(tcp_info, tcpi_bytes_received))?,
             segments_out: u32_at(info, offset_of!(tcp_info, tcpi_segs_out))?,
             segments_in: u32_at(info, offset_of!(tcp_info, tcpi_segs_in))?,
@@ -84,6 +101,9 @@ impl TcpInfo {
             receive_mss: u32_at(info, offset_of!(tcp_info, tcpi_rcv_mss))?,
             receive_threshold: u32_at(info, offset_of!(tcp_info, tcpi_rcv_ssthresh))?,
             unsent: u32_at(info, UNSENT).unwrap_or_default(),
+            unacked: u32_at(info, offset_of!(tcp_info, tcpi_unacked))?,
+            congestion_window: u32_at(info, offset_of!(tcp_info, tcpi_snd_cwnd))?,
+            min_rtt: microseconds(MIN_RTT).filter(|trip| *trip != UNMEASURED).unwrap_or(Duration::MAX),
             receive_window: u32_at(info, RECEIVE_WINDOW),
             quiet: Duration::from_millis(quiet_ms.into()),
             rtt: microseconds(offset_of!(tcp_info, tcpi_rtt))?,

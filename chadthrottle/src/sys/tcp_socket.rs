@@ -28,17 +28,32 @@ impl TcpSocket {
     /// Takes a descriptor. None where it is no TCP socket over IP.
     #[must_use]
     pub fn new(socket: OwnedFd) -> Option<Self> {
-        let domain: libc::c_int = get(&socket, libc::SOL_SOCKET, libc::SO_DOMAIN).ok()?;
-        let protocol: libc::c_int = get(&socket, libc::SOL_SOCKET, libc::SO_PROTOCOL).ok()?;
-        let is_tcp = protocol == libc::IPPROTO_TCP && matches!(domain, libc::AF_INET | libc::AF_INET6);
-        is_tcp.then(|| Self(socket.into()))
+        Self::of(socket).ok().flatten()
+    }
+
+    /// The same, for who would take it for something else for ever.
+    ///
+    /// # Errors
+    /// When the kernel does not tell what it is.
+    pub fn of(socket: OwnedFd) -> io::Result<Option<Self>> {
+        let number = |option| get::<libc::c_int>(&socket, libc::SOL_SOCKET, option);
+        let is_tcp = number(libc::SO_DOMAIN).and_then(|domain| {
+            Ok(matches!(domain, libc::AF_INET | libc::AF_INET6)
+                && number(libc::SO_PROTOCOL)? == libc::IPPROTO_TCP)
+        });
+        match is_tcp {
+            Err(error) if error.raw_os_error() != Some(libc::ENOTSOCK) => Err(error),
+            is_tcp => Ok(is_tcp.unwrap_or_default().then(|| Self(socket.into()))),
+        }
     }
 
     /// Takes a descriptor that is one, if it is still the socket with this cookie.
-    #[must_use]
-    pub fn known(socket: OwnedFd, cookie: u64) -> Option<Self> {
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn known(socket: OwnedFd, cookie: u64) -> io::Result<Option<Self>> {
         let socket = Self(socket.into());
-        (socket.cookie().ok()? == cookie).then_some(socket)
+        Ok((socket.cookie()? == cookie).then_some(socket))
     }
 
     /// The number that tells it from all other sockets since boot.
@@ -73,6 +88,16 @@ impl TcpSocket {
     /// When the kernel refuses.
     pub fn set_max_pacing_rate(&self, rate: u64) -> io::Result<()> {
         set(&self.0, libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, rate)
+    }
+
+    /// Has TCP try to send what it has been given and has not sent, as whoever takes a cork off that is not there does
+    /// (`__tcp_sock_set_cork`, net/ipv4/tcp.c). Nothing where the program itself has put a cork on.
+    ///
+    /// # Errors
+    /// Of the system calls.
+    pub fn push(&self) -> io::Result<()> {
+        let cork: u32 = get(&self.0, libc::IPPROTO_TCP, libc::TCP_CORK)?;
+        if cork == 0 { set(&self.0, libc::IPPROTO_TCP, libc::TCP_CORK, 0_u32) } else { Ok(()) }
     }
 
     /// The most that its receive window opens, in bytes.
@@ -174,7 +199,11 @@ impl Number for u64 {}
 
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, UdpSocket};
+    use std::{
+        io::Read,
+        net::{TcpListener, UdpSocket},
+        time::Duration,
+    };
 
     use super::*;
 
@@ -205,6 +234,22 @@ mod tests {
         assert!(socket.receive_buffer_locked()?);
         assert!(socket.receive_buffer()? > 1000);
         assert_ne!(socket.cookie()?, 0);
+        Ok(())
+    }
+
+    #[test]
+    fn a_push_leaves_corks_as_they_are() -> io::Result<()> {
+        let (socket, mut far) = connected();
+        far.set_read_timeout(Some(Duration::from_millis(20)))?;
+        let cork = |socket: &TcpSocket| get::<u32>(&socket.0, libc::IPPROTO_TCP, libc::TCP_CORK);
+        set(&socket.0, libc::IPPROTO_TCP, libc::TCP_CORK, 1_u32)?;
+        nix::unistd::write(&socket.0, b"less than a segment")?;
+        socket.push()?;
+        assert_eq!(cork(&socket)?, 1);
+        far.read(&mut [0; 32]).expect_err("its program has put a cork on");
+        set(&socket.0, libc::IPPROTO_TCP, libc::TCP_CORK, 0_u32)?;
+        socket.push()?;
+        assert_eq!(cork(&socket)?, 0);
         Ok(())
     }
 

@@ -42,6 +42,7 @@ fn styled(line: &FactLine, looks: Looks, theme: Theme) -> Line<'static> {
         Tone::Selected => theme.selected,
         Tone::Error => theme.error,
         Tone::Limit => theme.limit,
+        Tone::Curve => theme.curve,
     };
     let strong = Span::styled(looks.plain(&line.strong), theme.strong);
     Line::from_iter([strong, Span::raw(looks.plain(&line.text))]).style(style)

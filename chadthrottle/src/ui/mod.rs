@@ -17,7 +17,9 @@ use ratatui::{
 
 use self::theme::Theme;
 use crate::app::{
-    App, layout,
+    App,
+    keys::{Action, Place},
+    layout,
     text::{width, wrap},
 };
 
@@ -25,7 +27,7 @@ use crate::app::{
 pub fn draw(frame: &mut Frame, app: &App) {
     let area = frame.area();
     if layout::too_small(area.as_size()) {
-        return draw_too_small(frame, area);
+        return draw_too_small(frame, app.place(), area);
     }
     let theme = Theme::of(app.looks());
     let size = area.as_size();
@@ -57,16 +59,18 @@ pub fn draw(frame: &mut Frame, app: &App) {
     }
 }
 
-/// Says so in the longest form that fits whole.
-fn draw_too_small(frame: &mut Frame, area: Rect) {
+/// Says so in the longest form that fits whole, and with it which key ends the program from here.
+fn draw_too_small(frame: &mut Frame, place: Place, area: Rect) {
     let smallest = layout::SMALLEST;
-    let full = format!("The window is too small: {}x{} is needed. q quits.", smallest.width, smallest.height);
+    let way_out = place.key_of(Action::Quit).map(|key| format!(" {} quits.", key.name())).unwrap_or_default();
+    let full = format!("The window is too small: {}x{} is needed.{way_out}", smallest.width, smallest.height);
+    let short = format!("Window too small.{way_out}");
     let (columns, rows) = (usize::from(area.width), usize::from(area.height));
     let fits = |words: &&str| {
         let lines = wrap(words, columns);
         lines.len() <= rows && words.split(' ').all(|word| width(word) <= columns)
     };
-    let forms = [full.as_str(), "Window too small. q quits.", "window too small", "too small", "small", "!"];
+    let forms = [full.as_str(), short.as_str(), "window too small", "too small", "small", "!"];
     let words = forms.iter().find(|words| fits(words)).copied().unwrap_or_default();
     for (line, row) in wrap(words, columns).into_iter().zip(area.rows()) {
         frame.render_widget(Line::raw(line), row);

@@ -168,7 +168,7 @@ impl Cells<'_> {
             Column::Dropped => units.amount(row.dropped()),
             Column::HeldBack => row.held_back.map(|bytes| units.amount(bytes)).unwrap_or_default(),
             Column::Backend => return (self.backend(row.limits.upload, row.limits.download), plain),
-            Column::Unit => info.cgroup.as_deref().and_then(unit).unwrap_or_default(),
+            Column::Unit => unit(info).unwrap_or_default(),
             // Of a path, the end tells the most.
             Column::Exe => {
                 end(&info.exe.as_ref().map(|exe| exe.to_string_lossy()).unwrap_or_default(), placed.width)

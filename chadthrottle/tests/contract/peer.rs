@@ -12,12 +12,23 @@ use std::{
 };
 
 use anyhow::Context;
-use testbed::{Family, Process, Testbed, traffic};
+use testbed::{Family, Process, Testbed, at_least, is_emulated, traffic};
 
 use super::{PATIENCE, Subject};
 
 /// Longer than any case.
-const SECONDS: &str = "120";
+fn seconds() -> &'static str {
+    if is_emulated() { "1200" } else { "120" }
+}
+
+/// What a connection without a limit is offered, in bytes a second: as much as it takes. An emulated machine would have no
+/// time left for anything else, so there it is as much as has to be seen to be free, twice.
+fn offered() -> Option<u64> {
+    is_emulated().then(|| 2 * super::cases::rates().free)
+}
+
+/// Bytes that the server writes at once.
+const CHUNK: usize = 16 << 10;
 
 /// A server that sends or receives as fast as it can, and counts.
 pub(super) struct Peer {
@@ -60,56 +71,61 @@ impl Peer {
     /// The arguments of `traffic` for that, which is to offer so many bytes a second.
     pub(super) fn datagram_arguments(&self, rate: u64) -> Vec<String> {
         let (to, rate) = (self.address.to_string(), rate.to_string());
-        let words = ["udp-send", "--to", &to, "--rate", &rate, "--size", "1200", "--seconds", SECONDS];
+        let words = ["udp-send", "--to", &to, "--rate", &rate, "--size", "1200", "--seconds", seconds()];
         words.iter().map(ToString::to_string).collect()
     }
 
     /// The arguments of `traffic` for this peer.
     pub(super) fn arguments(&self, is_upload: bool) -> Vec<String> {
         let address = self.address.to_string();
-        let words: &[&str] = if is_upload {
-            &["tcp-send", "--to", &address, "--seconds", SECONDS]
-        } else {
-            &["tcp-receive", "--from", &address]
-        };
-        words.iter().map(ToString::to_string).collect()
+        if !is_upload {
+            return ["tcp-receive", "--from", &address].map(ToOwned::to_owned).to_vec();
+        }
+        let words = ["tcp-send", "--to", &address, "--seconds", seconds()].map(ToOwned::to_owned);
+        let rate = offered().map(|rate| ["--rate".to_owned(), rate.to_string()]);
+        words.into_iter().chain(rate.into_iter().flatten()).collect()
     }
 
     /// Payload a second over some time.
     pub(super) fn rate(&self, during: Duration) -> f64 {
         let (start, before) = (Instant::now(), self.bytes.load(Ordering::Relaxed));
         thread::sleep(during);
-        #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
-        let bytes = (self.bytes.load(Ordering::Relaxed) - before) as f64;
-        bytes / start.elapsed().as_secs_f64()
+        bytes(self.bytes.load(Ordering::Relaxed) - before) / start.elapsed().as_secs_f64()
     }
 
     /// Waits until it is at least so fast.
-    pub(super) fn is_free(&self, least: f64) -> anyhow::Result<()> {
-        let fast = || Ok((self.rate(Duration::from_millis(200)) > least).then_some(()));
+    pub(super) fn is_free(&self, least: u64) -> anyhow::Result<()> {
+        let fast = || Ok((self.rate(Duration::from_millis(200)) > bytes(least)).then_some(()));
         testbed::until("it runs at full speed", PATIENCE, fast)
     }
 
     /// Waits until it is held to a limit for a second and a half: what stood in buffers has come by then, and a sender
     /// whose packets were dropped has found its pace.
-    pub(super) fn is_held(&self, limit: f64, what: &str) -> anyhow::Result<()> {
+    pub(super) fn is_held(&self, limit: u64, what: &str) -> anyhow::Result<()> {
         let mut share = 0.0;
         let held = testbed::until("it is held", PATIENCE, || {
-            share = self.rate(Duration::from_millis(1500)) / limit;
-            Ok((0.6..1.3).contains(&share).then_some(()))
+            share = self.rate(Duration::from_millis(1500)) / bytes(limit);
+            Ok((at_least(0.6)..1.3).contains(&share).then_some(()))
         });
         held.with_context(|| format!("{what}: {share:.3} of the limit"))
     }
 }
 
-fn serve(mut stream: TcpStream, is_upload: bool, bytes: &AtomicU64) {
+#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
+pub(super) fn bytes(count: u64) -> f64 {
+    count as f64
+}
+
+fn serve(mut stream: TcpStream, is_upload: bool, count: &AtomicU64) {
     let mut buffer = vec![b'x'; 64 << 10];
+    let pause = offered().filter(|_| !is_upload).map(|rate| bytes(CHUNK as u64) / bytes(rate));
     loop {
-        let passed = if is_upload { stream.read(&mut buffer) } else { stream.write(&buffer[..16 << 10]) };
-        match passed {
-            Ok(length @ 1..) => bytes.fetch_add(length as u64, Ordering::Relaxed),
-            _ => return,
-        };
+        let passed = if is_upload { stream.read(&mut buffer) } else { stream.write(&buffer[..CHUNK]) };
+        let Ok(length @ 1..) = passed else { return };
+        count.fetch_add(length as u64, Ordering::Relaxed);
+        if let Some(seconds) = pause {
+            thread::sleep(Duration::from_secs_f64(seconds));
+        }
     }
 }
 
@@ -117,6 +133,6 @@ fn serve(mut stream: TcpStream, is_upload: bool, bytes: &AtomicU64) {
 pub(super) fn busy(bed: &Testbed, subject: Subject, family: Family) -> anyhow::Result<(Process, Peer)> {
     let peer = Peer::start(bed, subject.is_upload, family)?;
     let process = Process::spawn(traffic::command(bed.client())?.args(peer.arguments(subject.is_upload)))?;
-    peer.is_free(super::cases::FREE)?;
+    peer.is_free(super::cases::rates().free)?;
     Ok((process, peer))
 }

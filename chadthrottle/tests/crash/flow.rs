@@ -1,9 +1,11 @@
 //! What is limited: a process that sends by one connection and receives by another, as fast as it can.
 
 use std::{
+    fs,
     io::{self, Read, Write},
     net::{TcpListener, TcpStream},
     os::fd::AsFd,
+    path::Path,
     process::{Child, Stdio},
     sync::{
         Arc,
@@ -19,7 +21,7 @@ use chadthrottle::sys::{
     tcp_socket::TcpSocket,
 };
 use nix::sys::socket::{setsockopt, sockopt::TcpCongestion};
-use testbed::{Family, Testbed};
+use testbed::{Family, Testbed, at_least};
 
 /// Makes this program that process: it sends to its input, and reads from its output.
 pub(super) const MODE: &str = "carry-until-closed";
@@ -73,7 +75,7 @@ impl Flow {
         let flow = Self { process, near: [up, down], received };
         testbed::until("the flow is at full speed", super::PATIENCE, || {
             let rates = flow.rates(Duration::from_millis(50))?;
-            Ok(rates.iter().all(|rate| *rate > super::FREE).then_some(()))
+            Ok(rates.iter().all(|rate| *rate > at_least(super::FREE)).then_some(()))
         })?;
         Ok(flow)
     }
@@ -127,13 +129,26 @@ fn tcp(stream: &TcpStream) -> anyhow::Result<TcpSocket> {
 fn connection(bed: &Testbed) -> anyhow::Result<(TcpStream, TcpStream)> {
     let listener = bed.server().run(|| Ok(TcpListener::bind(bed.server().socket_address(Family::V4, 0))?))?;
     let to = listener.local_addr()?;
-    let near = bed.client().run(move || Ok(TcpStream::connect(to)?))?;
+    // A socket is of the cgroup that it is made in, whoever uses it: of another one no program would see its packets.
+    let near = within(bed.cgroup_root(), || bed.client().run(move || Ok(TcpStream::connect(to)?)))?;
     let (far, _) = listener.accept()?;
     // Not one that remembers for long how slow it was.
     for stream in [&near, &far] {
         setsockopt(stream, TcpCongestion, &"cubic".into())?;
     }
     Ok((near, far))
+}
+
+/// Does something while this process is in a cgroup directly below the root of its tree.
+fn within<T>(cgroup: &Path, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let all = fs::read_to_string("/proc/self/cgroup")?;
+    let home = all.lines().find_map(|line| line.strip_prefix("0::/")).context("there is cgroup v2")?;
+    let home = cgroup.parent().context("it is below the root")?.join(home);
+    let enter = |cgroup: &Path| fs::write(cgroup.join("cgroup.procs"), std::process::id().to_string());
+    enter(cgroup)?;
+    let done = work();
+    enter(&home)?;
+    done
 }
 
 fn drain(mut from: impl Read, count: &AtomicU64) {

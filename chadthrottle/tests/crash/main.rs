@@ -6,23 +6,20 @@
 
 mod dice;
 mod flow;
+mod rules;
 mod victim;
 
-use std::{
-    io::Write,
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::{io::Write, path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use chadthrottle::{
-    backends::registry::{Backends, NO_BACKEND, Wanted},
+    backends::registry::{Backends, Listed, NO_BACKEND, Wanted},
     headless::cleanup,
     instances,
 };
-use testbed::{KernelState, Path, Process, Testbed};
+use testbed::{KernelState, Path, Testbed, at_least, is_to_be_tried};
 
-use self::{dice::Dice, flow::Flow};
+use self::{dice::Dice, flow::Flow, victim::Victim};
 
 /// Long enough for anything here on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -42,8 +39,18 @@ struct Took {
     /// From the kill until each direction was free, and until the options of sockets were as before.
     free: [Duration; 2],
     options: Duration,
+    /// Until it had ended, and whoever undoes things for it, too.
+    ended: Duration,
+    undone: Duration,
     /// From its start until its limits were in force, where they were when it was killed.
     ready: Option<Duration>,
+}
+
+impl Took {
+    /// Until the last of what is promised was so.
+    fn last(&self) -> Duration {
+        self.free[0].max(self.free[1]).max(self.options)
+    }
 }
 
 fn main() -> ExitCode {
@@ -71,7 +78,8 @@ fn main() -> ExitCode {
 }
 
 /// `--rounds N` for so many with each pair, and figures; `--seed N` to repeat what chance did; `--upload NAME` and
-/// `--download NAME` for these backends alone.
+/// `--download NAME` for these backends alone; `--program PATH` to kill that, and not ourselves;
+/// `--shared` where others use this kernel meanwhile: what is listed for the whole of it (BPF) is not compared.
 fn all(words: &[&str]) -> anyhow::Result<()> {
     let number = |name: &str| -> anyhow::Result<Option<u64>> {
         let Some(place) = words.iter().position(|word| *word == name) else { return Ok(None) };
@@ -83,11 +91,13 @@ fn all(words: &[&str]) -> anyhow::Result<()> {
     println!("seed {}", dice.seed);
     if rounds.is_some() {
         println!(
-            "| upload | download | rounds | held when killed | upload free after ms: median, longest | download | options |"
+            "| upload | download | rounds | held when killed | upload free after ms: median, longest | download | options | ended | undone | later than {PROMISE:?} |"
         );
-        println!("| --- | --- | --- | --- | --- | --- | --- |");
+        println!("|{}", " --- |".repeat(10));
     }
-    let mut late = 0;
+    let (mut late, mut wrong) = (0, 0);
+    let program = words.iter().position(|word| *word == "--program");
+    let program = program.and_then(|place| words.get(place + 1)).map(PathBuf::from);
     let wants = |option: &str, name: &str| {
         let place = words.iter().position(|word| *word == option);
         place.and_then(|place| words.get(place + 1)).is_none_or(|wanted| *wanted == name)
@@ -98,12 +108,27 @@ fn all(words: &[&str]) -> anyhow::Result<()> {
             "crash",
             &Path::round_trip(Duration::from_millis(10)).rate(CAPACITY, 200_000),
         )?;
+        let mut round = Round {
+            bed: &bed,
+            backends: [upload, download],
+            program: program.as_deref(),
+            ready: None,
+            is_shared: words.contains(&"--shared"),
+        };
         let mut took: Vec<Took> = Vec::new();
-        for round in 0..rounds.unwrap_or(1) {
-            let name = format!("{upload} and {download}, round {round}, seed {}", dice.seed);
-            // The first time it is waited for, so as to know how long that takes.
-            let ready = took.first().and_then(|first| first.ready);
-            took.push(one(&bed, [upload, download], &mut dice, ready).context(name)?);
+        for number in 0..rounds.unwrap_or(1) {
+            match round.run(&mut dice) {
+                Ok(one) => {
+                    if one.last() > PROMISE {
+                        println!("{upload} and {download}, round {number}: {one:?}");
+                    }
+                    took.push(one);
+                }
+                Err(error) => {
+                    println!("{upload} and {download}, round {number}, seed {}: WRONG: {error:#}", dice.seed);
+                    wrong += 1;
+                }
+            }
         }
         bed.close()?;
         if rounds.is_some() {
@@ -112,6 +137,7 @@ fn all(words: &[&str]) -> anyhow::Result<()> {
             println!("{upload} and {download}: {took:?}");
         }
     }
+    ensure!(wrong == 0, "{wrong} rounds went wrong");
     ensure!(late == 0, "{late} rounds took longer than {PROMISE:?}");
     Ok(())
 }
@@ -121,34 +147,39 @@ fn report([upload, download]: [&str; 2], took: &[Took]) -> usize {
     let sorted = |pick: fn(&Took) -> Duration| {
         let mut all: Vec<u128> = took.iter().map(|took| pick(took).as_millis()).collect();
         all.sort_unstable();
-        (all[all.len() / 2], all[all.len() - 1])
+        (all.get(all.len() / 2).copied().unwrap_or_default(), all.last().copied().unwrap_or_default())
     };
     let [up, down] = [sorted(|took| took.free[0]), sorted(|took| took.free[1])];
     let options = sorted(|took| took.options);
+    let [ended, undone] = [sorted(|took| took.ended), sorted(|took| took.undone)];
+    let late = took.iter().filter(|took| took.last() > PROMISE).count();
     let held = took.iter().filter(|took| took.ready.is_some()).count();
     let rounds = took.len();
     println!(
-        "| {upload} | {download} | {rounds} | {held} | {}, {} | {}, {} | {}, {} |",
-        up.0, up.1, down.0, down.1, options.0, options.1
+        "| {upload} | {download} | {rounds} | {held} | {}, {} | {}, {} | {}, {} | {}, {} | {}, {} | {late} |",
+        up.0, up.1, down.0, down.1, options.0, options.1, ended.0, ended.1, undone.0, undone.1
     );
     let _ = std::io::stdout().flush();
-    took.iter().filter(|took| took.free[0].max(took.free[1]).max(took.options) > PROMISE).count()
+    late
 }
 
-/// Every upload backend of this build with every download backend.
+/// Every upload backend of this build with every download backend, as far as this kernel can run them.
 fn pairs() -> anyhow::Result<Vec<(&'static str, &'static str)>> {
+    let bed = Testbed::new("crash")?;
     let listing = Backends::default().list(&Wanted::default())?;
-    let mut pairs = Vec::new();
-    for upload in &listing.upload {
-        for download in &listing.download {
-            for row in [upload, download] {
-                if let Some(reason) = &row.reason {
-                    bail!("{} does not work here: {reason}", row.name);
-                }
+    let here = |rows: &[Listed]| -> anyhow::Result<Vec<&'static str>> {
+        let mut names = Vec::new();
+        for row in rows {
+            if is_to_be_tried(&bed, row.name, row.reason.as_deref())? {
+                names.push(row.name);
             }
-            pairs.push((upload.name, download.name));
         }
-    }
+        Ok(names)
+    };
+    let (uploads, downloads) = (here(&listing.upload)?, here(&listing.download)?);
+    bed.close()?;
+    let with_all = |upload| downloads.iter().map(move |&download| (upload, download));
+    let pairs: Vec<_> = uploads.into_iter().flat_map(with_all).collect();
     ensure!(
         !pairs.is_empty() && pairs.iter().all(|(_, download)| *download != NO_BACKEND),
         "nothing to be killed"
@@ -156,51 +187,79 @@ fn pairs() -> anyhow::Result<Vec<(&'static str, &'static str)>> {
     Ok(pairs)
 }
 
-/// One life and death. It is killed once its limits are in force or, where it is known how long that takes, maybe before.
-fn one(bed: &Testbed, backends: [&str; 2], dice: &mut Dice, ready: Option<Duration>) -> anyhow::Result<Took> {
-    let flow = Flow::start(bed)?;
-    let before = KernelState::capture(bed)?;
-    let options = flow.options()?;
-    let mut command = bed.client().command(std::env::current_exe()?);
-    command.arg(victim::MODE).args(backends).arg(bed.cgroup_root());
-    let (start, seed) = (Instant::now(), dice.below(u64::MAX));
-    let mut victim = Process::spawn(command.args([flow.pid().to_string(), seed.to_string()]))?;
-    let held = |line: &str| line == "held";
-    // Starting takes longer than a change: as often in the one as in the other.
-    let (ready, life) = if let Some(ready) = ready.filter(|_| dice.below(2) == 0) {
-        (ready, dice.duration(ready))
-    } else {
-        victim.wait_for_line(held, PATIENCE)?;
-        let ready = start.elapsed();
-        (ready, ready + dice.duration(LIFE))
-    };
-    std::thread::sleep(life.saturating_sub(start.elapsed()));
-    let is_ready = victim.stdout().lines().any(held);
-    victim.signal(nix::sys::signal::Signal::SIGKILL)?;
-    let killed = Instant::now();
-    victim.wait_timeout(PATIENCE)?;
-    let ready = is_ready.then_some(ready);
-    let mut took = Took { ready, ..Took::default() };
-    testbed::until("the options of sockets are as before", PATIENCE, || {
-        Ok(flow.options()?.are_as(&options).then(|| took.options = killed.elapsed()))
-    })
-    .with_context(|| format!("{options:?} before, {:?} now", flow.options()))?;
-    let mut free = [None; 2];
-    testbed::until("both directions are free", PATIENCE, || {
-        // When it was so for the whole of the last look it was so when that began.
-        let begun = killed.elapsed();
-        for (free, rate) in free.iter_mut().zip(flow.rates(LOOK)?) {
-            *free = free.or((rate > FREE).then_some(begun));
+/// What TCP on both hosts waits for, and in which queues, where there is somebody who tells that.
+fn connections(bed: &Testbed) -> String {
+    let told = [bed.client(), bed.server()].into_iter().flat_map(|host| {
+        let [mut sockets, mut queues] = ["ss", "tc"].map(|program| host.command(program));
+        [sockets.arg("-Htino").output(), queues.args(["-s", "qdisc"]).output()]
+    });
+    told.flatten().map(|told| String::from_utf8_lossy(&told.stdout).into_owned()).collect()
+}
+
+/// One life and death.
+struct Round<'a> {
+    bed: &'a Testbed,
+    backends: [&'a str; 2],
+    program: Option<&'a std::path::Path>,
+    /// How long it takes until limits are in force, once that is known.
+    ready: Option<Duration>,
+    is_shared: bool,
+}
+
+impl Round<'_> {
+    /// It is killed once its limits are in force or, where it is known how long that takes, maybe before.
+    fn run(&mut self, dice: &mut Dice) -> anyhow::Result<Took> {
+        let bed = self.bed;
+        let flow = Flow::start(bed)?;
+        let before = KernelState::capture(bed)?;
+        let options = flow.options()?;
+        let mut victim = Victim::start(bed, &flow, self.backends, dice, self.program)?;
+        // Starting takes longer than a change: as often in the one as in the other.
+        let (ready, life) = if let Some(ready) = self.ready.filter(|_| dice.below(2) == 0) {
+            (ready, dice.duration(ready))
+        } else {
+            let ready = victim.wait_until_ready(PATIENCE)?;
+            (ready, ready + dice.duration(LIFE))
+        };
+        self.ready = self.ready.or(Some(ready));
+        victim.live(life, dice)?;
+        let is_ready = victim.is_ready();
+        let (killed, ended, undone) = victim.kill()?;
+        let ready = is_ready.then_some(ready);
+        let mut took = Took { ended, ready, ..Took::default() };
+        testbed::until("the options of sockets are as before", PATIENCE, || {
+            Ok(flow.options()?.are_as(&options).then(|| took.options = killed.elapsed()))
+        })
+        .with_context(|| format!("{options:?} before, {:?} now", flow.options()))?;
+        let mut free = [None; 2];
+        let mut is_late = false;
+        testbed::until("both directions are free", PATIENCE, || {
+            if !is_late && killed.elapsed() > PROMISE {
+                is_late = true;
+                println!("after {PROMISE:?} {free:?}: {}", connections(bed));
+            }
+            // When it was so for the whole of the last look it was so when that began.
+            let begun = killed.elapsed();
+            for (free, rate) in free.iter_mut().zip(flow.rates(LOOK)?) {
+                *free = free.or((rate > at_least(FREE)).then_some(begun));
+            }
+            Ok(free.iter().all(Option::is_some).then_some(()))
+        })?;
+        took.free = free.map(Option::unwrap_or_default);
+        took.undone = undone.join().ok().context("the watch of its end has panicked")?;
+        drop(flow);
+        // In the notes there is nothing of it, or `cleanup` takes it away.
+        let pid = victim.process.pid().cast_signed();
+        bed.client().run(|| cleanup::run(false, &mut Vec::new()))?;
+        let left = instances::all();
+        ensure!(!left.stale.iter().any(|stale| stale.process.pid == pid), "a note of {pid} is left");
+        if !self.is_shared {
+            before.assert_returns(bed, PATIENCE)?;
+            return Ok(took);
         }
-        Ok(free.iter().all(Option::is_some).then_some(()))
-    })?;
-    took.free = free.map(Option::unwrap_or_default);
-    drop(flow);
-    // In the notes there is nothing of it, or `cleanup` takes it away.
-    let pid = victim.pid().cast_signed();
-    bed.client().run(|| cleanup::run(false, &mut Vec::new()))?;
-    let left = instances::all();
-    ensure!(!left.stale.iter().any(|stale| stale.process.pid == pid), "a note of {pid} is left");
-    before.assert_returns(bed, PATIENCE)?;
-    Ok(took)
+        let difference = || Ok::<_, anyhow::Error>(before.difference_in_bed(&KernelState::capture(bed)?));
+        testbed::until("the bed is as before", PATIENCE, || Ok(difference()?.is_empty().then_some(())))
+            .with_context(|| format!("{:?}", difference()))?;
+        Ok(took)
+    }
 }

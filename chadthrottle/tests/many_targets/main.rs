@@ -188,7 +188,7 @@ fn a_thousand_targets_at_random_leave_nothing() -> anyhow::Result<()> {
     }
     check(&engine, &model, &subjects, &maps).context("at the end")?;
     for direction in [Direction::Upload, Direction::Download] {
-        engine.with_targets(|targets, engine| targets.remove_all(engine, direction))?;
+        engine.with_targets(|targets, engine| targets.remove_all(engine, direction, Means::Sockets))?;
     }
     check(&engine, &Model::new(), &subjects, &maps).context("after all were taken away")?;
     // Those that ended a moment ago may not have been seen to.

@@ -10,6 +10,7 @@
 pub mod terminal;
 
 use std::{
+    net::{TcpListener, TcpStream},
     os::{fd::AsFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -224,4 +225,20 @@ impl Drop for Holder {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// One connection from the client to the server, both ends in this process.
+pub fn connection(bed: &Testbed) -> anyhow::Result<(TcpStream, TcpStream)> {
+    let listener = bed.server().run(|| Ok(TcpListener::bind(bed.server().socket_address(Family::V4, 0))?))?;
+    let to = listener.local_addr()?;
+    let near = bed.client().run(move || Ok(TcpStream::connect(to)?))?;
+    Ok((near, listener.accept()?.0))
+}
+
+/// What flow control sets on a socket: pacing, window clamp, lock.
+#[cfg(feature = "limits")]
+pub fn socket_options(stream: &TcpStream) -> anyhow::Result<(u64, u32, bool)> {
+    let socket = stream.as_fd().try_clone_to_owned()?;
+    let socket = chadthrottle::sys::tcp_socket::TcpSocket::new(socket).context("it is of TCP")?;
+    Ok((socket.info()?.max_pacing_rate, socket.window_clamp()?, socket.receive_buffer_locked()?))
 }

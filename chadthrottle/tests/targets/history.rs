@@ -21,7 +21,8 @@ fn sent(bed: &Testbed, file: &Path, program: &Path) -> anyhow::Result<Option<u64
 }
 
 fn daemon(bed: &Testbed, file: &Path) -> anyhow::Result<Process> {
-    let daemon = Process::spawn(chadthrottle(bed).args(["--config", text(file), "daemon"]))?;
+    let daemon =
+        Process::spawn(chadthrottle(bed).args(["--config", text(file), "--socket", "none", "daemon"]))?;
     daemon.wait_for_line(|line| line.contains("in force"), PATIENCE)?;
     Ok(daemon)
 }

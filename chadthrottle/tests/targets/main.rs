@@ -4,15 +4,18 @@
 
 mod cgroups;
 mod changes;
+mod containers;
 mod figures;
 mod history;
 mod inside;
+mod opening;
 mod precedence;
 mod processes;
 mod programs;
 mod rig;
 mod rules;
 mod shared;
+mod sharing;
 #[path = "../support/mod.rs"]
 mod support;
 mod traffic_types;

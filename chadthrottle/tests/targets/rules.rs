@@ -1,6 +1,6 @@
 //! Rules, kept by `daemon`.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf, process::Command, time::Duration};
 
 use nix::sys::signal::Signal;
 use testbed::{Family, Process, Testbed, traffic};
@@ -14,7 +14,7 @@ use crate::{
 const SH: &str = "/bin/sh";
 
 /// A file of rules, and who keeps them.
-struct Kept {
+pub(crate) struct Kept {
     directory: tempfile::TempDir,
     daemon: Process,
     /// How often rules have been read.
@@ -22,11 +22,16 @@ struct Kept {
 }
 
 impl Kept {
-    fn start(bed: &Testbed, rules: &str) -> anyhow::Result<Self> {
+    pub(crate) fn start(bed: &Testbed, rules: &str) -> anyhow::Result<Self> {
+        Self::start_by(&mut chadthrottle(bed), rules)
+    }
+
+    /// The same by a command of the program that may have options already.
+    pub(crate) fn start_by(command: &mut Command, rules: &str) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
         let file = directory.path().join("config.toml");
         fs::write(&file, Self::text(rules))?;
-        let daemon = Process::spawn(chadthrottle(bed).args(["--config", text(&file), "daemon"]))?;
+        let daemon = Process::spawn(command.args(["--config", text(&file), "--socket", "none", "daemon"]))?;
         let mut kept = Self { directory, daemon, read: 0 };
         kept.wait_until_read()?;
         Ok(kept)
@@ -37,12 +42,17 @@ impl Kept {
         format!("history.enabled = false\n{rules}")
     }
 
-    fn file(&self) -> PathBuf {
+    pub(crate) fn file(&self) -> PathBuf {
         self.directory.path().join("config.toml")
     }
 
+    /// What the daemon has told so far.
+    pub(crate) fn stderr(&self) -> String {
+        self.daemon.stderr()
+    }
+
     /// Has other rules read.
-    fn replace(&mut self, rules: &str) -> anyhow::Result<()> {
+    pub(crate) fn replace(&mut self, rules: &str) -> anyhow::Result<()> {
         fs::write(self.file(), Self::text(rules))?;
         self.daemon.signal(Signal::SIGHUP)?;
         self.wait_until_read()
@@ -59,7 +69,7 @@ fn wait_for(what: &str, is_so: impl Fn() -> anyhow::Result<bool>) -> anyhow::Res
     testbed::until(what, PATIENCE, || Ok(is_so()?.then_some(())))
 }
 
-fn rule(name: &str, conditions: &str, limits: &str) -> String {
+pub(crate) fn rule(name: &str, conditions: &str, limits: &str) -> String {
     format!("[[rule]]\nname = \"{name}\"\nmatch = {{ {conditions} }}\n{limits}\n")
 }
 

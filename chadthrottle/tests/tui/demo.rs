@@ -58,6 +58,15 @@ fn the_host() {
 }
 
 #[test]
+fn the_history() {
+    looks("past", "H");
+    looks("past_of_one", "Hjj<Right>");
+    looks("past_by_user", "Hvv<Right><Right>");
+    looks("past_year", "Hj<Right><Right><Right><Right>");
+    looks("past_hour", "Hvvv<Left>");
+}
+
+#[test]
 fn limits() {
     looks("limit_program", "/nginx<Enter>v<Left>t300K<Tab>1M<Enter><4s>");
     looks("limit_dialog", "/nginx<Enter>t<Tab><Tab><Right><Right>");
@@ -75,7 +84,7 @@ fn units_and_traffic() {
 
 #[test]
 fn the_screen_says_that_it_is_a_demo_whatever_is_shown() {
-    for keys in ["", "v", "<Enter>", "i", "y", "b", "L", "?", "t", "0", "/x"] {
+    for keys in ["", "v", "<Enter>", "i", "y", "b", "L", "H", "?", "t", "0", "/x"] {
         assert!(demo(80, 24, keys).text().contains("DEMO"), "{keys}");
     }
 }

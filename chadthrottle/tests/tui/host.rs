@@ -9,17 +9,12 @@ use chadthrottle::{
         manager::{LimitedTarget, Limits},
     },
     process::{ProcessId, ProcessInfo},
+    run::still,
     stats::{ProcessRow, Snapshot, Traffic},
-    ui,
 };
 use chadthrottle_common::ThrottleStats;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-use ratatui::{
-    Terminal,
-    backend::TestBackend,
-    buffer::{Buffer, Cell, CellWidth},
-    layout::Size,
-};
+use ratatui::{buffer::Buffer, layout::Size};
 
 /// The application on a screen.
 pub(crate) struct Screen {
@@ -66,12 +61,12 @@ impl Screen {
     }
 
     pub(crate) fn buffer(&self) -> Buffer {
-        draw(&self.app, self.size)
+        still::drawn(&self.app, self.size)
     }
 
     /// What is on the screen, without the spaces at the ends of lines.
     pub(crate) fn text(&self) -> String {
-        text(&self.buffer())
+        still::text(&self.buffer())
     }
 
     /// Pids in the table, from top to bottom.
@@ -112,31 +107,6 @@ pub(crate) fn compare(name: &str, text: &str) {
     assert!(text == expected, "{} expected:\n{expected}\nbut it is:\n{text}", path.display());
 }
 
-pub(crate) fn draw(app: &App, size: Size) -> Buffer {
-    let mut terminal =
-        Terminal::new(TestBackend::new(size.width, size.height)).unwrap_or_else(|never| match never {});
-    terminal.draw(|frame| ui::draw(frame, app)).unwrap_or_else(|never| match never {});
-    terminal.backend().buffer().clone()
-}
-
-pub(crate) fn text(buffer: &Buffer) -> String {
-    let width = usize::from(buffer.area.width).max(1);
-    let mut text = String::new();
-    for line in buffer.content.chunks(width) {
-        // What is behind a wide character is not on the screen.
-        let mut hidden = 0;
-        let line = line.iter().filter(|cell| {
-            let shown = hidden == 0;
-            hidden = if shown { cell.cell_width().saturating_sub(1) } else { hidden - 1 };
-            shown
-        });
-        let line: String = line.map(Cell::symbol).collect();
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
-}
-
 pub(crate) fn id(pid: i32) -> ProcessId {
     ProcessId { pid, start_time: 8_812_345 }
 }
@@ -149,6 +119,7 @@ pub(crate) fn row(pid: i32, name: &str, upload: u64, download: u64) -> ProcessRo
         exe: Some(format!("/usr/bin/{name}").into()),
         user: Some("ada".into()),
         cgroup: Some("/user.slice/user-1000.slice/session-2.scope".into()),
+        container: None,
     };
     let total = Traffic { upload: upload * 60, download: download * 60 };
     ProcessRow::new(Arc::new(info), Traffic { upload, download }, total, true)

@@ -5,6 +5,7 @@
 //! them anew; what changed is then read in the diff.
 
 mod demo;
+mod history;
 mod host;
 mod keys;
 mod limits;

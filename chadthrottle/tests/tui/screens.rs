@@ -270,7 +270,7 @@ fn no_color_means_none_and_the_text_is_the_same() {
 #[test]
 fn ascii_alone_where_fonts_are_poor() {
     let looks = Looks { ascii: true, ..Looks::default() };
-    for keys in ["", "v", "?", "t", "y"] {
+    for keys in ["", "v", "?", "t", "y", "H"] {
         let mut screen = Screen::empty(80, 24);
         screen.app = App::new(Setup { looks, ..Setup::new(BACKENDS) }, screen.size);
         screen.send(Event::Snapshot(busy()));

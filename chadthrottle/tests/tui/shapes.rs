@@ -4,13 +4,14 @@ use chadthrottle::{
     app::{Event, LimitOutcome},
     backends::throttle::manager::Limits,
     process::ProcessInfo,
+    run::still,
     stats::{ProcessRow, Snapshot, Traffic},
 };
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use proptest::prelude::*;
 use ratatui::layout::Size;
 
-use super::host::{Screen, draw, id, limited, text};
+use super::host::{Screen, id, limited};
 
 fn key() -> impl Strategy<Value = KeyEvent> {
     let named = prop::sample::select(vec![
@@ -41,7 +42,7 @@ fn process() -> impl Strategy<Value = ProcessRow> {
     let info = (1..12_i32, name, any::<Option<String>>(), any::<Option<String>>(), any::<Option<String>>());
     (info, any::<[u64; 4]>(), any::<bool>()).prop_map(|((pid, name, exe, user, cgroup), figures, alive)| {
         let [upload, download, sent, received] = figures;
-        let info = ProcessInfo { id: id(pid), name, exe: exe.map(Into::into), user, cgroup };
+        let info = ProcessInfo { id: id(pid), name, exe: exe.map(Into::into), user, cgroup, container: None };
         let (rate, total) = (Traffic { upload, download }, Traffic { upload: sent, download: received });
         ProcessRow::new(info.into(), rate, total, alive)
     })
@@ -99,7 +100,7 @@ proptest! {
         for (event, size) in events {
             screen.send(event);
             // The window may be another size than the last event told.
-            let shown = text(&draw(&screen.app, size));
+            let shown = still::text(&still::drawn(&screen.app, size));
             prop_assert!(!shown.contains(|character: char| character.is_control() && character != '\n'));
         }
     }

@@ -1,12 +1,60 @@
-//! The program with a limit, on the client of a bed.
+//! The program with a limit, on the client of a bed, and what all that measures limits is told alike.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::Context;
+use clap::Args;
 use testbed::Testbed;
 
 /// Who holds limits, `--upload-backend` and `--download-backend`.
 pub(super) type Backends<'a> = [&'a str; 2];
+
+/// One backend for each direction.
+#[derive(Args, Debug)]
+pub(super) struct Holders {
+    /// Who holds upload limits.
+    #[arg(long, default_value = "auto")]
+    upload_backend: String,
+    /// Who holds download limits.
+    #[arg(long, default_value = "auto")]
+    download_backend: String,
+}
+
+impl Holders {
+    pub(super) fn backends(&self) -> Backends<'_> {
+        [&self.upload_backend, &self.download_backend]
+    }
+}
+
+/// Which way, which program, and how it is told.
+#[derive(Args, Debug)]
+pub(super) struct Common {
+    /// Directions.
+    #[arg(long, value_delimiter = ',', default_value = "up,down", value_parser = ["up", "down"])]
+    direction: Vec<String>,
+    /// One JSON object a line instead of a table.
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Measure this program instead of one built from the sources.
+    #[arg(long)]
+    program: Option<PathBuf>,
+}
+
+impl Common {
+    /// The directions by name, and whether that is up.
+    pub(super) fn directions(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.direction.iter().map(|direction| (direction.as_str(), direction == "up"))
+    }
+
+    /// The program, built where none is named.
+    pub(super) fn program(&self) -> anyhow::Result<PathBuf> {
+        self.program.clone().map_or_else(super::program, Ok)
+    }
+}
 
 /// The program with its backends, still without a command.
 pub(super) fn limiter(bed: &Testbed, program: &Path, backends: Backends<'_>) -> Command {

@@ -1,12 +1,7 @@
 //! One limit on eight processes with eight connections each, of which some want nothing, some little and some all they can
 //! get.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    thread,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::Path, thread, time::Duration};
 
 use anyhow::Context;
 use clap::Args;
@@ -19,11 +14,10 @@ use testbed::{
 };
 
 use super::{
-    limiter::{limit_option, limiter},
+    limiter::{Common, Holders, limit_option, limiter},
     median,
     path::{NamedPath, parse_path},
-    program,
-    recording::Recording,
+    recording::{FULL_SEGMENT, Recording},
     side::jain,
 };
 
@@ -37,8 +31,6 @@ const GREEDY: u16 = 4;
 const PORT: u16 = 5201;
 /// What a slow connection sends in a second is the limit divided by this: less than its part of it.
 const SLOWNESS: u32 = 200;
-/// IP bytes for each of payload, in full segments.
-const FULL_SEGMENT: f64 = 1500.0 / 1448.0;
 /// Until connections have found their rates, in seconds.
 const SETTLE: f64 = 2.0;
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -46,15 +38,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// Which combinations.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// Who holds upload limits.
-    #[arg(long, default_value = "auto")]
-    upload_backend: String,
-    /// Who holds download limits.
-    #[arg(long, default_value = "auto")]
-    download_backend: String,
-    /// Directions.
-    #[arg(long, value_delimiter = ',', default_value = "up,down", value_parser = ["up", "down"])]
-    direction: Vec<String>,
+    #[command(flatten)]
+    holders: Holders,
     /// Limits in IP bytes a second.
     #[arg(long, value_delimiter = ',', default_value = "10000000")]
     limit: Vec<u32>,
@@ -67,12 +52,8 @@ pub(crate) struct Options {
     /// Runs of each combination; medians are printed.
     #[arg(long, default_value_t = 3)]
     runs: u32,
-    /// One JSON object a line instead of a table.
-    #[arg(long)]
-    json: bool,
-    /// Measure this program instead of one built from the sources.
-    #[arg(long)]
-    program: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
 }
 
 /// One combination.
@@ -110,8 +91,8 @@ const FIGURES: [Figure; 5] = [
 
 /// Measures every combination and prints a line for each.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
-    let program = options.program.clone().map_or_else(program, Ok)?;
-    if !options.json {
+    let program = options.common.program()?;
+    if !options.common.json {
         println!(
             "{IDLE} idle, {SLOW} slow and {GREEDY} greedy processes of {CONNECTIONS} connections each; medians of {} runs.\n",
             options.runs
@@ -119,14 +100,14 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         println!("| direction | limit B/s | path | {} |", FIGURES.map(|(name, _)| name).join(" | "));
         println!("|{}", " --- |".repeat(3 + FIGURES.len()));
     }
-    for direction in &options.direction {
+    for (direction, is_upload) in options.common.directions() {
         for path in &options.path {
             for &limit in &options.limit {
-                let cell = Cell { options, program: &program, is_upload: direction == "up", limit, path };
+                let cell = Cell { options, program: &program, is_upload, limit, path };
                 let outcomes: Vec<_> =
                     (0..options.runs.max(1)).map(|_| cell.measure()).collect::<Result<_, _>>()?;
                 let figures = FIGURES.map(|(name, pick)| (name, median(outcomes.iter().map(pick).collect())));
-                if options.json {
+                if options.common.json {
                     let mut line = json!({ "direction": direction, "limit": limit, "path": path.name });
                     for (name, value) in figures {
                         line[name] = Value::from(value);
@@ -159,8 +140,7 @@ impl Cell<'_> {
         let listener = Process::spawn(traffic::command(bed.server())?.args(hold))?;
         let script = self.script(bed, &traffic::ready(&listener)?.to_string())?;
 
-        let backends = [&*self.options.upload_backend, &*self.options.download_backend];
-        let mut command = limiter(bed, self.program, backends);
+        let mut command = limiter(bed, self.program, self.options.holders.backends());
         command.arg("run").args(limit_option(self.is_upload, self.limit)).args(["--", "sh", "-c", &script]);
         let limited = recording.now();
         let mut run = Process::spawn(&mut command)?;

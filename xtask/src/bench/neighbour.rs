@@ -1,9 +1,6 @@
 //! What somebody who is not limited loses by a limit on somebody else in the same cgroup.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use clap::Args;
 use serde_json::json;
@@ -13,10 +10,9 @@ use testbed::{
 };
 
 use super::{
-    limiter::{Backends, child, limit_option, limiter},
+    limiter::{Common, Holders, child, limit_option, limiter},
     median,
     path::{NamedPath, parse_path},
-    program,
 };
 
 /// The neighbour's server, and that of who is limited.
@@ -27,15 +23,8 @@ const LONGER: u32 = 2;
 /// Which combinations.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// Who holds upload limits.
-    #[arg(long, default_value = "auto")]
-    upload_backend: String,
-    /// Who holds download limits.
-    #[arg(long, default_value = "auto")]
-    download_backend: String,
-    /// Directions.
-    #[arg(long, value_delimiter = ',', default_value = "up,down", value_parser = ["up", "down"])]
-    direction: Vec<String>,
+    #[command(flatten)]
+    holders: Holders,
     /// The limit of the other process in bytes a second; without us it keeps to that by itself.
     #[arg(long, default_value_t = 10_000_000)]
     limit: u32,
@@ -48,18 +37,14 @@ pub(crate) struct Options {
     /// Pairs of runs, with us and without; medians are compared.
     #[arg(long, default_value_t = 5)]
     runs: u32,
-    /// One JSON object a line instead of a table.
-    #[arg(long)]
-    json: bool,
-    /// Measure this program instead of one built from the sources.
-    #[arg(long)]
-    program: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
 }
 
 /// Measures every combination and prints a line for each.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
-    let program = options.program.clone().map_or_else(program, Ok)?;
-    if !options.json {
+    let program = options.common.program()?;
+    if !options.common.json {
         println!(
             "A neighbour's rate while another process is held to {} B/s, by us and by itself; medians of {} pairs.\n",
             options.limit, options.runs
@@ -67,14 +52,13 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         println!("| direction | path | without us MB/s | with us MB/s | with over without |");
         println!("|{}", " --- |".repeat(5));
     }
-    for direction in &options.direction {
+    for (direction, is_upload) in options.common.directions() {
         for path in &options.path {
-            let is_upload = direction == "up";
             let bed = path.bed(is_upload)?;
             let pair = Pair { options, bed: &bed, program: &program, is_upload };
             let [without, with] = pair.rates()?;
             let ratio = with / without;
-            if options.json {
+            if options.common.json {
                 let names = json!({ "direction": direction, "path": path.name, "limit": options.limit });
                 let figures = json!({ "without": without, "with": with, "ratio": ratio });
                 println!("{}", json!({ "neighbour": names, "figures": figures }));
@@ -119,8 +103,7 @@ impl Pair<'_> {
         let seconds = self.options.seconds + LONGER;
         let other = self.client(1, seconds);
         let mut other = if with_us {
-            let backends: Backends<'_> = [&self.options.upload_backend, &self.options.download_backend];
-            let mut command = limiter(self.bed, self.program, backends);
+            let mut command = limiter(self.bed, self.program, self.options.holders.backends());
             command.arg("run").args(limit_option(self.is_upload, self.options.limit)).args(["--", "iperf3"]);
             let run = Process::spawn(command.args(other.args()))?;
             // The limit is there before the command is.

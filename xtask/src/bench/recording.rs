@@ -12,6 +12,8 @@ use std::{
 
 use testbed::Testbed;
 
+/// IP bytes for each of payload, in full segments.
+pub(super) const FULL_SEGMENT: f64 = 1500.0 / 1448.0;
 /// From one look to the next.
 const STEP: Duration = Duration::from_millis(10);
 

@@ -1,5 +1,6 @@
-//! `cargo xtask ebpf`: the eBPF object, from the sources to where `chadthrottle` embeds it.
+//! `cargo xtask ebpf`: the eBPF objects, one for each byte order, from the sources to where `chadthrottle` embeds them.
 
+mod byte_order;
 mod compare;
 mod record;
 mod sources;
@@ -16,14 +17,14 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use self::{
+    byte_order::ByteOrder,
     record::Record,
     sources::Sources,
     toolchain::{Compiler, Kind, Linker},
 };
 use crate::process;
 
-/// Where the object is committed, and what it is called for the user.
-const OBJECT: &str = "chadthrottle/src/backends/ebpf/chadthrottle.bpf.o";
+/// What both objects were built with.
 const RECORD: &str = "chadthrottle/src/backends/ebpf/chadthrottle.bpf.toolchain";
 /// Makes the build of `chadthrottle` embed another object than the committed one.
 const OBJECT_VARIABLE: &str = "CHADTHROTTLE_EBPF_OBJECT";
@@ -31,7 +32,7 @@ const OBJECT_VARIABLE: &str = "CHADTHROTTLE_EBPF_OBJECT";
 /// The command line.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Install nothing; fail if the committed object is not what the sources make
+    /// Install nothing; fail if the committed objects are not what the sources make
     #[arg(long)]
     check: bool,
     /// The compiler to use, instead of the first one that is installed
@@ -46,9 +47,9 @@ impl Options {
     }
 }
 
-/// An object fresh from the compiler, stripped.
+/// Objects fresh from the compiler, stripped.
 struct Built {
-    object: Vec<u8>,
+    objects: [(ByteOrder, Vec<u8>); 2],
     record: Record,
     target_dir: PathBuf,
 }
@@ -64,7 +65,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 pub(crate) fn clippy() -> Result<()> {
     let root = process::root()?;
     let compiler = Compiler::find(None)?;
-    let mut command = compiler.cargo_ebpf(&root, "clippy", &target_dir(&root), &[])?;
+    let mut command = compiler.cargo_ebpf(&root, "clippy", ByteOrder::HOST, &target_dir(&root), &[])?;
     process::run(command.args(["--", "-D", "warnings"]))
 }
 
@@ -80,56 +81,65 @@ fn build(root: &Path, toolchain: Option<Kind>) -> Result<Built> {
     let record = Record::of(&compiler, &linker, &sources)?;
     let target_dir = target_dir(root);
     let remap = sources.remap(&compiler, root, &target_dir);
-    process::run(&mut compiler.cargo_ebpf(root, "build", &target_dir, &remap)?)?;
-
-    let file = Compiler::built(&target_dir);
-    let object = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-    let object = strip::strip(&object).with_context(|| format!("cannot strip {}", file.display()))?;
-    Ok(Built { object, record, target_dir })
+    let object = |order: ByteOrder| -> Result<(ByteOrder, Vec<u8>)> {
+        process::run(&mut compiler.cargo_ebpf(root, "build", order, &target_dir, &remap)?)?;
+        let file = Compiler::built(order, &target_dir);
+        let object = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let object = strip::strip(&object).with_context(|| format!("cannot strip {}", file.display()))?;
+        Ok((order, object))
+    };
+    let objects = [object(ByteOrder::Little)?, object(ByteOrder::Big)?];
+    Ok(Built { objects, record, target_dir })
 }
 
 fn install(root: &Path, built: &Built) -> Result<()> {
-    write_if_changed(&root.join(OBJECT), &built.object)?;
+    for (order, object) in &built.objects {
+        write_if_changed(&root.join(order.object()), object)?;
+    }
     write_if_changed(&root.join(RECORD), built.record.to_text().as_bytes())
 }
 
 fn check(root: &Path, built: &Built) -> Result<()> {
-    let committed = fs::read(root.join(OBJECT)).with_context(|| format!("cannot read {OBJECT}"))?;
     let record = fs::read_to_string(root.join(RECORD)).with_context(|| format!("cannot read {RECORD}"))?;
     let record = Record::from_text(&record).with_context(|| format!("cannot use {RECORD}"))?;
-
     if record.sources != built.record.sources {
         bail!(
-            "{OBJECT} is out of date: the eBPF sources (or the versions of what they use) have changed since it was \
-             built. Run `cargo xtask ebpf` and commit what it writes"
+            "the committed eBPF objects are out of date: the eBPF sources (or the versions of what they use) have \
+             changed since they were built. Run `cargo xtask ebpf` and commit what it writes"
         );
     }
-    let difference = compare::difference(&committed, &built.object);
     let tools = record.tools.differences(&built.record.tools);
-    match difference {
-        None => {
-            println!("{OBJECT} is what the sources make: all {} bytes are equal", committed.len());
-            Ok(())
-        }
-        Some(difference) if tools.is_empty() => bail!(
-            "{OBJECT} is not what the sources make, though the tools are those that it was built with: {difference}. \
-             Run `cargo xtask ebpf` and commit what it writes"
-        ),
-        Some(_) => {
-            println!(
-                "The tools here are others than those that {OBJECT} was built with:\n{}",
-                tools.join("\n")
-            );
-            println!("Bytes are not compared, therefore; the tests run with the object that was built here.");
-            test_rebuilt(root, built)
+    let mut differs = false;
+    for (order, object) in &built.objects {
+        let name = order.object();
+        let committed = fs::read(root.join(name)).with_context(|| format!("cannot read {name}"))?;
+        match compare::difference(&committed, object) {
+            None => println!("{name} is what the sources make: all {} bytes are equal", committed.len()),
+            Some(difference) if tools.is_empty() => bail!(
+                "{name} is not what the sources make, though the tools are those that it was built with: \
+                 {difference}. Run `cargo xtask ebpf` and commit what it writes"
+            ),
+            Some(_) => differs = true,
         }
     }
+    if !differs {
+        return Ok(());
+    }
+    println!(
+        "The tools here are others than those that the committed objects were built with:\n{}",
+        tools.join("\n")
+    );
+    println!("Bytes are not compared, therefore; the tests run with the object that was built here.");
+    test_rebuilt(root, built)
 }
 
-/// Other tools make other bytes, so the question is whether what they make works.
+/// Other tools make other bytes, so the question is whether what they make works. What this machine cannot load has been
+/// built, at least.
 fn test_rebuilt(root: &Path, built: &Built) -> Result<()> {
+    let [(_, little), (_, big)] = &built.objects;
+    let fresh = if ByteOrder::HOST == ByteOrder::Little { little } else { big };
     let object = built.target_dir.join("chadthrottle.bpf.o");
-    write_if_changed(&object, &built.object)?;
+    write_if_changed(&object, fresh)?;
     let mut command = test_command(root, &object);
     println!("{OBJECT_VARIABLE}={} {}", object.display(), process::describe(&command));
     process::run(&mut command).context("the object built here, with other tools, does not pass the tests")

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::process;
 
-const HEADER: &str = "# What chadthrottle.bpf.o was built with and from. Written by `cargo xtask ebpf`.";
+const HEADER: &str = "# What chadthrottle.bpf.o and chadthrottle.bpfeb.o were built with and from. Written by `cargo xtask ebpf`.";
 
 /// What decides whether two builds have to be equal byte by byte.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,7 +9,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::toolchain::{Compiler, FLAGS, TARGET};
+use super::{
+    byte_order::ByteOrder,
+    toolchain::{Compiler, FLAGS},
+};
 use crate::process;
 
 /// The packages that are compiled into the object.
@@ -31,11 +34,13 @@ struct Package {
 impl Sources {
     /// Asks cargo.
     pub(crate) fn find(compiler: &Compiler, root: &Path) -> Result<Self> {
+        // The same for both.
+        let target = ByteOrder::Little.target();
         let tree = process::output(compiler.cargo(root, "tree")?.args([
             "--package",
             "chadthrottle-ebpf",
             "--target",
-            TARGET,
+            target,
             "--edges",
             // What runs on the target. Macros' dependencies are shared with the host's crates and move all the time.
             "normal,no-proc-macro",
@@ -49,7 +54,7 @@ impl Sources {
             "--format-version",
             "1",
             "--filter-platform",
-            TARGET,
+            target,
         ]))?;
         Self::parse(&tree, &serde_json::from_str(&metadata).context("cargo metadata is not JSON")?)
     }

@@ -9,10 +9,9 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
+use super::byte_order::ByteOrder;
 use crate::process;
 
-/// The target triple of the programs.
-pub(crate) const TARGET: &str = "bpfel-unknown-none";
 const PACKAGE: &str = "chadthrottle-ebpf";
 const PROFILE: &str = "ebpf";
 
@@ -97,7 +96,9 @@ impl Compiler {
 
     fn debian() -> Option<Self> {
         let compiler = Self::at(Kind::Debian, Path::new(DEBIAN_BIN))?;
-        compiler.sysroot.join("lib/rustlib").join(TARGET).join("lib").is_dir().then_some(compiler)
+        let libraries = compiler.sysroot.join("lib/rustlib");
+        let has_core = |order: ByteOrder| libraries.join(order.target()).join("lib").is_dir();
+        ByteOrder::ALL.into_iter().all(has_core).then_some(compiler)
     }
 
     fn nightly() -> Option<Self> {
@@ -170,12 +171,13 @@ impl Compiler {
         &self,
         root: &Path,
         subcommand: &str,
+        order: ByteOrder,
         target_dir: &Path,
         remap: &[(PathBuf, String)],
     ) -> Result<Command> {
         let mut command = self.cargo(root, subcommand)?;
-        command.args(["--package", PACKAGE, "--profile", PROFILE, "--target", TARGET, "--target-dir"]);
-        command.arg(target_dir);
+        command.args(["--package", PACKAGE, "--profile", PROFILE, "--target", order.target()]);
+        command.arg("--target-dir").arg(target_dir);
         if self.kind == Kind::Nightly {
             command.args(["-Z", "build-std=core"]);
         }
@@ -190,8 +192,8 @@ impl Compiler {
     }
 
     /// Where cargo leaves what [`Self::cargo_ebpf`] built.
-    pub(crate) fn built(target_dir: &Path) -> PathBuf {
-        target_dir.join(TARGET).join(PROFILE).join("chadthrottle-ebpf")
+    pub(crate) fn built(order: ByteOrder, target_dir: &Path) -> PathBuf {
+        target_dir.join(order.target()).join(PROFILE).join("chadthrottle-ebpf")
     }
 }
 
@@ -273,7 +275,9 @@ mod tests {
     fn command(kind: Kind, subcommand: &str) -> Command {
         let remap = [(PathBuf::from("/home/me/a checkout"), "/source".to_owned())];
         let root = Path::new("/home/me/a checkout");
-        compiler(kind).cargo_ebpf(root, subcommand, Path::new("/target dir"), &remap).expect("a command")
+        let order = ByteOrder::Little;
+        let target_dir = Path::new("/target dir");
+        compiler(kind).cargo_ebpf(root, subcommand, order, target_dir, &remap).expect("a command")
     }
 
     fn variables(command: &Command) -> HashMap<String, Option<String>> {

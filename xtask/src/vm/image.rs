@@ -12,17 +12,23 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use testbed::traffic::TRAFFIC_VARIABLE;
+use testbed::{EMULATED_VARIABLE, traffic::TRAFFIC_VARIABLE};
 
-use super::{fresh_directory, kernel::Kernel, machine::VERDICT};
+use super::{fresh_directory, kernel::Kernel, machine::VERDICT, results::PROGRAM_ENDED};
 use crate::process;
 
 /// What tests run; their libraries come along.
-const PROGRAMS: [&str; 7] = ["bash", "ip", "tc", "nft", "iperf3", "kmod", "tmux"];
+const PROGRAMS: [&str; 9] = ["bash", "ip", "tc", "nft", "iperf3", "kmod", "tmux", "setpriv", "unshare"];
 /// Under which names the program that handles modules is called.
 const MODULE_PROGRAMS: [&str; 4] = ["modprobe", "insmod", "rmmod", "lsmod"];
 /// Debian has one directory for each of these.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
+
+/// `C.UTF-8`, from `libc-bin`.
+const LOCALE: &str = "/usr/lib/locale/C.utf8";
+
+/// Files of the checkout that tests read.
+const FILES: [&str; 1] = ["chadthrottle/tests/support/unrecorded.toml"];
 
 /// What is to be run in the machine.
 pub(super) struct Tests {
@@ -30,6 +36,8 @@ pub(super) struct Tests {
     programs: Vec<PathBuf>,
     /// What they start.
     helpers: Vec<PathBuf>,
+    /// What they read.
+    files: Vec<PathBuf>,
 }
 
 /// A packed root directory.
@@ -37,13 +45,16 @@ pub(super) struct Image {
     pub(super) path: PathBuf,
 }
 
-/// Builds test programs, with all features.
-pub(super) fn build_tests(root: &Path, names: &[String]) -> Result<Tests> {
-    process::run(process::host_cargo(root).args(["build", "--quiet", "--package", "testbed", "--bins"]))?;
+/// Builds test programs by this profile of Cargo's, with all features.
+pub(super) fn build_tests(root: &Path, profile: &str, names: &[String]) -> Result<Tests> {
+    let testbed = ["build", "--quiet", "--profile", profile, "--package", "testbed", "--bins"];
+    process::run(process::host_cargo(root).args(testbed))?;
     let mut command = process::host_cargo(root);
     command.args([
         "test",
         "--no-run",
+        "--profile",
+        profile,
         "--package",
         "chadthrottle",
         "--all-features",
@@ -53,28 +64,38 @@ pub(super) fn build_tests(root: &Path, names: &[String]) -> Result<Tests> {
         command.args(["--test", name]);
     }
     let messages = process::output(&mut command)?;
-    let mut tests = Tests { programs: Vec::new(), helpers: Vec::new() };
+    let files = FILES.map(|file| root.join(file)).to_vec();
+    let mut tests = Tests { programs: Vec::new(), helpers: Vec::new(), files };
     for message in messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
         let Some(executable) = message["executable"].as_str() else { continue };
         let is_test = message["profile"]["test"] == true;
         if is_test { &mut tests.programs } else { &mut tests.helpers }.push(executable.into());
     }
     ensure!(!tests.programs.is_empty(), "cargo built no tests called {names:?}");
+    // In the order that was asked for, which cargo does not keep.
+    tests.programs.sort_by_key(|program| names.iter().position(|name| is_called(program, name)));
     let directory = tests.programs[0].parent().and_then(Path::parent).context("tests are in no directory")?;
     tests.helpers.extend(["traffic", "bed"].map(|name| directory.join(name)));
     Ok(tests)
 }
 
+/// Whether a test program is this one: cargo has put a hash after the name.
+fn is_called(program: &Path, name: &str) -> bool {
+    let file = program.file_name().unwrap_or_default().to_string_lossy();
+    file.rsplit_once('-').is_some_and(|(before, _)| before == name)
+}
+
 impl Tests {
-    /// Lines for the shell of the machine that run every program.
-    pub(super) fn script(&self, arguments: &[OsString]) -> String {
+    /// Lines for the shell of the machine that run every program, each for so many seconds at most.
+    pub(super) fn script(&self, arguments: &[OsString], patience: u64) -> String {
         let quoted: Vec<_> = arguments
             .iter()
             .map(|argument| format!("'{}'", argument.to_string_lossy().replace('\'', r"'\''")))
             .collect();
         // One test after the other: they share two slow processors.
-        let run =
-            |program: &PathBuf| format!("run {} --test-threads=1 {}\n", program.display(), quoted.join(" "));
+        let run = |program: &PathBuf| {
+            format!("run {patience} {} --test-threads=1 {}\n", program.display(), quoted.join(" "))
+        };
         self.programs.iter().map(run).collect()
     }
 }
@@ -82,7 +103,8 @@ impl Tests {
 impl Image {
     /// Collects and packs everything.
     pub(super) fn make(kernel: &Kernel, tests: &Tests, script: &str, work: &Path) -> Result<Self> {
-        let root = work.join("root");
+        // A directory for each kernel, so that two of these commands can run at once.
+        let root = work.join(format!("{}.root", kernel.release));
         fresh_directory(&root)?;
         for name in MERGED {
             fs::create_dir_all(root.join("usr").join(name))?;
@@ -101,6 +123,9 @@ impl Image {
         for file in tests.programs.iter().chain(&tests.helpers) {
             add_stripped(&root, file)?;
         }
+        for file in &tests.files {
+            add(&root, file)?;
+        }
         for file in &tests.helpers {
             let name = file.file_name().context("a program has a name")?;
             symlink(file, root.join("usr/bin").join(name))?;
@@ -109,10 +134,12 @@ impl Image {
         for library in libraries(&files)? {
             add(&root, &library)?;
         }
+        add_locale(&root)?;
         add_modules(&root, kernel)?;
         write_executable(&root.join("init"), &init(script))?;
         let path = work.join(format!("{}.cpio", kernel.release));
         pack(&root, &path)?;
+        fs::remove_dir_all(&root)?;
         Ok(Self { path })
     }
 }
@@ -184,6 +211,13 @@ fn add_stripped(root: &Path, file: &Path) -> Result<()> {
     process::run(Command::new("strip").arg("--strip-debug").arg("-o").arg(to).arg(file))
 }
 
+/// Adds the one locale that every Debian has, without which tmux does not start.
+fn add_locale(root: &Path) -> Result<()> {
+    let to = root.join("usr/lib/locale");
+    fs::create_dir_all(&to)?;
+    process::run(Command::new("cp").args(["--recursive", LOCALE]).arg(to))
+}
+
 /// Adds the kernel's modules, and what finds them.
 fn add_modules(root: &Path, kernel: &Kernel) -> Result<()> {
     let to = root.join("usr/lib/modules").join(&kernel.release);
@@ -212,7 +246,8 @@ fn write_executable(path: &Path, text: &str) -> Result<()> {
 fn init(script: &str) -> String {
     format!(
         r#"#!/bin/bash
-export PATH=/usr/sbin:/usr/bin HOME=/root RUST_BACKTRACE=1 CI=true {TRAFFIC_VARIABLE}=/usr/bin/traffic
+export PATH=/usr/sbin:/usr/bin HOME=/root LANG=C.UTF-8 RUST_BACKTRACE=1 CI=true
+export {TRAFFIC_VARIABLE}=/usr/bin/traffic {EMULATED_VARIABLE}=1
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
@@ -223,7 +258,11 @@ mount -t tmpfs tmpfs /dev/shm
 mount -t securityfs security /sys/kernel/security 2>/dev/null
 mount -t bpf bpf /sys/fs/bpf 2>/dev/null
 mount -t tracefs trace /sys/kernel/tracing 2>/dev/null
-if grep -q chad.cgroups=hybrid /proc/cmdline; then
+if grep -q chad.cgroups=legacy /proc/cmdline; then
+    mount -t tmpfs cgroup /sys/fs/cgroup
+    mkdir /sys/fs/cgroup/pids
+    mount -t cgroup -o pids pids /sys/fs/cgroup/pids
+elif grep -q chad.cgroups=hybrid /proc/cmdline; then
     mount -t tmpfs cgroup /sys/fs/cgroup
     mkdir /sys/fs/cgroup/unified /sys/fs/cgroup/net_cls
     mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified
@@ -238,8 +277,14 @@ chmod 1777 /tmp
 ulimit -n 65536
 failed=0
 run() {{
+    local patience=$1 begun=$SECONDS status
+    shift
     printf '\n==> %s on Linux %s\n' "${{1##*/}}" "$(uname -r)"
-    "$@" || failed=$((failed + 1))
+    timeout -k 10 "$patience" "$@"
+    status=$?
+    [ $status = 0 ] || failed=$((failed + 1))
+    echo
+    echo "{PROGRAM_ENDED} ${{1##*/}} $status $((SECONDS - begun))"
 }}
 {script}
 echo

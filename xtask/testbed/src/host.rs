@@ -10,11 +10,9 @@ use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::Context;
-use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
-use nix::unistd::{Pid, getpid, getppid};
+use nix::unistd::{Pid, getpid};
 
-use crate::netns::Netns;
+use crate::{netns::Netns, parent::end_with};
 
 /// The version of IP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,11 +154,7 @@ fn command(program: &OsStr, netns: Netns, cgroup: Option<Arc<File>>) -> Command 
 
 /// What a child does before it becomes the program.
 fn enter(parent: Pid, netns: &Netns, cgroup: Option<&File>) -> io::Result<()> {
-    set_pdeathsig(Signal::SIGKILL)?;
-    if getppid() != parent {
-        // The parent died before the line above, so that the signal will never come.
-        return Err(io::ErrorKind::BrokenPipe.into());
-    }
+    end_with(parent)?;
     if let Some(mut procs) = cgroup {
         // Zero is the process that writes.
         procs.write_all(b"0")?;

@@ -4,10 +4,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 
+use crate::emulated;
+
 /// How long to rest between two looks. Short, because tests wait for things that take a few milliseconds.
 const INTERVAL: Duration = Duration::from_millis(2);
 
-/// Calls `look` until it returns a value, and returns that.
+/// Calls `look` until it returns a value, and returns that. Under emulation it may take a multiple of `timeout`.
 ///
 /// # Errors
 ///
@@ -17,6 +19,7 @@ pub fn until<T>(
     timeout: Duration,
     mut look: impl FnMut() -> anyhow::Result<Option<T>>,
 ) -> anyhow::Result<T> {
+    let timeout = emulated::patience(timeout);
     let deadline = Instant::now() + timeout;
     loop {
         if let Some(found) = look()? {

@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 
-use crate::poll;
+use crate::{emulated, poll};
 
 /// How long to wait for the rest of the output of a process that has ended: a grandchild may hold the pipe open.
 const REST_OF_OUTPUT: Duration = Duration::from_secs(1);
@@ -120,7 +120,7 @@ impl Process {
     ///
     /// That the output ended, or the time was up, without such a line; what was printed instead.
     pub fn wait_for_line(&self, wanted: impl Fn(&str) -> bool, timeout: Duration) -> anyhow::Result<String> {
-        let deadline = Instant::now() + timeout;
+        let deadline = Instant::now() + emulated::patience(timeout);
         let mut state = self.output.lock();
         loop {
             if let Some(line) =

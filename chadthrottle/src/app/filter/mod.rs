@@ -168,7 +168,7 @@ impl Words {
             Self::Name => fits(&info.name),
             Self::Pid => fits(&info.id.pid.to_string()),
             Self::User => info.user.as_deref().is_some_and(fits),
-            Self::Unit => cgroup.and_then(unit).is_some_and(|unit| fits(&unit)),
+            Self::Unit => unit(info).is_some_and(|unit| fits(&unit)),
             Self::Exe => info.exe.as_ref().is_some_and(|exe| fits(&exe.to_string_lossy())),
             Self::Cgroup => cgroup.is_some_and(fits),
             Self::Any => {

@@ -234,6 +234,7 @@ mod tests {
                 exe: Some(format!("/usr/bin/{name}").into()),
                 user: Some(user.into()),
                 cgroup: Some(format!("/system.slice/{unit}.service")),
+                container: None,
             };
             let rate = Traffic { upload: rate.0, download: rate.1 };
             ProcessRow::new(Arc::new(info), rate, rate, alive)

@@ -24,6 +24,8 @@ pub enum Place {
     Page,
     /// The list of backends.
     Backends,
+    /// What was used.
+    History,
     /// The list of columns.
     Columns,
     /// The help.
@@ -40,11 +42,12 @@ pub enum Place {
 
 impl Place {
     /// Every place, in the order of the help.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Table,
         Self::Details,
         Self::Page,
         Self::Backends,
+        Self::History,
         Self::Columns,
         Self::Limit,
         Self::Confirm,
@@ -61,6 +64,7 @@ impl Place {
             Self::Details => "Details of a process",
             Self::Page => "Interfaces, system, messages",
             Self::Backends => "Backends",
+            Self::History => "History",
             Self::Columns => "Columns",
             Self::Help => "Help",
             Self::Limit => "Limit dialog",
@@ -83,6 +87,7 @@ impl Place {
             Self::Details => tables::DETAILS,
             Self::Page => tables::PAGE,
             Self::Backends => tables::BACKENDS,
+            Self::History => tables::HISTORY,
             Self::Columns => tables::COLUMNS,
             Self::Help => tables::HELP,
             Self::Limit => tables::LIMIT,
@@ -106,6 +111,13 @@ impl Place {
             }
             (None, _) => None,
         }
+    }
+
+    /// The key for an action here; where there are several, the one that the footer shows.
+    #[must_use]
+    pub fn key_of(self, action: Action) -> Option<Key> {
+        let bound = self.bindings().iter().find(|binding| binding.action == action)?;
+        bound.keys.first().copied()
     }
 
     /// Whether a plain letter is text here, and no command.
@@ -208,6 +220,8 @@ pub enum Destination {
     Backends,
     /// What was said so far.
     Log,
+    /// What was used.
+    History,
     /// Columns of the table.
     Columns,
 }

@@ -24,6 +24,7 @@ pub const fn name(action: Action) -> Option<&'static str> {
         Action::Show(Destination::Backends) => "backends",
         Action::Show(Destination::Log) => "messages",
         Action::Show(Destination::Columns) => "columns",
+        Action::Show(Destination::History) => "history",
         Action::HostNames => "host-names",
         Action::Limit(Directions::Upload) => "limit-upload",
         Action::Limit(Directions::Download) => "limit-download",

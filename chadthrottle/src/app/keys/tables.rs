@@ -59,6 +59,7 @@ const INTERFACES: Binding = show(&[plain('i')], Destination::Interfaces, "interf
 const SYSTEM: Binding = show(&[plain('y')], Destination::System, "the whole system", "system");
 const SHOW_BACKENDS: Binding = show(&[plain('b')], Destination::Backends, "backends", "backends");
 const LOG: Binding = show(&[plain('L')], Destination::Log, "messages so far", "messages");
+const PAST: Binding = show(&[plain('H')], Destination::History, "the history", "history");
 
 const SHOW_COLUMNS: Binding = show(&[plain('c')], Destination::Columns, "choose columns", "columns");
 
@@ -99,6 +100,7 @@ pub(super) const TABLE: &[Binding] = &[
     SYSTEM,
     SHOW_BACKENDS,
     LOG,
+    PAST,
     SHOW_COLUMNS,
     UNITS,
     MOUSE,
@@ -143,6 +145,7 @@ pub(super) const DETAILS: &[Binding] = &[
     SYSTEM,
     SHOW_BACKENDS,
     LOG,
+    PAST,
     MOUSE,
     SUSPEND,
     ROW_UP,
@@ -161,6 +164,7 @@ pub(super) const PAGE: &[Binding] = &[
     SYSTEM,
     SHOW_BACKENDS,
     LOG,
+    PAST,
     REMOVE_ALL,
     UNDO,
     SAVE_RULE,
@@ -184,6 +188,34 @@ pub(super) const BACKENDS: &[Binding] = &[
     INTERFACES,
     SYSTEM,
     LOG,
+    PAST,
+    MOUSE,
+    SUSPEND,
+    ROW_UP,
+    ROW_DOWN,
+    PAGE_UP,
+    PAGE_DOWN,
+    FIRST,
+    LAST,
+];
+
+pub(super) const HISTORY: &[Binding] = &[
+    Binding::new(&[plain('H'), ESC], Action::Back, "back").footer("back"),
+    SHOW_HELP,
+    QUIT,
+    Binding::new(&[plain('v')], Action::NextGrouping, "by program, unit, user, interface").footer("by"),
+    Binding::new(&[RIGHT_KEY], Action::Zoom { longer: true }, "hour, day, week, month, year")
+        .footer("longer"),
+    Binding::new(&[LEFT_KEY], Action::Zoom { longer: false }, "hour, day, week, month, year")
+        .footer("shorter"),
+    Binding::new(&[plain('s')], Action::NextSort, "sort by the next column").footer("sort"),
+    Binding::new(&[plain('S')], Action::ReverseSort, "sort the other way").footer("other way"),
+    PAUSE,
+    INTERFACES,
+    SYSTEM,
+    SHOW_BACKENDS,
+    LOG,
+    UNITS,
     MOUSE,
     SUSPEND,
     ROW_UP,

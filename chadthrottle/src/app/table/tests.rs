@@ -10,7 +10,8 @@ use crate::{
 fn rows(rates: &[(i32, u64)]) -> Vec<Row> {
     let row = |&(pid, rate): &(i32, u64)| {
         let id = ProcessId { pid, start_time: 1 };
-        let info = ProcessInfo { id, name: format!("p{pid}"), exe: None, user: None, cgroup: None };
+        let info =
+            ProcessInfo { id, name: format!("p{pid}"), exe: None, user: None, cgroup: None, container: None };
         let rate = Traffic { upload: rate, download: 0 };
         ProcessRow::new(info.into(), rate, rate, true)
     };

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use super::{
     CAPABILITIES, Demo, NAME, Part,
     members::user_id,
+    past::DemoPast,
     programs::{PROGRAMS, Program},
     world::{CROWD, identity, mixed, portion},
 };
@@ -14,6 +15,7 @@ use crate::{
         registry::{Listed, Listing},
     },
     connections::Connection,
+    history::past::{Asked, Past},
     lookout::{Ancestor, Lookout, ProcessFacts, Reach},
     process::ProcessId,
     stats::Traffic,
@@ -166,6 +168,10 @@ impl Lookout for DemoLookout {
             upload: vec![real("ebpf_cgroup"), demo()],
             download: vec![real("ebpf_cgroup"), demo()],
         })
+    }
+
+    fn past(&mut self, asked: &Asked) -> Result<Past, String> {
+        DemoPast::look(asked)
     }
 }
 

@@ -5,6 +5,7 @@ mod books;
 mod lookout;
 mod members;
 mod names;
+mod past;
 mod programs;
 mod throttle;
 mod world;
@@ -30,15 +31,8 @@ use crate::stats::Sample;
 const NAME: &str = "demo";
 
 /// Whatever is asked of it.
-const CAPABILITIES: BackendCapabilities = BackendCapabilities {
-    ipv4: true,
-    ipv6: true,
-    tcp: true,
-    udp: true,
-    open_connections: true,
-    moves_process: false,
-    shapes: true,
-};
+const CAPABILITIES: BackendCapabilities =
+    BackendCapabilities { shapes: true, ..BackendCapabilities::ALL_TRAFFIC };
 
 /// The host, and how its time passes.
 #[derive(Clone)]

@@ -66,6 +66,7 @@ impl World {
                 exe: Some(format!("/opt/crowd/worker-{}", index % 97).into()),
                 user: Some(["ada", "ben", "root", "www-data"][(index % 4).unsigned_abs() as usize].into()),
                 cgroup: Some(format!("/system.slice/crowd-{}.service", index % 40)),
+                container: None,
             };
             Arc::new(info)
         });
@@ -293,6 +294,7 @@ pub(super) fn info(program: &Program) -> ProcessInfo {
         exe: Some(program.exe.into()),
         user: Some(program.user.into()),
         cgroup: Some(program.cgroup.into()),
+        container: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, anyhow};
 use aya::{
-    Btf, Ebpf, EbpfLoader, Endianness,
+    Btf, Ebpf, EbpfLoader, Endianness, VerifierLogLevel,
     maps::{Array, MapData, MapError, SkStorage},
     programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, SockOps},
 };
@@ -28,6 +28,11 @@ use crate::{
 
 /// The programs, built from chadthrottle-ebpf by `cargo xtask ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("CHADTHROTTLE_EBPF_OBJECT"));
+
+/// `EI_DATA` of an ELF file (elf(5)): 1 where the least significant byte of a number comes first, 2 where it comes last.
+const BYTE_ORDER: u8 = if cfg!(target_endian = "little") { 1 } else { 2 };
+const _: () =
+    assert!(OBJECT[5] == BYTE_ORDER, "CHADTHROTTLE_EBPF_OBJECT is for machines of the other byte order");
 
 /// The programs that see packets.
 pub(super) const LEAVES: &str = "packet_leaves";
@@ -83,6 +88,9 @@ impl Engine {
 
         let cpus = aya::util::nr_cpus().map_err(|(what, error)| anyhow!("{what}: {error}"))?;
         let mut loader = EbpfLoader::new();
+        // What the kernel refuses is loaded again for its words. Those on each instruction take it a minute, and the last
+        // one is what it is about.
+        loader.verifier_log_level(VerifierLogLevel::STATS);
         loader.map_max_entries("CHAD_COUNTERS", Accounts::counters(cpus)?);
         loader.btf(Some(&btf));
         loader.override_global(aya_log::LEVEL, &log_level, true);

@@ -9,7 +9,7 @@ use aya::{
 };
 use chadthrottle_common::{
     CgroupThrottleConfig, DIRECTION_DOWNLOAD, DIRECTION_UPLOAD, LIMIT_AT_ENTRANCE, LIMIT_IN_FORCE,
-    LimitSettings, LimitState, Membership, ProcessKey, TARGETS, ThrottleStats,
+    LimitSettings, LimitState, Membership, ProcessKey, TARGETS, ThrottleStats, Waiting,
     clock::{NS_PER_SEC, cost_ns, debt_at_rate},
     limit_index,
 };
@@ -68,6 +68,9 @@ pub enum Means {
     Sockets,
     /// The program at the entrance of interfaces, which drops what is over the limit.
     Entrance,
+    /// Queues of the interfaces that packets leave by: the programs give packets the number of their class
+    /// (`skb->priority`), and ask no clock.
+    Class(u32),
     /// A queue, through which that program sends the packets.
     Queue {
         /// The number of the interface that has it.
@@ -104,6 +107,8 @@ pub(super) struct Tables {
     /// The map itself: programs that are loaded later look for it.
     _clocks: Array<MapData, LimitState>,
     changes: Array<MapData, u64>,
+    /// By target, once something has had to wait.
+    waiting: HashMap<MapData, u32, Waiting>,
     pub(super) members: HashMap<MapData, ProcessKey, Membership>,
     pub(super) places: Places,
     /// Of the cgroup that the programs are attached to.
@@ -118,6 +123,7 @@ impl Tables {
             clocks: Mapped::new(clocks.map().fd(), 2 * TARGETS as usize).context("cannot map the clocks")?,
             _clocks: clocks,
             changes: take(programs, "CHAD_CHANGES")?,
+            waiting: take(programs, "CHAD_WAITING")?,
             members: take(programs, "CHAD_MEMBERS")?,
             places: Places::take(programs)?,
             cgroup_id,
@@ -158,6 +164,10 @@ impl Tables {
         let index = limit_index(target, direction.number());
         let before = self.limits.get(&index, 0)?.config.rate_bps;
         self.limits.set(index, settings, 0).context("cannot write the limit")?;
+        if limit.is_none() && direction == Direction::Upload {
+            // What waits leaves by itself.
+            absent_is_fine(self.waiting.remove(&target))?;
+        }
         self.pay_at_rate(index, before, settings.config.rate_bps)
     }
 
@@ -178,6 +188,7 @@ impl Tables {
         let (flags, queue, priority) = match means {
             Means::Sockets => (LIMIT_IN_FORCE, 0, 0),
             Means::Entrance => (LIMIT_AT_ENTRANCE, 0, 0),
+            Means::Class(class) => (0, 0, class),
             Means::Queue { interface, class } => (LIMIT_AT_ENTRANCE, interface, class),
         };
         let burst_ns = nanoseconds(BURST);
@@ -213,6 +224,12 @@ impl Tables {
     /// How far a limit has been used, and what it did.
     pub(super) fn state(&self, target: u32, direction: Direction) -> LimitState {
         self.clocks.get(limit_index(target, direction.number()) as usize).unwrap_or_default()
+    }
+
+    /// Bytes that wait in queues of interfaces for an upload limit of this rate, with the gaps that TCP has taken.
+    pub(super) fn waiting_bytes(&self, target: u32, rate_bps: u64) -> anyhow::Result<u64> {
+        let ahead_ns = self.state(target, Direction::Upload).waits_until_ns.saturating_sub(now_ns()?);
+        Ok(u64::try_from(u128::from(ahead_ns) * u128::from(rate_bps) / u128::from(NS_PER_SEC))?)
     }
 
     /// The members of a target.

@@ -27,14 +27,24 @@ pub use network::Network;
 #[cfg(feature = "monitor-ebpf")]
 pub(super) use tagger::process;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::{Availability, BackendError, BackendOptions, Obstacle, PacketCost};
-use crate::sys::{
-    btf::KernelTypes,
-    capability::{self, BPF, NET_ADMIN, PERFMON, SYS_PTRACE},
-    cgroup::CgroupRoot,
-    namespace,
+use nix::libc;
+use procfs::process::Process;
+
+use super::{
+    Availability, BackendError, BackendOptions, Obstacle, PacketCost,
+    throttle::{Subject, Target},
+};
+use crate::{
+    process::{ProcessError, cgroup_path},
+    sys::{
+        bpf_trial,
+        btf::KernelTypes,
+        capability::{self, BPF, Capability, DAC_READ_SEARCH, NET_ADMIN, PERFMON, SYS_PTRACE},
+        cgroup::CgroupRoot,
+        lockdown, namespace,
+    },
 };
 
 /// The programs, loaded when the first backend needs them and shared by all: packets pay for one set. They are
@@ -76,6 +86,50 @@ impl SharedEngine {
             none => *none = Some(load(backend, options, Engine::adopt_everything)?),
         }
         Ok(())
+    }
+
+    /// Whether there is somebody to limit, whom the programs see.
+    ///
+    /// # Errors
+    /// Why not, and what would help.
+    pub fn check(
+        &self,
+        backend: &'static str,
+        options: &BackendOptions,
+        target: &Target,
+    ) -> Result<(), BackendError> {
+        let place = match &target.subject {
+            Subject::Process(id) | Subject::Descendants(id) => {
+                // A changed limit goes on for as long as it is wanted; a new one needs somebody to limit.
+                let process =
+                    Process::new(id.pid).map_err(|error| ProcessError::of_looking(id.pid, error))?;
+                if !id.is_alive() {
+                    return Err(ProcessError::Absent(id.pid).into());
+                }
+                // A child that is held before its exec moves itself below the root when it is released.
+                if matches!(target.subject, Subject::Descendants(_)) {
+                    return Ok(());
+                }
+                let path = cgroup_path(&process);
+                if path.is_none() {
+                    process.cgroups().map_err(|error| ProcessError::of_looking(id.pid, error))?;
+                }
+                path.unwrap_or_default()
+            }
+            Subject::Cgroup(path) => path.clone(),
+            Subject::Program(_) | Subject::User(_) => return Ok(()),
+        };
+        self.with(backend, options, |engine| {
+            let root = engine.cgroup();
+            if root.contains(&place) {
+                return Ok(Ok(()));
+            }
+            let reason = format!(
+                "it is in the cgroup {place}, outside {}; choose a --cgroup-root above it, or none",
+                root.path.display()
+            );
+            Ok(Err(BackendError::Unenforceable { backend, subject: target.subject.clone(), reason }))
+        })?
     }
 
     /// Looks at the engine, where it is loaded and nobody uses it at the moment.
@@ -132,8 +186,11 @@ pub fn probe(options: &BackendOptions) -> Availability {
     }
 }
 
+/// To load programs and attach them, and to find out whose the sockets are that are open already.
+const NEEDED: [Capability; 5] = [BPF, NET_ADMIN, PERFMON, SYS_PTRACE, DAC_READ_SEARCH];
+
 fn obstacle(options: &BackendOptions) -> Option<Obstacle> {
-    if let Some(capability) = capability::first_missing(&[BPF, NET_ADMIN, PERFMON, SYS_PTRACE]) {
+    if let Some(capability) = capability::first_missing(&NEEDED) {
         return Some(Obstacle::Privilege { capability: capability.name });
     }
     let host = |cause: String, remedy: &str| Some(Obstacle::Host { cause, remedy: remedy.to_owned() });
@@ -141,6 +198,12 @@ fn obstacle(options: &BackendOptions) -> Option<Obstacle> {
         // The programs see the host's pids and start times; limits by ours would hold nobody, or somebody else.
         let cause = format!("it runs in a {kind} namespace of its own, where processes have other numbers");
         return host(cause, "run it on the host, or in a container that shares the host's (--pid=host)");
+    }
+    if lockdown::keeps_memory_from_bpf() {
+        return host(
+            "the kernel is locked down for confidentiality, and no eBPF program may read its memory".into(),
+            "boot with lockdown=integrity or less; tc_htb, nftables, sockopt, pnet and sock_diag do without",
+        );
     }
     if let Err(error) = CgroupRoot::open(options.cgroup_root.as_deref()) {
         return host(error.to_string(), "the programs are attached to a cgroup of that tree");
@@ -154,5 +217,18 @@ fn obstacle(options: &BackendOptions) -> Option<Obstacle> {
             "use one with CONFIG_BPF_SYSCALL",
         );
     }
+    if keeps_the_current_task() {
+        return host(
+            "this kernel does not tell programs that see packets which process is running".into(),
+            "use Linux 5.15 or later; tc_htb, nftables, sockopt, pnet and sock_diag do without",
+        );
+    }
     None
+}
+
+/// Whether the kernel does not tell programs that see packets which process is running. Tried once.
+fn keeps_the_current_task() -> bool {
+    static KEEPS: OnceLock<bool> = OnceLock::new();
+    let keeps = || bpf_trial::load_asking().is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL));
+    *KEEPS.get_or_init(keeps)
 }

@@ -1,5 +1,5 @@
 //! What the programs have to know of the interfaces of this network namespace: which were chosen, how long their
-//! link-layer headers are, which prefixes are local although they are public, and where packets are passed on.
+//! link-layer headers are, whether packets can wait in their queues, which prefixes are local although they are public, and where packets are passed on.
 
 use std::{
     collections::{BTreeSet, HashMap as StdHashMap},
@@ -25,6 +25,7 @@ use crate::{
     sys::{
         links::{self, Address, Link, LinkCounters},
         netlink::Netlink,
+        tc,
     },
 };
 
@@ -104,12 +105,23 @@ impl Network {
     }
 
     fn tell_interfaces(&mut self) -> anyhow::Result<()> {
+        let queues = tc::qdiscs(&mut self.netlink).unwrap_or_else(|error| {
+            log::debug!("cannot list the queues of interfaces, so that nothing waits in them: {error}");
+            Vec::new()
+        });
         for link in &self.links {
+            let keeps_packets = tc::keeps_packets(&queues, link.index);
             let interface = Interface {
                 link_header_len: link.header_len(),
                 is_chosen: u32::from(self.is_chosen(&link.name)),
+                longest_kept: if keeps_packets { link.mtu } else { 0 },
             };
-            if self.known.get(&link.index) != Some(&interface) {
+            let known = self.known.get(&link.index);
+            if known.is_some_and(|known| known.longest_kept != 0) != keeps_packets {
+                let does = if keeps_packets { "waits in the queue of" } else { "is dropped again at" };
+                log::debug!("UDP that is over an upload limit {does} {}", link.name);
+            }
+            if known != Some(&interface) {
                 self.interfaces.insert(link.index, interface, 0).context("too many interfaces")?;
                 self.known.insert(link.index, interface);
             }

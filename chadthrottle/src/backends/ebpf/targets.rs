@@ -14,7 +14,7 @@ use chadthrottle_common::{Membership, ProcessKey, ThrottleStats};
 
 use super::{
     Engine,
-    limits::{Asked, Direction, Leniency, Limit, Numbers, absent_is_fine},
+    limits::{Asked, Direction, Leniency, Limit, Means, Numbers, absent_is_fine},
     places::Place,
     tagger,
 };
@@ -98,11 +98,12 @@ impl Targets {
         direction: Direction,
     ) -> anyhow::Result<()> {
         let Some(entry) = self.by_subject.get_mut(subject) else { return Ok(()) };
-        if entry.limits.remove(&direction).is_none() {
-            return Ok(());
+        // As long as the kernel has it, it can be taken away again.
+        if entry.limits.contains_key(&direction) {
+            engine.limits.set(entry.number, direction, None)?;
+            entry.limits.remove(&direction);
         }
         let number = entry.number;
-        engine.limits.set(number, direction, None)?;
         if entry.limits.is_empty()
             && let Some(entry) = self.by_subject.remove(subject)
         {
@@ -117,12 +118,19 @@ impl Targets {
         Ok(())
     }
 
-    /// Takes every limit of one direction away.
+    /// Takes every limit of one direction away that is held by these means; what another backend holds stays.
     ///
     /// # Errors
     /// The first one that the kernel refuses; the others are gone.
-    pub fn remove_all(&mut self, engine: &mut Engine, direction: Direction) -> anyhow::Result<()> {
-        let subjects: Vec<_> = self.by_subject.keys().cloned().collect();
+    pub fn remove_all(
+        &mut self,
+        engine: &mut Engine,
+        direction: Direction,
+        means: Means,
+    ) -> anyhow::Result<()> {
+        let is_held = |entry: &Entry| entry.limits.get(&direction).is_some_and(|asked| asked.means == means);
+        let held = self.by_subject.iter().filter(|(_, entry)| is_held(entry));
+        let subjects: Vec<_> = held.map(|(subject, _)| subject.clone()).collect();
         subjects.iter().map(|subject| self.remove(engine, subject, direction)).fold(Ok(()), Result::and)
     }
 
@@ -145,6 +153,16 @@ impl Targets {
         entry.limits.get(&direction)?;
         let state = engine.limits.state(entry.number, direction);
         Some((state.datagram_bytes, state.stats))
+    }
+
+    /// IP bytes that wait in queues of interfaces for an upload limit.
+    ///
+    /// # Errors
+    /// When the host has no clock.
+    pub fn waiting_bytes(&self, engine: &Engine, subject: &Subject) -> anyhow::Result<u64> {
+        let Some(entry) = self.by_subject.get(subject) else { return Ok(0) };
+        let limit = entry.limits.get(&Direction::Upload);
+        limit.map_or(Ok(0), |asked| engine.limits.waiting_bytes(entry.number, asked.rate_bps))
     }
 
     /// Makes whoever is there already a member, and the owner of the sockets that it has open.
@@ -241,7 +259,7 @@ impl Targets {
         engine.limits.places.settle(place, &places)
     }
 
-    /// Looks after limits: follows programs and cgroups that were replaced by others of the same name, and forgets members
+    /// Looks after limits: reads the interfaces anew, since their queues may be others, follows programs and cgroups that were replaced by others of the same name, and forgets members
     /// that had ended already when this was called last, so that a target whose processes come and go does not fill the
     /// table. Not at once: what stands in the queues of a process that has ended is still its own. The process that a
     /// target is named for stays until its limits are taken away.
@@ -254,6 +272,7 @@ impl Targets {
             return Ok(());
         }
         self.last_look = Some(Instant::now());
+        engine.refresh_network()?;
         self.forget_ended_members(engine);
         // One that is not there now may come again.
         let places = self.by_subject.iter().filter_map(|(subject, entry)| {

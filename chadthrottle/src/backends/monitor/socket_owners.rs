@@ -11,7 +11,7 @@ use std::{
 use procfs::process::{Process, Stat};
 
 use crate::{
-    process::{ProcessId, ProcessInfo, UserNames},
+    process::{KnownNames, ProcessId, ProcessInfo},
     sys::{cgroup::CgroupRoot, proc_fd},
 };
 
@@ -71,7 +71,7 @@ impl Findings {
 pub(super) struct SocketOwners {
     /// Only processes in it count.
     root: Option<CgroupRoot>,
-    users: UserNames,
+    names: KnownNames,
     known: HashMap<u32, Found>,
     /// Who was there at the last search.
     seen: HashSet<i32>,
@@ -91,7 +91,7 @@ impl SocketOwners {
         // Whoever is not among them later is new, and looked at first.
         let seen = proc_fd::pids().map(Iterator::collect).unwrap_or_default();
         let budget = Budget { saved: MOST_SAVED, at: Instant::now() };
-        Self { root, users: UserNames::default(), known: HashMap::new(), seen, budget }
+        Self { root, names: KnownNames::default(), known: HashMap::new(), seen, budget }
     }
 
     /// The owner of a socket that was found before, if it still has it open.
@@ -141,7 +141,7 @@ impl SocketOwners {
                 pass.sockets(pid).iter().copied().filter(|(_, inode)| missing.contains(inode)).collect();
             for (fd, inode) in open {
                 let (pid, fd) = pass.eldest(pid, fd, inode);
-                let Some(info) = pass.info(pid, &mut self.users) else { continue };
+                let Some(info) = pass.info(pid, &mut self.names) else { continue };
                 let holder = Holder { id: info.id, fd, inode };
                 // The pid may have become another's since the descriptors were read; that one does not have the
                 // socket. One that has ended since is who it was.
@@ -178,8 +178,8 @@ impl Pass {
         *self.parents.entry(pid).or_insert_with(|| stat(pid).map(|stat| stat.ppid))
     }
 
-    fn info(&mut self, pid: i32, users: &mut UserNames) -> Option<&ProcessInfo> {
-        let read = || ProcessInfo::read(ProcessId { pid, start_time: stat(pid)?.starttime }, users);
+    fn info(&mut self, pid: i32, names: &mut KnownNames) -> Option<&ProcessInfo> {
+        let read = || ProcessInfo::read(ProcessId { pid, start_time: stat(pid)?.starttime }, names);
         self.infos.entry(pid).or_insert_with(read).as_ref()
     }
 

@@ -1,11 +1,24 @@
 //! One row a backend.
 
 use super::Backends;
-use crate::backends::{
-    Availability, BackendCapabilities, BackendOptions, BackendPriority,
-    monitor::MonitorBackend,
-    throttle::{DownloadThrottleBackend, UploadThrottleBackend},
+use crate::{
+    backends::{
+        Availability, BackendCapabilities, BackendOptions, BackendPriority,
+        monitor::MonitorBackend,
+        throttle::{DownloadThrottleBackend, UploadThrottleBackend},
+    },
+    sys::capability::Capability,
 };
+// No row needs any in a build without backends.
+#[cfg(any(
+    feature = "ebpf",
+    feature = "monitor-pnet",
+    feature = "monitor-sock-diag",
+    feature = "throttle-sockopt",
+    feature = "throttle-tc-htb",
+    feature = "throttle-nftables"
+))]
+use crate::sys::capability as cap;
 
 /// A backend before it is made.
 pub(super) struct Row<B: ?Sized> {
@@ -13,10 +26,35 @@ pub(super) struct Row<B: ?Sized> {
     pub(super) priority: BackendPriority,
     pub(super) capabilities: BackendCapabilities,
     /// How it knows whose a packet is, where that is not its own doing.
-    pub(super) tagger: Option<&'static str>,
+    pub(super) tagger: fn(&BackendOptions) -> Option<&'static str>,
+    /// What it uses where it has it: what its probe asks for, and what it sees or does more by.
+    pub(super) uses: &'static [Capability],
     pub(super) probe: fn(&BackendOptions) -> Availability,
     pub(super) create: fn(&Backends) -> Box<B>,
 }
+
+/// Those that load programs into the kernel.
+#[cfg(feature = "ebpf")]
+const PROGRAMS: &[Capability] =
+    &[cap::BPF, cap::PERFMON, cap::NET_ADMIN, cap::SYS_PTRACE, cap::DAC_READ_SEARCH, cap::SYS_NICE];
+/// Those with a queue or a table: these, what tagging packets by programs takes, and what moving processes does whose
+/// cgroup is another user's.
+#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
+const QUEUES: &[Capability] = &[
+    cap::NET_ADMIN,
+    cap::SYS_PTRACE,
+    cap::DAC_READ_SEARCH,
+    cap::SYS_NICE,
+    cap::BPF,
+    cap::PERFMON,
+    cap::DAC_OVERRIDE,
+];
+/// Those that read packets.
+#[cfg(feature = "monitor-pnet")]
+const PACKETS: &[Capability] = &[cap::NET_RAW, cap::NET_ADMIN, cap::SYS_PTRACE, cap::DAC_READ_SEARCH];
+/// Those that need nothing for one's own processes, and these for everybody's.
+#[cfg(any(feature = "monitor-sock-diag", feature = "throttle-sockopt"))]
+const SOCKETS: &[Capability] = &[cap::NET_ADMIN, cap::SYS_PTRACE, cap::DAC_READ_SEARCH, cap::SYS_NICE];
 
 /// The programs' own, in the socket.
 #[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
@@ -31,7 +69,8 @@ pub(super) const MONITORS: &[Row<dyn MonitorBackend>] = &[
             name: NAME,
             priority: PRIORITY,
             capabilities: CAPABILITIES,
-            tagger: None,
+            tagger: |_| None,
+            uses: PROGRAMS,
             probe: EbpfMonitor::probe,
             create: |backends| Box::new(EbpfMonitor::new(&backends.options, &backends.engine)),
         }
@@ -43,7 +82,8 @@ pub(super) const MONITORS: &[Row<dyn MonitorBackend>] = &[
             name: NAME,
             priority: PRIORITY,
             capabilities: CAPABILITIES,
-            tagger: None,
+            tagger: |_| None,
+            uses: PACKETS,
             probe: PnetMonitor::probe,
             create: |backends| Box::new(PnetMonitor::new(&backends.options)),
         }
@@ -55,7 +95,8 @@ pub(super) const MONITORS: &[Row<dyn MonitorBackend>] = &[
             name: NAME,
             priority: PRIORITY,
             capabilities: CAPABILITIES,
-            tagger: None,
+            tagger: |_| None,
+            uses: SOCKETS,
             probe: SockDiagMonitor::probe,
             create: |backends| Box::new(SockDiagMonitor::new(&backends.options)),
         }
@@ -71,7 +112,8 @@ pub(super) const UPLOADS: &[Row<dyn UploadThrottleBackend>] = &[
             name: NAME,
             priority: PRIORITY,
             capabilities: CAPABILITIES,
-            tagger: STORAGE,
+            tagger: |_| STORAGE,
+            uses: PROGRAMS,
             probe: EbpfCgroupUpload::probe,
             create: |backends| {
                 Box::new(EbpfCgroupUpload::new(&backends.options, &backends.engine, &backends.guarded_flow))
@@ -80,14 +122,25 @@ pub(super) const UPLOADS: &[Row<dyn UploadThrottleBackend>] = &[
     },
     #[cfg(feature = "throttle-tc-htb")]
     {
-        use crate::backends::throttle::tc_htb::{CAPABILITIES, NAME, PRIORITY, TcHtbUpload};
+        use crate::backends::throttle::{
+            tagger::{self, Tagging},
+            tc_htb::{CAPABILITIES, NAME, PRIORITY, TcHtbUpload},
+        };
         Row {
             name: NAME,
             priority: PRIORITY,
             capabilities: CAPABILITIES,
-            tagger: Some(crate::backends::throttle::tagger::SocketTagger::NAME),
+            tagger: |options| Some(tagger::name(options, true)),
+            uses: QUEUES,
             probe: TcHtbUpload::probe,
-            create: |backends| Box::new(TcHtbUpload::new(&backends.options, &backends.flow_in_front)),
+            create: |backends| {
+                let tagging = Tagging::new(
+                    &backends.options,
+                    #[cfg(feature = "ebpf")]
+                    &backends.engine,
+                );
+                Box::new(TcHtbUpload::new(&backends.options, &backends.flow_before_queues, tagging))
+            },
         }
     },
     #[cfg(feature = "throttle-nftables")]
@@ -97,9 +150,10 @@ pub(super) const UPLOADS: &[Row<dyn UploadThrottleBackend>] = &[
             name: NAME,
             priority: PRIORITY,
             capabilities: CAPABILITIES,
-            tagger: Some(crate::backends::throttle::tagger::SocketTagger::NAME),
+            tagger: |options| Some(crate::backends::throttle::tagger::name(options, false)),
+            uses: QUEUES,
             probe: NftablesUpload::probe,
-            create: |backends| Box::new(NftablesUpload::new(&backends.options, &backends.flow_in_front)),
+            create: |backends| Box::new(NftablesUpload::new(&backends.options, &backends.flow_before_table)),
         }
     },
     #[cfg(feature = "throttle-sockopt")]
@@ -109,7 +163,8 @@ pub(super) const UPLOADS: &[Row<dyn UploadThrottleBackend>] = &[
             name: NAME,
             priority: PRIORITY,
             capabilities: CAPABILITIES,
-            tagger: None,
+            tagger: |_| None,
+            uses: SOCKETS,
             probe: SockoptUpload::probe,
             create: |backends| Box::new(SockoptUpload::new(&backends.options, &backends.flow)),
         }
@@ -125,7 +180,8 @@ pub(super) const DOWNLOADS: &[Row<dyn DownloadThrottleBackend>] = &[
             name: NAME,
             priority: PRIORITY,
             capabilities: CAPABILITIES,
-            tagger: STORAGE,
+            tagger: |_| STORAGE,
+            uses: PROGRAMS,
             probe: EbpfCgroupDownload::probe,
             create: |backends| {
                 Box::new(EbpfCgroupDownload::new(&backends.options, &backends.engine, &backends.guarded_flow))
@@ -139,10 +195,15 @@ pub(super) const DOWNLOADS: &[Row<dyn DownloadThrottleBackend>] = &[
             name: NAME,
             priority: PRIORITY,
             capabilities: CAPABILITIES,
-            tagger: STORAGE,
+            tagger: |_| STORAGE,
+            uses: PROGRAMS,
             probe: IfbTcDownload::probe,
             create: |backends| {
-                Box::new(IfbTcDownload::new(&backends.options, &backends.engine, &backends.flow_in_front))
+                Box::new(IfbTcDownload::new(
+                    &backends.options,
+                    &backends.engine,
+                    &backends.flow_before_queues,
+                ))
             },
         }
     },
@@ -153,7 +214,8 @@ pub(super) const DOWNLOADS: &[Row<dyn DownloadThrottleBackend>] = &[
             name: NAME,
             priority: PRIORITY,
             capabilities: CAPABILITIES,
-            tagger: STORAGE,
+            tagger: |_| STORAGE,
+            uses: PROGRAMS,
             probe: TcPoliceDownload::probe,
             create: |backends| {
                 Box::new(TcPoliceDownload::new(&backends.options, &backends.engine, &backends.guarded_flow))
@@ -167,7 +229,8 @@ pub(super) const DOWNLOADS: &[Row<dyn DownloadThrottleBackend>] = &[
             name: NAME,
             priority: PRIORITY,
             capabilities: CAPABILITIES,
-            tagger: None,
+            tagger: |_| None,
+            uses: SOCKETS,
             probe: SockoptDownload::probe,
             create: |backends| Box::new(SockoptDownload::new(&backends.options, &backends.flow)),
         }

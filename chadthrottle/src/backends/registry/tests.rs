@@ -2,15 +2,8 @@
 
 use super::*;
 
-const CAPABILITIES: BackendCapabilities = BackendCapabilities {
-    ipv4: true,
-    ipv6: true,
-    tcp: true,
-    udp: false,
-    open_connections: false,
-    moves_process: false,
-    shapes: false,
-};
+const CAPABILITIES: BackendCapabilities =
+    BackendCapabilities { udp: false, open_connections: false, ..BackendCapabilities::ALL_TRAFFIC };
 
 fn row(name: &'static str, priority: BackendPriority, is_available: bool) -> Row<str> {
     let probe: fn(&BackendOptions) -> Availability = if is_available {
@@ -18,7 +11,15 @@ fn row(name: &'static str, priority: BackendPriority, is_available: bool) -> Row
     } else {
         |_| Availability::Unavailable(Obstacle::Privilege { capability: "CAP_SOMETHING" })
     };
-    Row { name, priority, capabilities: CAPABILITIES, tagger: None, probe, create: |_| "made".into() }
+    Row {
+        name,
+        priority,
+        capabilities: CAPABILITIES,
+        tagger: |_| None,
+        uses: &[],
+        probe,
+        create: |_| "made".into(),
+    }
 }
 
 fn rows(best_is_available: bool) -> [Row<str>; 3] {

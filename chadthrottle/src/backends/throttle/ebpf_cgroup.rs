@@ -24,15 +24,7 @@ pub const NAME: &str = "ebpf_cgroup";
 /// Nothing else covers every protocol, both directions and open connections without touching the host.
 pub const PRIORITY: BackendPriority = BackendPriority::Best;
 /// What it covers.
-pub const CAPABILITIES: BackendCapabilities = BackendCapabilities {
-    ipv4: true,
-    ipv6: true,
-    tcp: true,
-    udp: true,
-    open_connections: true,
-    moves_process: false,
-    shapes: false,
-};
+pub const CAPABILITIES: BackendCapabilities = BackendCapabilities::ALL_TRAFFIC;
 
 /// Upload limits.
 pub struct EbpfCgroupUpload(Limiter);
@@ -91,7 +83,7 @@ impl UploadThrottleBackend for EbpfCgroupUpload {
     }
 
     fn cleanup(&mut self) -> Result<(), BackendError> {
-        self.0.cleanup()
+        self.0.cleanup(Means::Sockets)
     }
 }
 
@@ -148,6 +140,6 @@ impl DownloadThrottleBackend for EbpfCgroupDownload {
     }
 
     fn cleanup(&mut self) -> Result<(), BackendError> {
-        self.0.cleanup()
+        self.0.cleanup(Means::Sockets)
     }
 }

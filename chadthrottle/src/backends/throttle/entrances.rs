@@ -4,6 +4,7 @@ use std::{
     io,
     sync::{Arc, Mutex, PoisonError, Weak},
     thread,
+    time::Duration,
 };
 
 use nix::{
@@ -16,6 +17,7 @@ use super::{
     Target,
     carrying::carrying,
     filters::{self, Filters},
+    notes,
 };
 use crate::{
     backends::{
@@ -31,6 +33,9 @@ use crate::{
 
 /// What we want to hear of: interfaces, addresses and routes.
 const NOTICES: libc::c_int = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE;
+
+/// How often to look where notices cannot be heard.
+const DEAF: Duration = Duration::from_secs(1);
 
 /// The program at the entrance is attached as long as this is there.
 pub(super) struct Entrances(Arc<Shared>);
@@ -112,19 +117,34 @@ impl Shared {
 
 /// Looks at all interfaces again whenever something has changed, until nobody needs it any more.
 fn watch(shared: &Weak<Shared>, mut notices: Channel) {
+    let (mut has_failed, mut is_deaf) = (false, false);
     loop {
         let has_news = match notices.receive() {
-            Ok(news) => news.is_some(),
+            // After some seconds without news: what failed before is tried again.
+            Ok(None) => has_failed,
             // More than fit: all the more reason to look.
-            Err(Errno::ENOBUFS) => true,
+            Ok(Some(_)) | Err(Errno::ENOBUFS) => true,
             Err(error) => {
-                log::warn!("new interfaces are not seen any more: {error}");
-                return;
+                if !is_deaf {
+                    log::warn!("new interfaces may be seen late: {error}");
+                }
+                is_deaf = true;
+                thread::sleep(DEAF);
+                true
             }
         };
         let Some(shared) = shared.upgrade() else { return };
-        if has_news && let Err(error) = shared.cover() {
-            log::warn!("what arrives by some interface is not limited: {error}");
+        if !has_news {
+            continue;
+        }
+        match shared.cover() {
+            Ok(()) => has_failed = false,
+            Err(error) => {
+                if !has_failed {
+                    log::warn!("what arrives by some interface is not limited: {error}");
+                }
+                has_failed = true;
+            }
         }
     }
 }
@@ -136,6 +156,7 @@ pub(super) fn remove_leftovers(backend: &'static str) -> Result<(), BackendError
         step: "remove what a killed one left".to_owned(),
         cause: cause.into(),
     };
+    notes::forget_gone_networks().map_err(failed)?;
     for leftover in filters::leftovers().map_err(failed)? {
         for line in leftover.describe() {
             log::info!("removing {line}");
@@ -158,6 +179,6 @@ pub(super) fn check_network(backend: &'static str, target: &Target) -> Result<()
                      (`nsenter --net=/proc/PID/ns/net`), or use ebpf_cgroup"
                     .to_owned(),
         }),
-        Err(_) => Err(ProcessError::Absent(process.pid).into()),
+        Err(error) => Err(ProcessError::of_looking(process.pid, error).into()),
     }
 }

@@ -10,29 +10,24 @@ use crate::backends::{
 };
 
 /// It can do anything.
-pub(crate) const CAPABILITIES: BackendCapabilities = BackendCapabilities {
-    ipv4: true,
-    ipv6: true,
-    tcp: true,
-    udp: true,
-    open_connections: true,
-    moves_process: false,
-    shapes: true,
-};
+pub(crate) const CAPABILITIES: BackendCapabilities =
+    BackendCapabilities { shapes: true, ..BackendCapabilities::ALL_TRAFFIC };
 
-/// Remembers limits, and refuses those of one byte a second.
+/// Remembers limits, and refuses those of one byte a second. Those of two it takes away only when asked for the third time.
 #[derive(Debug)]
 pub(crate) struct FakeThrottle {
     limits: BTreeMap<Subject, u64>,
     journal: Journal,
     /// Whether it takes no limit at all.
     refuses: bool,
+    /// How often it was asked to take one of two bytes away.
+    asked: u32,
 }
 
 impl FakeThrottle {
     /// A backend without limits.
     pub(crate) const fn new(journal: Journal) -> Self {
-        Self { limits: BTreeMap::new(), journal, refuses: false }
+        Self { limits: BTreeMap::new(), journal, refuses: false, asked: 0 }
     }
 
     /// From now on it takes no limit.
@@ -42,28 +37,34 @@ impl FakeThrottle {
 
     fn set(&mut self, direction: &str, target: &Target, limit: u64) -> Result<(), BackendError> {
         if limit == 1 || self.refuses {
-            let reason = "one byte a second is no limit but an insult".to_owned();
-            return Err(BackendError::Unenforceable {
-                backend: "fake",
-                subject: target.subject.clone(),
-                reason,
-            });
+            return Err(refusal(&target.subject, "one byte a second is no limit but an insult"));
         }
         self.journal.write(format!("{direction} {} {limit}", target.subject));
         self.limits.insert(target.subject.clone(), limit);
         Ok(())
     }
 
-    fn remove(&mut self, direction: &str, subject: &Subject) {
+    fn remove(&mut self, direction: &str, subject: &Subject) -> Result<(), BackendError> {
+        if self.limits.get(subject) == Some(&2) {
+            self.asked += 1;
+            if self.asked < 3 {
+                return Err(refusal(subject, "they have got used to it"));
+            }
+        }
         if self.limits.remove(subject).is_some() {
             self.journal.write(format!("{direction} {subject} none"));
         }
+        Ok(())
     }
 
     fn stats(&self, subject: &Subject) -> ThrottleStats {
         let bytes = self.limits.get(subject).copied().unwrap_or_default();
         ThrottleStats { bytes_total: bytes * 3, bytes_dropped: bytes, ..ThrottleStats::default() }
     }
+}
+
+fn refusal(subject: &Subject, reason: &str) -> BackendError {
+    BackendError::Unenforceable { backend: "fake", subject: subject.clone(), reason: reason.to_owned() }
 }
 
 impl UploadThrottleBackend for FakeThrottle {
@@ -92,8 +93,7 @@ impl UploadThrottleBackend for FakeThrottle {
     }
 
     fn remove_upload_throttle(&mut self, subject: &Subject) -> Result<(), BackendError> {
-        self.remove("upload", subject);
-        Ok(())
+        self.remove("upload", subject)
     }
 
     fn get_upload_throttle(&self, subject: &Subject) -> Option<u64> {
@@ -136,8 +136,7 @@ impl DownloadThrottleBackend for FakeThrottle {
     }
 
     fn remove_download_throttle(&mut self, subject: &Subject) -> Result<(), BackendError> {
-        self.remove("download", subject);
-        Ok(())
+        self.remove("download", subject)
     }
 
     fn get_download_throttle(&self, subject: &Subject) -> Option<u64> {

@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-const KIND: &str = "entrance";
+const KIND: &str = notes::ENTRANCE;
 /// The place of our filters among others, and what they are called.
 const PRIORITY: u16 = 0x7caf;
 const NAME: &str = "chadthrottle";

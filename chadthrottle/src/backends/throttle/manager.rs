@@ -146,6 +146,13 @@ impl ThrottleManager {
             let old = self.targets.get(&target.subject).unwrap_or(target).clone();
             if let Err(undo) = self.apply(&old, before) {
                 log::error!("could not restore the limits of {target}: {undo}");
+                // Listed is what is in force.
+                if self.limits(&old.subject).is_empty() {
+                    self.targets.remove(&old.subject);
+                } else {
+                    self.targets.insert(old.subject.clone(), old);
+                }
+                self.announce();
             }
             return Err(error);
         }
@@ -153,6 +160,34 @@ impl ThrottleManager {
             self.targets.remove(&target.subject);
         } else {
             self.targets.insert(target.subject.clone(), target.clone());
+        }
+        self.announce();
+        Ok(())
+    }
+
+    /// Makes the limits of a subject these, and touches only the direction in which they are others than before: what was
+    /// saved up or is owed there stays.
+    ///
+    /// # Errors
+    /// As of [`throttle_process`](Self::throttle_process).
+    pub fn change(&mut self, target: &Target, limits: Limits) -> Result<(), BackendError> {
+        let before = self.limits(&target.subject);
+        let same_traffic = self.targets.get(&target.subject).is_some_and(|old| old.traffic == target.traffic);
+        let are_there = |limits: Limits| (limits.upload.is_some(), limits.download.is_some());
+        if !same_traffic || are_there(before) != are_there(limits) {
+            return self.throttle_process(target, limits);
+        }
+        if let Some(limit) = limits.upload.filter(|_| limits.upload != before.upload) {
+            self.upload.throttle_upload(target, limit)?;
+        }
+        let download = self.download.as_mut().zip(limits.download);
+        if let Some((download, limit)) = download.filter(|_| limits.download != before.download)
+            && let Err(error) = download.throttle_download(target, limit)
+        {
+            if let Some(Err(undo)) = before.upload.map(|limit| self.upload.throttle_upload(target, limit)) {
+                log::error!("could not restore the limits of {target}: {undo}");
+            }
+            return Err(error);
         }
         self.announce();
         Ok(())
@@ -181,16 +216,24 @@ impl ThrottleManager {
     /// Takes all limits of a subject away. None is no error.
     ///
     /// # Errors
-    /// When the host refuses.
+    /// When the host refuses. What is in force then is known further on, and can be taken away again.
     pub fn remove_throttle(&mut self, subject: &Subject) -> Result<(), BackendError> {
         let upload = self.upload.remove_upload_throttle(subject);
         let download = match &mut self.download {
             Some(download) => download.remove_download_throttle(subject),
             None => Ok(()),
         };
-        self.targets.remove(subject);
+        if self.limits(subject).is_empty() {
+            self.targets.remove(subject);
+        }
         self.announce();
         BackendError::all_of([upload, download])
+    }
+
+    /// Whom it is for, as it was set, what limits there are for a subject.
+    #[must_use]
+    pub fn target(&self, subject: &Subject) -> Option<&Target> {
+        self.targets.get(subject)
     }
 
     /// The limits of a subject.
@@ -207,25 +250,35 @@ impl ThrottleManager {
     /// # Errors
     /// When the host refuses to tell.
     pub fn limited(&self) -> Result<Vec<LimitedTarget>, BackendError> {
-        self.targets
-            .values()
-            .map(|target| {
-                Ok(LimitedTarget {
-                    target: target.clone(),
-                    limits: self.limits(&target.subject),
-                    upload_stats: self.upload.upload_stats(&target.subject)?,
-                    download_stats: match &self.download {
-                        Some(download) => download.download_stats(&target.subject)?,
-                        None => ThrottleStats::default(),
-                    },
-                    held_back: self
-                        .upload
-                        .get_upload_throttle(&target.subject)
-                        .and_then(|_| self.upload.held_back(&target.subject)),
-                    alive: target.subject.is_alive(),
-                })
-            })
-            .collect()
+        self.targets.values().map(|target| self.figures(target)).collect()
+    }
+
+    /// The same of one subject; `None` where it is not limited.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn limited_one(&self, subject: &Subject) -> Result<Option<LimitedTarget>, BackendError> {
+        self.targets.get(subject).map(|target| self.figures(target)).transpose()
+    }
+
+    fn figures(&self, target: &Target) -> Result<LimitedTarget, BackendError> {
+        let subject = &target.subject;
+        Ok(LimitedTarget {
+            target: target.clone(),
+            limits: self.limits(subject),
+            upload_stats: self.upload.upload_stats(subject)?,
+            download_stats: match &self.download {
+                Some(download) => download.download_stats(subject)?,
+                None => ThrottleStats::default(),
+            },
+            held_back: self.upload.get_upload_throttle(subject).and_then(|_| self.upload.held_back(subject)),
+            alive: subject.is_alive(),
+        })
+    }
+
+    /// Shows these targets and no others: its backends are those of a daemon, which others ask, too.
+    pub(crate) fn show(&mut self, targets: Vec<Target>) {
+        self.targets = targets.into_iter().map(|target| (target.subject.clone(), target)).collect();
     }
 
     /// Lets another backend hold uploads from now on, with the limits in force.
@@ -241,14 +294,14 @@ impl ThrottleManager {
             .values()
             .filter_map(|target| Some((target.clone(), self.upload.get_upload_throttle(&target.subject)?)))
             .collect();
-        for (target, _) in &held {
-            self.upload.remove_upload_throttle(&target.subject)?;
-        }
-        let taken_over = held.iter().try_for_each(|(target, limit)| new.throttle_upload(target, *limit));
-        if let Err(error) = taken_over {
-            new.cleanup()?;
-            held.iter().try_for_each(|(target, limit)| self.upload.throttle_upload(target, *limit))?;
-            return Err(error);
+        let old = &mut self.upload;
+        let given_up = held.iter().try_for_each(|(target, _)| old.remove_upload_throttle(&target.subject));
+        let taken_over = given_up
+            .and_then(|()| held.iter().try_for_each(|(target, limit)| new.throttle_upload(target, *limit)));
+        if taken_over.is_err() {
+            // Whatever fails of it, what can be in force again is.
+            let back = held.iter().map(|(target, limit)| old.throttle_upload(target, *limit));
+            return BackendError::all_of([taken_over, new.cleanup()].into_iter().chain(back));
         }
         let mut old = std::mem::replace(&mut self.upload, new);
         self.announce();
@@ -267,14 +320,12 @@ impl ThrottleManager {
         };
         let limit = |target: &Target| Some((target.clone(), old.get_download_throttle(&target.subject)?));
         let held: Vec<(Target, u64)> = self.targets.values().filter_map(limit).collect();
-        for (target, _) in &held {
-            old.remove_download_throttle(&target.subject)?;
-        }
-        let taken_over = held.iter().try_for_each(|(target, limit)| new.throttle_download(target, *limit));
-        if let Err(error) = taken_over {
-            new.cleanup()?;
-            held.iter().try_for_each(|(target, limit)| old.throttle_download(target, *limit))?;
-            return Err(error);
+        let given_up = held.iter().try_for_each(|(target, _)| old.remove_download_throttle(&target.subject));
+        let taken_over = given_up
+            .and_then(|()| held.iter().try_for_each(|(target, limit)| new.throttle_download(target, *limit)));
+        if taken_over.is_err() {
+            let back = held.iter().map(|(target, limit)| old.throttle_download(target, *limit));
+            return BackendError::all_of([taken_over, new.cleanup()].into_iter().chain(back));
         }
         let mut old = std::mem::replace(old, new);
         self.announce();
@@ -326,6 +377,15 @@ mod tests {
         let over = ["upload 7 none", "upload cleanup", "download 7 none", "download cleanup"];
         assert_eq!(first.lines()[2..], over);
         assert_eq!(second.lines(), ["upload 7 5", "download 7 9"]);
+
+        // The first of them is given up when the second cannot be.
+        let stuck = Target::process(ProcessId { pid: 8, start_time: 1 }, "wget");
+        manager.throttle_process(&stuck, Limits { upload: Some(2), download: None })?;
+        assert!(manager.use_upload(fake(&first)).is_err());
+        let limits = [&target, &stuck].map(|target| manager.limits(&target.subject).upload);
+        assert_eq!(limits, [Some(5), Some(2)]);
+        assert_eq!(second.lines().last().map(String::as_str), Some("upload 8 2"));
+        while manager.remove_throttle(&stuck.subject).is_err() {}
 
         // One byte a second is refused by the fake: then the limit stays with who holds it.
         let third = Journal::default();

@@ -10,23 +10,9 @@ mod entrances;
 pub(crate) mod fake;
 #[cfg(any(feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
 pub mod filters;
-#[cfg(any(
-    feature = "throttle-ebpf-cgroup",
-    feature = "throttle-sockopt",
-    feature = "throttle-tc-htb",
-    feature = "throttle-nftables",
-    feature = "throttle-ifb-tc",
-    feature = "throttle-tc-police"
-))]
+#[cfg(feature = "limits")]
 pub mod flow;
-#[cfg(any(
-    feature = "throttle-ebpf-cgroup",
-    feature = "throttle-sockopt",
-    feature = "throttle-tc-htb",
-    feature = "throttle-nftables",
-    feature = "throttle-ifb-tc",
-    feature = "throttle-tc-police"
-))]
+#[cfg(feature = "limits")]
 pub mod guard;
 #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-ifb-tc"))]
 mod htb;
@@ -37,8 +23,13 @@ pub mod journal;
 pub mod manager;
 #[cfg(feature = "throttle-nftables")]
 pub mod nftables;
-#[cfg(any(feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
-mod notes;
+#[cfg(any(
+    feature = "throttle-tc-htb",
+    feature = "throttle-nftables",
+    feature = "throttle-ifb-tc",
+    feature = "throttle-tc-police"
+))]
+pub mod notes;
 pub mod processes;
 #[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
 pub mod programs;
@@ -58,6 +49,25 @@ pub use target::{Subject, Target, TrafficType};
 use chadthrottle_common::ThrottleStats;
 
 use super::{Availability, BackendCapabilities, BackendError, BackendOptions, BackendPriority};
+
+/// Why this user may not make what outlives a SIGKILL: it has to be written down first, where nobody but root may.
+#[cfg(any(
+    feature = "throttle-tc-htb",
+    feature = "throttle-nftables",
+    feature = "throttle-ifb-tc",
+    feature = "throttle-tc-police"
+))]
+fn only_for_root(what: &str, instead: &str) -> Option<super::Obstacle> {
+    (!nix::unistd::geteuid().is_root()).then(|| super::Obstacle::Host {
+        cause: format!(
+            "{what} outlives a kill and is noted in /run/chadthrottle before, where root alone may write"
+        ),
+        remedy: format!(
+            "run it as root (sudo), or choose {instead}, whose capabilities are enough for any user"
+        ),
+    })
+}
+
 /// Holds what processes send to a limit.
 pub trait UploadThrottleBackend: Send {
     /// Name on the command line.

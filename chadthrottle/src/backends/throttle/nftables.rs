@@ -1,6 +1,6 @@
 //! Upload limits by a firewall table of our own: what is over the limit is dropped.
 //!
-//! - A packet's target is known by its priority, which a [tagger](super::tagger) sets on the sockets of the target. Not by
+//! - A packet's target is known by its priority, which a [tagger] sets on the sockets of the target. Not by
 //!   its mark: routing rules read that, and some programs (VPNs) set one of their own that must stay.
 //! - The table belongs to our netlink socket (the `owner` flag): nobody else changes it, and it is gone with us, whatever
 //!   ends us.
@@ -15,12 +15,12 @@ use nix::errno::Errno;
 use super::{
     Subject, Target, UploadThrottleBackend,
     flow::{self, Direction, SharedFlow},
-    tagger::{SocketTagger, Tag, Tagger, can_be_held, untaggable},
+    tagger::{self, Tag, Tagger, Tagging, can_be_held, untaggable},
 };
 use crate::{
     backends::{Availability, BackendCapabilities, BackendError, BackendOptions, BackendPriority, Obstacle},
     sys::{
-        capability::{self, NET_ADMIN, SYS_PTRACE},
+        capability::{self, NET_ADMIN},
         netlink::Refusal,
         nft::{Chain, Expression, NewRule, Rule, Table, Verdict},
     },
@@ -31,19 +31,11 @@ pub const NAME: &str = "nftables";
 /// It drops, and a second's worth may come at once.
 pub const PRIORITY: BackendPriority = BackendPriority::Fallback;
 /// What it covers.
-pub const CAPABILITIES: BackendCapabilities = BackendCapabilities {
-    ipv4: true,
-    ipv6: true,
-    tcp: true,
-    udp: true,
-    open_connections: true,
-    moves_process: false,
-    shapes: false,
-};
+pub const CAPABILITIES: BackendCapabilities = BackendCapabilities::ALL_TRAFFIC;
 
 /// Where all that is sent goes through, and the rules of targets.
-const ALL: Chain<'_> = Chain { name: "sent", is_hooked: true };
-const LIMITS: Chain<'_> = Chain { name: "limits", is_hooked: false };
+const ALL: Chain<'_> = Chain { name: "sent", hooked_at: Some(i32::MAX) };
+const LIMITS: Chain<'_> = Chain { name: "limits", hooked_at: None };
 /// The upper half of our priorities: below those that the kernel gives to queues by itself, and not that of `tc_htb`.
 const MAJOR: u32 = 0x7cae_0000;
 /// The lower half counts in steps of this, because of the lowest four bits queues take their own meaning (`pfifo_fast`,
@@ -57,7 +49,8 @@ const LONGEST: u64 = 72_000;
 pub struct NftablesUpload {
     options: BackendOptions,
     flow: SharedFlow,
-    tagger: SocketTagger,
+    /// Once there has been a limit.
+    tagger: Option<Box<dyn Tagger>>,
     /// As long as there are limits.
     table: Option<Table>,
     targets: BTreeMap<Subject, Limited>,
@@ -79,7 +72,7 @@ impl NftablesUpload {
         Self {
             options: options.clone(),
             flow: flow.clone(),
-            tagger: SocketTagger::default(),
+            tagger: None,
             table: None,
             targets: BTreeMap::new(),
             next: 0,
@@ -113,22 +106,39 @@ impl NftablesUpload {
         if known.is_some() {
             return Ok(());
         }
-        let tagged = self.tagger.tag(target, Tag { priority: Some(priority), mark: None });
+        let tag = Tag { priority: Some(priority), mark: None };
+        let tagged = self.tagger().and_then(|tagger| {
+            tagger.tag(target, tag).map_err(|error| untaggable(NAME, &target.subject, error))
+        });
         if tagged.is_err() {
             self.remove(&target.subject)?;
         }
-        tagged.map_err(|error| untaggable(NAME, &target.subject, error))
+        tagged
+    }
+
+    fn tagger(&mut self) -> Result<&mut Box<dyn Tagger>, BackendError> {
+        let tagger = match self.tagger.take() {
+            Some(tagger) => tagger,
+            None => Tagging::before_programs(&self.options)
+                .make(NAME)
+                .map_err(|error| kernel("know whose a packet is", error))?,
+        };
+        Ok(self.tagger.insert(tagger))
     }
 
     fn remove(&mut self, subject: &Subject) -> Result<(), BackendError> {
         let Some(limited) = self.targets.remove(subject) else { return Ok(()) };
-        self.tagger.untag(subject);
+        let untagged = self.tagger.as_mut().map_or(Ok(()), |tagger| tagger.untag(subject));
+        let untagged = untagged.map_err(|error| kernel("put back what packets were known by", error));
+        // With all that is in it.
         if self.targets.is_empty() {
-            // With all that is in it.
             self.table = None;
-            return Ok(());
         }
-        let rule = self.rule(&limited.comment)?;
+        BackendError::all_of([untagged, self.remove_rule(&limited.comment)])
+    }
+
+    fn remove_rule(&mut self, comment: &str) -> Result<(), BackendError> {
+        let rule = self.rule(comment)?;
         match (rule, &mut self.table) {
             (Some(rule), Some(table)) => {
                 table.delete_rule(LIMITS.name, rule.handle).map_err(|cause| kernel("remove a rule", cause))
@@ -174,7 +184,8 @@ impl NftablesUpload {
 
     /// Asks TCP sockets to keep to a limit by themselves.
     fn slow_down(&self, target: &Target, limit: u64) {
-        flow::slow_down(&self.flow, target, Direction::Upload, limit, &self.options);
+        let covers_open = || self.capabilities().open_connections;
+        flow::slow_down(&self.flow, target, Direction::Upload, limit, &self.options, covers_open);
     }
 }
 
@@ -202,12 +213,12 @@ impl UploadThrottleBackend for NftablesUpload {
         PRIORITY
     }
 
-    fn probe(_: &BackendOptions) -> Availability {
-        obstacle().map_or(Availability::Available, Availability::Unavailable)
+    fn probe(options: &BackendOptions) -> Availability {
+        obstacle(options).map_or(Availability::Available, Availability::Unavailable)
     }
 
     fn capabilities(&self) -> BackendCapabilities {
-        CAPABILITIES
+        tagger::capabilities(CAPABILITIES, tagger::name(&self.options, false))
     }
 
     fn init(&mut self) -> Result<(), BackendError> {
@@ -266,14 +277,15 @@ impl UploadThrottleBackend for NftablesUpload {
         Ok(ThrottleStats { bytes_dropped, packets_dropped, ..offered })
     }
 
+    fn maintain(&mut self) -> Result<(), BackendError> {
+        self.tagger.as_mut().map_or(Ok(()), |tagger| tagger.maintain())
+    }
+
     fn cleanup(&mut self) -> Result<(), BackendError> {
         let all: Vec<Subject> = self.targets.keys().cloned().collect();
-        let mut removed = Ok(());
-        for subject in all {
-            removed = removed.and(self.remove(&subject));
-        }
+        let removed: Vec<_> = all.iter().map(|subject| self.remove(subject)).collect();
         self.flow.release_all(Direction::Upload);
-        removed
+        BackendError::all_of(removed)
     }
 }
 
@@ -285,9 +297,12 @@ impl Drop for NftablesUpload {
 }
 
 /// Why it cannot work here. Changes nothing: asking the kernel itself would load a module.
-fn obstacle() -> Option<Obstacle> {
-    if let Some(missing) = capability::first_missing(&[NET_ADMIN, SYS_PTRACE]) {
+fn obstacle(options: &BackendOptions) -> Option<Obstacle> {
+    if let Some(missing) = capability::first_missing(&[NET_ADMIN]) {
         return Some(Obstacle::Privilege { capability: missing.name });
+    }
+    if let Some(obstacle) = tagger::obstacle(options, false) {
+        return Some(obstacle);
     }
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     if version(&release).is_some_and(|version| version < (5, 12)) {

@@ -1,11 +1,13 @@
 //! The processes that a subject covers, as /proc has them at one moment.
 
-use std::{collections::HashMap, fs, io, os::unix::fs::MetadataExt, path::Path};
+mod moment;
 
-use procfs::process::{Process, all_processes};
+use std::{collections::HashMap, io, path::Path};
+
+use procfs::process::all_processes;
 
 use super::Subject;
-use crate::process::{ProcessId, cgroup_path};
+use crate::process::ProcessId;
 
 /// Generations that are followed: longer chains of parents are not believed.
 const MOST_GENERATIONS: u32 = 1024;
@@ -77,40 +79,47 @@ impl Processes {
 /// Whether a process is one of those that a subject names by what they are. One that has ended is none.
 #[must_use]
 pub fn belongs(pid: i32, subject: &Subject) -> bool {
-    let process = || Process::new(pid).ok();
+    moment::is_over();
+    belonged_lately(pid, subject)
+}
+
+/// The same as it was up to 10 ms ago, for whoever looks again and again: a thousand subjects ask it of every process.
+#[must_use]
+pub fn belonged_lately(pid: i32, subject: &Subject) -> bool {
     match subject {
         Subject::Process(_) | Subject::Descendants(_) => false,
         Subject::Program(path) => executes(pid, path),
-        Subject::Cgroup(path) => process()
-            .and_then(|process| cgroup_path(&process))
-            .is_some_and(|of_process| Path::new(&of_process).starts_with(path)),
-        Subject::User(uid) => {
-            process().and_then(|process| process.status().ok()).is_some_and(|status| status.euid == *uid)
-        }
+        Subject::Cgroup(path) => moment::is_in(pid, path),
+        Subject::User(uid) => moment::user(pid) == Some(*uid),
     }
 }
 
 /// Whether a process executes the file at `path`, by whatever name, or the one that was there when it was started.
 fn executes(pid: i32, path: &Path) -> bool {
-    let link = format!("/proc/{pid}/exe");
-    let (Ok(name), Ok(program)) = (fs::read_link(&link), fs::metadata(&link)) else { return false };
-    let is_former = match name.to_str().and_then(|text| text.strip_suffix(DELETED)) {
-        Some(former) => Path::new(former) == path,
-        None => name == path,
+    let is_it = |name: &Path, (device, inode)| {
+        let is_former = match name.to_str().and_then(|text| text.strip_suffix(DELETED)) {
+            Some(former) => Path::new(former) == path,
+            None => name == path,
+        };
+        // A container has other files by the same names, on file systems of its own.
+        match moment::file(path) {
+            Some(file) => device == file.0 && (inode == file.1 || is_former),
+            None => {
+                is_former && path.parent().and_then(moment::file).is_some_and(|parent| parent.0 == device)
+            }
+        }
     };
-    // A container has other files by the same names, on file systems of its own.
-    let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
-    match fs::metadata(path) {
-        Ok(file) => program.dev() == file.dev() && (program.ino() == file.ino() || is_former),
-        Err(_) => is_former && path.parent().and_then(device) == Some(program.dev()),
-    }
+    moment::program(pid, is_it).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use std::process::{Command, Stdio};
 
+    use procfs::process::Process;
+
     use super::*;
+    use crate::{process::cgroup_path, sys::proc_text::Status};
 
     #[test]
     fn a_child_is_covered_by_whatever_it_is() -> io::Result<()> {
@@ -129,7 +138,7 @@ mod tests {
             Subject::Descendants(us),
             Subject::Program(program.clone()),
             Subject::Cgroup(cgroup),
-            Subject::User(process.status().expect("it runs").euid),
+            Subject::User(Status::of(&process).expect("it runs").effective_uid),
         ] {
             assert!(processes.is_of(id, &subject), "{subject}");
             assert!(processes.of(&subject).any(|of| of == id), "{subject}");

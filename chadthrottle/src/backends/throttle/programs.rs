@@ -6,16 +6,13 @@ use super::{
     Subject, Target,
     flow::{self, Achievable, Counted, SharedFlow},
 };
-use crate::{
-    backends::{
-        BackendError, BackendOptions,
-        ebpf::{
-            Engine, SharedEngine,
-            limits::{Asked, Direction, Leniency},
-            targets::Targets,
-        },
+use crate::backends::{
+    BackendError, BackendOptions,
+    ebpf::{
+        Engine, SharedEngine,
+        limits::{Asked, Direction, Leniency},
+        targets::Targets,
     },
-    process::{ProcessError, cgroup_path},
 };
 
 /// What the programs have seen of a target, for the flow control in front of them.
@@ -30,8 +27,13 @@ pub fn behind(engine: &SharedEngine) -> flow::AskBehind {
         let (datagrams, stats) =
             engine.if_free(|engine| engine.targets().use_of(engine, subject, direction)).flatten()?;
         // What is not taken from a socket that sends stays there, and is offered again.
-        let dropped = if direction == Direction::Download { stats.bytes_dropped } else { 0 };
-        Some(flow::Behind { datagrams, dropped })
+        Some(match direction {
+            Direction::Upload => {
+                let passed = Some(stats.bytes_total.saturating_sub(stats.bytes_dropped));
+                flow::Behind { datagrams, dropped: 0, passed }
+            }
+            Direction::Download => flow::Behind { datagrams, dropped: stats.bytes_dropped, passed: None },
+        })
     })
 }
 
@@ -95,21 +97,7 @@ impl Limiter {
 
     /// Whether there is somebody to limit, whom the programs see.
     pub(super) fn check(&self, target: &Target) -> Result<(), BackendError> {
-        if let Some(id) = target.subject.process() {
-            // A changed limit goes on for as long as it is wanted; a new one needs somebody to limit.
-            let process = procfs::process::Process::new(id.pid).map_err(|_| ProcessError::Absent(id.pid))?;
-            if !id.is_alive() {
-                return Err(ProcessError::Absent(id.pid).into());
-            }
-            // A child that is held before its exec moves itself below the root when it is released.
-            if matches!(target.subject, Subject::Process(_)) {
-                self.check_place(target, &cgroup_path(&process).unwrap_or_default())?;
-            }
-        }
-        if let Subject::Cgroup(path) = &target.subject {
-            self.check_place(target, path)?;
-        }
-        Ok(())
+        self.engine.check(self.name, &self.options, target)
     }
 
     /// Sets or changes a limit in the programs alone.
@@ -117,25 +105,6 @@ impl Limiter {
         self.engine(|engine| {
             engine.with_targets(|targets, engine| targets.set(engine, target, self.direction, asked))
         })
-    }
-
-    /// Whether a cgroup is one that the programs see.
-    fn check_place(&self, target: &Target, path: &str) -> Result<(), BackendError> {
-        self.engine(|engine| {
-            let root = engine.cgroup();
-            if root.contains(path) {
-                return Ok(Ok(()));
-            }
-            let reason = format!(
-                "it is in the cgroup {path}, outside {}; choose a --cgroup-root above it, or none",
-                root.path.display()
-            );
-            Ok(Err(BackendError::Unenforceable {
-                backend: self.name,
-                subject: target.subject.clone(),
-                reason,
-            }))
-        })?
     }
 
     /// Asks the sockets of a target to keep to what is aimed at by themselves, as far as that goes. What they are let off
@@ -176,7 +145,10 @@ impl Limiter {
 
     #[cfg(feature = "throttle-ebpf-cgroup")]
     pub(super) fn held_back(&self, subject: &Subject) -> Option<u64> {
-        self.flow.held_back(subject)
+        let waiting =
+            self.engine(|engine| engine.targets().waiting_bytes(engine, subject)).unwrap_or_default();
+        let held = self.flow.held_back(subject);
+        if waiting == 0 { held } else { Some(held.unwrap_or_default().saturating_add(waiting)) }
     }
 
     /// Takes flow control's part of a limit away alone.
@@ -209,10 +181,12 @@ impl Limiter {
     }
 
     #[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-tc-police"))]
-    pub(super) fn cleanup(&self) -> Result<(), BackendError> {
+    pub(super) fn cleanup(&self, means: crate::backends::ebpf::limits::Means) -> Result<(), BackendError> {
         let direction = self.direction;
         self.flow.release_all(self.flow_direction());
-        self.engine(|engine| engine.with_targets(|targets, engine| targets.remove_all(engine, direction)))
+        self.engine(|engine| {
+            engine.with_targets(|targets, engine| targets.remove_all(engine, direction, means))
+        })
     }
 }
 

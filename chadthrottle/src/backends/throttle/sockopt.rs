@@ -21,15 +21,8 @@ pub const NAME: &str = "sockopt";
 /// UDP passes it by.
 pub const PRIORITY: BackendPriority = BackendPriority::Fallback;
 /// What it covers.
-pub const CAPABILITIES: BackendCapabilities = BackendCapabilities {
-    ipv4: true,
-    ipv6: true,
-    tcp: true,
-    udp: false,
-    open_connections: true,
-    moves_process: false,
-    shapes: true,
-};
+pub const CAPABILITIES: BackendCapabilities =
+    BackendCapabilities { udp: false, shapes: true, ..BackendCapabilities::ALL_TRAFFIC };
 
 /// One direction of it.
 struct Limiter {

@@ -25,15 +25,7 @@ pub const NAME: &str = "tc_police";
 /// It drops, and looks every packet's socket up once more.
 pub const PRIORITY: BackendPriority = BackendPriority::Fallback;
 /// What it covers.
-pub const CAPABILITIES: BackendCapabilities = BackendCapabilities {
-    ipv4: true,
-    ipv6: true,
-    tcp: true,
-    udp: true,
-    open_connections: true,
-    moves_process: false,
-    shapes: false,
-};
+pub const CAPABILITIES: BackendCapabilities = BackendCapabilities::ALL_TRAFFIC;
 
 /// Download limits.
 pub struct TcPoliceDownload {
@@ -75,7 +67,14 @@ impl DownloadThrottleBackend for TcPoliceDownload {
     }
 
     fn probe(options: &BackendOptions) -> Availability {
-        ebpf::probe(options)
+        match ebpf::probe(options) {
+            // Elsewhere it is a link, which goes with us.
+            Availability::Available if !ebpf::has_links() => {
+                super::only_for_root("its filter", "ebpf_cgroup")
+                    .map_or(Availability::Available, Availability::Unavailable)
+            }
+            answer => answer,
+        }
     }
 
     fn capabilities(&self) -> BackendCapabilities {
@@ -120,7 +119,7 @@ impl DownloadThrottleBackend for TcPoliceDownload {
     }
 
     fn cleanup(&mut self) -> Result<(), BackendError> {
-        let cleaned = self.limiter.cleanup();
+        let cleaned = self.limiter.cleanup(Means::Entrance);
         self.limited.clear();
         self.leave_if_unused();
         cleaned

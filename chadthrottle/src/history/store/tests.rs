@@ -43,8 +43,122 @@ fn amounts_are_added_up_in_every_step_and_by_everything() -> anyhow::Result<()> 
     }
     let minutes = store.used(By::User, NOW - 3600, NOW, Some(Step::Minute))?;
     assert_eq!(minutes.iter().map(|used| used.start).collect::<Vec<_>>(), [Some(minute - 60), Some(minute)]);
-    assert_eq!(store.passed("q", NOW - 3600)?, Traffic { upload: 53, download: 30 });
-    assert_eq!(store.passed("none", 0)?, Traffic::default());
+    assert_eq!(store.passed("q", NOW - 3600..NOW + 60)?, Traffic { upload: 53, download: 30 });
+    assert_eq!(store.passed("none", 0..NOW + 60)?, Traffic::default());
+    Ok(())
+}
+
+#[test]
+fn what_is_read_by_days_and_hours_is_the_sum_of_the_minutes() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let mut store = Store::open(&directory.path().join("history.db"))?;
+    let mut all = Batch::default();
+    let minutes: Vec<i64> = (0..400).map(|number| Step::Minute.start(NOW - number * 431)).collect();
+    for minute in &minutes {
+        all.usage.extend(batch(*minute, "/bin/a", 1, 1000).usage);
+        all.usage.extend(batch(*minute, "/bin/b", 2, 0).usage);
+    }
+    store.add(&all)?;
+    for ago in [0, 59, 3600, 10_000, 50_000, 86_400, 172_000] {
+        let since = NOW - ago;
+        let count = minutes.iter().filter(|minute| **minute >= Step::Minute.start(since)).count() as u64;
+        let expected = vec![("/bin/a".to_owned(), count, count * 1000), ("/bin/b".to_owned(), count * 2, 0)];
+        assert_eq!(sums(&store, since), expected, "{ago} s ago");
+    }
+    Ok(())
+}
+
+/// A history in the first form, with two programs in three units over a year and a half.
+fn first_form(path: &Path) -> anyhow::Result<()> {
+    let connection = Connection::open(path)?;
+    connection.execute_batch(
+        "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL;
+         CREATE TABLE names (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
+         CREATE TABLE usage (
+             step INTEGER, start INTEGER, program INTEGER, unit INTEGER, user INTEGER,
+             upload INTEGER NOT NULL, download INTEGER NOT NULL,
+             PRIMARY KEY (step, start, program, unit, user)
+         ) WITHOUT ROWID;
+         CREATE TABLE interfaces (
+             step INTEGER, start INTEGER, interface INTEGER,
+             upload INTEGER NOT NULL, download INTEGER NOT NULL,
+             PRIMARY KEY (step, start, interface)
+         ) WITHOUT ROWID;
+         CREATE TABLE rules (
+             start INTEGER, rule INTEGER, upload INTEGER NOT NULL, download INTEGER NOT NULL,
+             PRIMARY KEY (rule, start)
+         ) WITHOUT ROWID;
+         PRAGMA user_version = 1;
+         INSERT INTO names VALUES (1, 'a'), (2, 'b'), (3, 'u'), (4, 'v'), (5, 'w'), (6, 'ada'), (7, 'ben'), (8, 'eth0');",
+    )?;
+    for (step, count) in [(60, 300), (3600, 900), (86_400, 540)] {
+        connection.execute(
+            "WITH RECURSIVE time(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM time WHERE n < ?3)
+             INSERT INTO usage SELECT ?1, ?2 - n * ?1, p, u, 6 + (p + u) % 2, n * p + u, n + 1000 * p
+                 FROM time, (SELECT 1 AS p UNION SELECT 2), (SELECT 3 AS u UNION SELECT 4 UNION SELECT 5)",
+            [step, NOW - NOW % step, count],
+        )?;
+        connection.execute(
+            "WITH RECURSIVE time(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM time WHERE n < ?3)
+             INSERT INTO interfaces SELECT ?1, ?2 - n * ?1, 8, n, 2 * n FROM time",
+            [step, NOW - NOW % step, count],
+        )?;
+    }
+    Ok(())
+}
+
+/// Everything that can be asked.
+fn everything(store: &Store) -> Result<Vec<Vec<Used>>, HistoryError> {
+    let mut all = Vec::new();
+    for by in By::ALL {
+        for days in [0, 1, 6, 40, 100, 365, 600] {
+            let since = NOW - days * 86_400 - 50_000;
+            all.push(store.used(by, since, NOW, None)?);
+            for step in [Step::Minute, Step::Hour, Step::Day] {
+                all.push(store.used(by, since, NOW, Some(step))?);
+                let of = |point: super::read::Point| Used {
+                    start: Some(point.start),
+                    name: String::new(),
+                    traffic: point.all.plus(point.of),
+                };
+                all.push(store.series(by, step, since, Some("u"))?.into_iter().map(of).collect());
+            }
+        }
+    }
+    Ok(all)
+}
+
+#[test]
+fn a_history_of_the_first_form_is_read_as_it_is_and_brought_to_this_one() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("history.db");
+    first_form(&path)?;
+    let before = everything(&Store::open_to_read(&path)?)?;
+    assert!(before.iter().filter(|used| !used.is_empty()).count() > 50);
+    let mut store = Store::open(&path)?;
+    assert_eq!(store.version()?, VERSION);
+    assert_eq!(everything(&store)?, before);
+    assert_eq!(everything(&Store::open_to_read(&path)?)?, before);
+    let weeks = "SELECT count(*) FROM usage WHERE step = 2419200";
+    let weeks: i64 = store.connection.query_row(weeks, [], |row| row.get(0))?;
+    assert!((6 * 19..=6 * 21).contains(&weeks), "{weeks}");
+    // And from there on it goes on.
+    store.add(&batch(NOW, "/bin/new", 3, 4))?;
+    let year = store.used(By::User, NOW - 365 * 86_400, NOW, None)?;
+    let old = Store::used(&store, By::User, NOW - 365 * 86_400, NOW, Some(Step::Day))?;
+    let sum = |used: &[Used]| used.iter().fold(Traffic::default(), |sum, used| sum.plus(used.traffic));
+    assert_eq!(sum(&year), sum(&old));
+    Ok(())
+}
+
+#[test]
+fn a_newer_form_is_left_alone() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("history.db");
+    drop(Store::open(&path)?);
+    Connection::open(&path)?.execute_batch("PRAGMA user_version = 3;")?;
+    assert!(matches!(Store::open(&path), Err(HistoryError::Newer(_))));
+    assert!(matches!(Store::open_to_read(&path), Err(HistoryError::Newer(_))));
     Ok(())
 }
 
@@ -75,7 +189,7 @@ fn what_is_too_old_goes_step_by_step() -> anyhow::Result<()> {
     store.prune(NOW)?;
     let count = |step: Step| store.used(By::Program, 0, NOW, Some(step)).map(|used| used.len());
     assert_eq!([count(Step::Minute)?, count(Step::Hour)?, count(Step::Day)?], [1, 2, 3]);
-    assert_eq!(store.passed("q", 0)?.upload, 2, "a month of what quotas need");
+    assert_eq!(store.passed("q", 0..NOW + 60)?.upload, 2, "a month of what quotas need");
     Ok(())
 }
 

@@ -8,9 +8,12 @@ const NAME: u16 = 1;
 const DATA: u16 = 2;
 /// `NFT_REG_1`: all that is looked at goes through it.
 const REGISTER: u32 = 1;
-/// `NFT_META_PRIORITY` and `NFT_META_OIFNAME`.
+/// `NFT_META_PRIORITY`, `NFT_META_OIFNAME` and `NFT_META_CGROUP`.
 const PRIORITY: u32 = 2;
 const INTERFACE: u32 = 7;
+const CLASS: u32 = 23;
+/// `NFT_SOCKET_CGROUPV2`.
+const SOCKET_CGROUP: u32 = 3;
 /// `IFNAMSIZ`.
 const INTERFACE_NAME: usize = 16;
 
@@ -19,6 +22,17 @@ const INTERFACE_NAME: usize = 16;
 pub enum Expression<'a> {
     /// The packet's priority is this.
     Priority(u32),
+    /// The socket that sends the packet belongs to this cgroup (v2), or one below it.
+    Cgroup {
+        /// How deep that is in the tree; the root is 0.
+        level: u32,
+        /// Its number.
+        id: u64,
+    },
+    /// The socket that sends the packet has this `net_cls.classid`.
+    Class(u32),
+    /// The packet gets this priority.
+    SetPriority(u32),
     /// The packet leaves by the interface of this name, or does not.
     Leaves {
         /// The name.
@@ -61,6 +75,28 @@ impl Expression<'_> {
             Self::Priority(value) => {
                 put_meta(list, PRIORITY);
                 put_comparison(list, true, &value.to_ne_bytes());
+            }
+            Self::Cgroup { level, id } => {
+                put_expression(list, "socket", |data| {
+                    put(data, 1, &SOCKET_CGROUP.to_be_bytes());
+                    put(data, 2, &REGISTER.to_be_bytes());
+                    put(data, 3, &level.to_be_bytes());
+                });
+                put_comparison(list, true, &id.to_ne_bytes());
+            }
+            Self::Class(class) => {
+                put_meta(list, CLASS);
+                put_comparison(list, true, &class.to_ne_bytes());
+            }
+            Self::SetPriority(value) => {
+                put_expression(list, "immediate", |data| {
+                    put(data, 1, &REGISTER.to_be_bytes());
+                    put_nested(data, 2, |inner| put(inner, 1, &value.to_ne_bytes()));
+                });
+                put_expression(list, "meta", |data| {
+                    put(data, 2, &PRIORITY.to_be_bytes());
+                    put(data, 3, &REGISTER.to_be_bytes());
+                });
             }
             Self::Leaves { by, does } => {
                 put_meta(list, INTERFACE);

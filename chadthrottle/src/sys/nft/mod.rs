@@ -50,8 +50,8 @@ pub struct Table {
 pub struct Chain<'a> {
     /// Its name.
     pub name: &'a str,
-    /// Whether all that this host sends goes through it, or what is sent there by other chains.
-    pub is_hooked: bool,
+    /// Where among others it is that all that this host sends goes through; none where it is what other chains send there.
+    pub hooked_at: Option<i32>,
 }
 
 /// A rule as it is.
@@ -134,11 +134,11 @@ impl Table {
         let mut body = general();
         put(&mut body, 1, &text(&self.name));
         put(&mut body, 3, &text(chain.name));
-        if chain.is_hooked {
+        if let Some(place) = chain.hooked_at {
             put_nested(&mut body, 4, |hook| {
-                // `NF_INET_LOCAL_OUT`, after everything that others do there.
+                // `NF_INET_LOCAL_OUT`.
                 put(hook, 1, &3_u32.to_be_bytes());
-                put(hook, 2, &i32::MAX.to_be_bytes());
+                put(hook, 2, &place.to_be_bytes());
             });
             // Accept.
             put(&mut body, 5, &1_u32.to_be_bytes());
@@ -237,6 +237,15 @@ fn read_rule(body: &[u8]) -> Option<Rule> {
     Some(rule)
 }
 
+/// What holds of any answer.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(body: &[u8]) {
+    if let Some(rule) = read_rule(body) {
+        assert!(rule.counters.len() <= body.len(), "{rule:?}");
+        assert!(!rule.comment.ends_with('\0'), "{rule:?}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -247,7 +256,13 @@ mod tests {
     fn a_rule_is_read_as_it_was_written() {
         let mut body = general();
         put(&mut body, RULE_HANDLE, &7_u64.to_be_bytes());
-        let expressions = [Expression::Priority(5), Expression::Counter { bytes: 9, packets: 2 }];
+        let expressions = [
+            Expression::Priority(5),
+            Expression::Cgroup { level: 2, id: 3 },
+            Expression::Class(4),
+            Expression::Counter { bytes: 9, packets: 2 },
+            Expression::SetPriority(6),
+        ];
         put_nested(&mut body, RULE_EXPRESSIONS, |list| expressions.iter().for_each(|one| one.put(list)));
         put(&mut body, RULE_USER_DATA, &user_data("some"));
         let rule = Rule { handle: 7, comment: "some".into(), counters: vec![(9, 2)] };

@@ -133,6 +133,16 @@ fn of_filter(interface: u32, filter: &Filter) -> Vec<u8> {
     body
 }
 
+/// A filter that is read can be named again.
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(body: &[u8]) {
+    let Some(interface) = word(body, 4) else { return };
+    if let Some(filter) = read(body, interface) {
+        let again = read(&of_filter(interface, &filter), interface);
+        assert_eq!(again, Some(Filter { program: None, ..filter }));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -6,13 +6,15 @@
 
 #[cfg(any(feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
 pub mod clsact;
+mod fq;
 mod htb;
 
 use std::{ffi::CStr, fmt};
 
 use nix::{errno::Errno, libc};
 
-pub use htb::{HtbClass, HtbRoot};
+pub use fq::{Fq, keeps_packets};
+pub use htb::{HtbClass, HtbFound, HtbRoot};
 
 use super::netlink::{Answers, Netlink, Refusal, attributes, put, put_nested};
 
@@ -61,10 +63,14 @@ pub struct Qdisc {
     pub kind: String,
     /// Its own number: 0 where the kernel made it by itself.
     pub handle: Handle,
+    /// That of the queue or class that it is a part of.
+    pub parent: Handle,
     /// Whether it is the interface's own, and not a part of another one.
     pub is_root: bool,
-    /// Of HTB, by what its maker knows it again: see [`HtbRoot::signature`].
-    pub signature: Option<u32>,
+    /// Of HTB, how it is.
+    pub htb: Option<HtbFound>,
+    /// Of `fq`, what it is set to.
+    pub fq: Option<Fq>,
     /// What has passed it.
     pub stats: Stats,
 }
@@ -74,8 +80,18 @@ pub struct Qdisc {
 pub struct Class {
     /// Its number.
     pub handle: Handle,
+    /// Of HTB, the lowest 24 bits of the number by which its maker knows it again, if that is one of us.
+    pub signature: Option<u32>,
     /// What has passed it.
     pub stats: Stats,
+}
+
+impl Class {
+    /// Whether it carries this signature.
+    #[must_use]
+    pub fn is_signed(&self, signature: u32) -> bool {
+        self.signature == Some(signature & 0x00ff_ffff)
+    }
 }
 
 /// What has become of packets.
@@ -107,7 +123,7 @@ pub enum Leaf {
     FairQueue {
         /// In microseconds.
         delay: u32,
-        /// Most bytes that wait.
+        /// Most memory that waits, in bytes (`TCA_FQ_CODEL_MEMORY_LIMIT`).
         bytes: u32,
     },
     /// They are dropped.
@@ -133,8 +149,7 @@ pub fn classes(netlink: &mut Netlink, interface: u32) -> Result<Vec<Class>, Refu
     let mut found = Vec::new();
     let any = header(interface, Handle(0), 0);
     netlink.ask(libc::RTM_GETTCLASS, Answers::Many, &any, |body| {
-        let handle = word(body, 8).map(Handle);
-        found.extend(handle.map(|handle| Class { handle, stats: read_stats(body) }));
+        found.extend(read_class(body));
     })?;
     Ok(found)
 }
@@ -158,7 +173,22 @@ pub fn delete_root(netlink: &mut Netlink, interface: u32, handle: Handle) -> Res
     gone_is_fine(netlink.change(libc::RTM_DELQDISC, 0, &header(interface, handle, ROOT)))
 }
 
-/// Makes a class of an interface's HTB queue, or changes it.
+/// Makes a class of an interface's HTB queue, of none of its other classes, with the lowest 24 bits of a signature.
+///
+/// # Errors
+/// Why the kernel does not: `EEXIST` where there is one of that number.
+pub fn add_class(
+    netlink: &mut Netlink,
+    interface: u32,
+    handle: Handle,
+    class: HtbClass,
+    signature: u32,
+) -> Result<(), Refusal> {
+    let body = of_class(interface, handle, class, signature);
+    netlink.change(libc::RTM_NEWTCLASS, libc::NLM_F_CREATE | libc::NLM_F_EXCL, &body)
+}
+
+/// Changes a class of an interface's HTB queue.
 ///
 /// # Errors
 /// Why the kernel does not.
@@ -167,11 +197,16 @@ pub fn set_class(
     interface: u32,
     handle: Handle,
     class: HtbClass,
+    signature: u32,
 ) -> Result<(), Refusal> {
+    netlink.change(libc::RTM_NEWTCLASS, 0, &of_class(interface, handle, class, signature))
+}
+
+fn of_class(interface: u32, handle: Handle, class: HtbClass, signature: u32) -> Vec<u8> {
     let mut body = header(interface, handle, Handle::new(handle.major(), 0).0);
     put(&mut body, libc::TCA_KIND, b"htb\0");
-    put_nested(&mut body, libc::TCA_OPTIONS, |options| class.put(options));
-    netlink.change(libc::RTM_NEWTCLASS, libc::NLM_F_CREATE, &body)
+    put_nested(&mut body, libc::TCA_OPTIONS, |options| class.put(signature, options));
+    body
 }
 
 /// Takes a class away, with what stands in it.
@@ -227,18 +262,33 @@ fn header(interface: u32, handle: Handle, parent: u32) -> Vec<u8> {
 }
 
 fn read_qdisc(body: &[u8]) -> Option<Qdisc> {
-    let of_kind =
-        |wanted| attributes(body.get(TCMSG..)?).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
-    let kind = CStr::from_bytes_until_nul(of_kind(libc::TCA_KIND)?).ok()?.to_str().ok()?.to_owned();
-    let options = of_kind(libc::TCA_OPTIONS).filter(|_| kind == "htb");
+    let kind = CStr::from_bytes_until_nul(attribute(body, libc::TCA_KIND)?).ok()?.to_str().ok()?.to_owned();
+    let options = |wanted| attribute(body, libc::TCA_OPTIONS).filter(|_| kind == wanted);
+    let parent = word(body, 12)?;
     Some(Qdisc {
         interface: word(body, 4)?,
-        signature: options.and_then(htb::signature),
+        htb: options("htb").and_then(htb::found),
+        fq: options("fq").map(Fq::read),
         kind,
         handle: Handle(word(body, 8)?),
-        is_root: word(body, 12)? == ROOT,
+        parent: Handle(parent),
+        is_root: parent == ROOT,
         stats: read_stats(body),
     })
+}
+
+fn read_class(body: &[u8]) -> Option<Class> {
+    let is_htb = attribute(body, libc::TCA_KIND).is_some_and(|kind| kind == b"htb\0");
+    let options = attribute(body, libc::TCA_OPTIONS).filter(|_| is_htb);
+    Some(Class {
+        handle: Handle(word(body, 8)?),
+        signature: options.and_then(htb::class_signature),
+        stats: read_stats(body),
+    })
+}
+
+fn attribute(body: &[u8], wanted: u16) -> Option<&[u8]> {
+    attributes(body.get(TCMSG..)?).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
 }
 
 fn read_stats(body: &[u8]) -> Stats {
@@ -269,6 +319,16 @@ fn word(bytes: &[u8], offset: usize) -> Option<u32> {
 
 fn long(bytes: &[u8]) -> Option<u64> {
     bytes.first_chunk().map(|&bytes| u64::from_ne_bytes(bytes))
+}
+
+/// What holds of any answer.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(body: &[u8]) {
+    if let Some(qdisc) = read_qdisc(body) {
+        assert!(qdisc.htb.is_none() || qdisc.kind == "htb", "{qdisc:?}");
+        assert_eq!(qdisc.stats, read_stats(body));
+    }
+    clsact::fuzz(body);
 }
 
 #[cfg(test)]
@@ -319,6 +379,7 @@ mod tests {
         #[test]
         fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             read_qdisc(&bytes);
+            read_class(&bytes);
             read_stats(&bytes);
         }
     }

@@ -5,8 +5,6 @@ mod outcome;
 mod promise;
 mod udp;
 
-use std::path::PathBuf;
-
 use clap::Args;
 use serde_json::{Value, json};
 use testbed::Family;
@@ -16,23 +14,16 @@ use self::{
     outcome::Outcome,
 };
 use super::{
+    limiter::{Common, Holders},
     median,
     path::{NamedPath, parse_path},
-    program,
 };
 
 /// Which combinations.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// Who holds upload limits.
-    #[arg(long, default_value = "auto")]
-    upload_backend: String,
-    /// Who holds download limits.
-    #[arg(long, default_value = "auto")]
-    download_backend: String,
-    /// Directions.
-    #[arg(long, value_delimiter = ',', default_value = "up,down", value_parser = ["up", "down"])]
-    direction: Vec<String>,
+    #[command(flatten)]
+    holders: Holders,
     /// Limits in IP bytes a second.
     #[arg(long, value_delimiter = ',', default_value = "64000,1000000,10000000,50000000")]
     limit: Vec<u32>,
@@ -61,15 +52,11 @@ pub(crate) struct Options {
     /// Runs of each combination; medians are printed.
     #[arg(long, default_value_t = 3)]
     runs: u32,
-    /// One JSON object a line instead of a table.
-    #[arg(long)]
-    json: bool,
     /// Measure as on a kernel before 5.15, which has no `SO_BUF_LOCK`.
     #[arg(long)]
     without_buffer_lock: bool,
-    /// Measure this program instead of one built from the sources.
-    #[arg(long)]
-    program: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
 }
 
 /// A figure of an outcome: its heading, decimals, and how to find it.
@@ -103,8 +90,8 @@ const FIGURES: [Figure; 23] = [
 
 /// Measures every combination and prints a line for each.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
-    let program = options.program.clone().map_or_else(program, Ok)?;
-    if !options.json {
+    let program = options.common.program()?;
+    if !options.common.json {
         println!("IP bytes as a share of the limit; medians of {} runs.\n", options.runs);
         println!(
             "| direction | limit B/s | flows | congestion | first | path | {} |",
@@ -118,7 +105,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         for cell in cells {
             let outcomes = (0..options.runs.max(1)).map(|_| cell.measure(&bed, &server, &program));
             match outcomes.collect::<Result<Vec<_>, _>>() {
-                Ok(outcomes) => report(cell, &outcomes, options.json),
+                Ok(outcomes) => report(cell, &outcomes, options.common.json),
                 Err(error) => eprintln!("{}: {error:#}", cell.name()),
             }
         }
@@ -130,14 +117,14 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 
 fn cells(options: &Options) -> Vec<Cell<'_>> {
     let mut cells = Vec::new();
-    for direction in &options.direction {
+    for (_, is_upload) in options.common.directions() {
         for path in &options.path {
             for &limit in &options.limit {
                 for first in &options.first {
                     for ip in &options.ip {
                         let cell = Cell {
-                            backends: [&options.upload_backend, &options.download_backend],
-                            is_upload: direction == "up",
+                            backends: options.holders.backends(),
+                            is_upload,
                             is_udp: true,
                             limit,
                             flows: 1,

@@ -75,7 +75,7 @@ impl Ledger {
             ProcessId,
             ProcessKey,
             Option<&ProcessRecord>,
-        ) -> Result<ProcessInfo, ProcessInfo>,
+        ) -> Result<ProcessInfo, Box<ProcessInfo>>,
     ) -> Finished {
         let records: HashMap<_, _> = records.iter().map(|(key, record)| (*key, record)).collect();
         self.by_interface.clone_from(&self.removed);
@@ -165,7 +165,7 @@ impl Ledger {
 impl Known {
     fn new(key: ProcessKey) -> Self {
         let id = ebpf::process(key);
-        let info = ProcessInfo { id, name: "?".into(), exe: None, user: None, cgroup: None };
+        let info = ProcessInfo { id, name: "?".into(), exe: None, user: None, cgroup: None, container: None };
         Self {
             info: Arc::new(info),
             is_described: false,
@@ -188,7 +188,7 @@ impl Known {
             ProcessId,
             ProcessKey,
             Option<&ProcessRecord>,
-        ) -> Result<ProcessInfo, ProcessInfo>,
+        ) -> Result<ProcessInfo, Box<ProcessInfo>>,
     ) -> bool {
         let id = ebpf::process(key);
         let has_moved = self.counted != counted;
@@ -206,7 +206,7 @@ impl Known {
                 Ok(info) => self.is(info, Some(Instant::now())),
                 // What /proc said before is better.
                 Err(noted) if self.asked.is_none() => {
-                    self.is(noted, None);
+                    self.is(*noted, None);
                     // It came between two readings: in the next one there is a record of it.
                     self.is_described = record.is_some();
                 }

@@ -21,7 +21,7 @@ use crate::{
         Availability, BackendCapabilities, BackendError, BackendOptions, BackendPriority,
         ebpf::{self, Engine, SharedEngine},
     },
-    process::{ProcessId, ProcessInfo, UserNames},
+    process::{KnownNames, ProcessId, ProcessInfo},
     stats::Sample,
     sys::cgroup::CgroupNames,
 };
@@ -31,15 +31,7 @@ pub const NAME: &str = "ebpf";
 /// It counts in the kernel, where the owner is known.
 pub const PRIORITY: BackendPriority = BackendPriority::Best;
 /// What it covers.
-pub const CAPABILITIES: BackendCapabilities = BackendCapabilities {
-    ipv4: true,
-    ipv6: true,
-    tcp: true,
-    udp: true,
-    open_connections: true,
-    moves_process: false,
-    shapes: false,
-};
+pub const CAPABILITIES: BackendCapabilities = BackendCapabilities::ALL_TRAFFIC;
 
 /// The monitor.
 pub struct EbpfMonitor {
@@ -53,7 +45,7 @@ pub struct EbpfMonitor {
 /// What processes are called, and by whom they are run.
 #[derive(Debug, Default)]
 struct Names {
-    users: UserNames,
+    known: KnownNames,
     cgroups: CgroupNames,
 }
 
@@ -80,7 +72,8 @@ impl EbpfMonitor {
         let names = &mut self.names;
         names.cgroups.begin();
         let finished = self.ledger.take_in(&records, traffic, |id, key, record| {
-            ProcessInfo::read(id, &mut names.users).ok_or_else(|| names.noted(engine, id, key, record))
+            let read = ProcessInfo::read(id, &mut names.known);
+            read.ok_or_else(|| Box::new(names.noted(engine, id, key, record)))
         });
         for key in &finished.traffic {
             engine.accounts_mut().forget_traffic(key);
@@ -120,12 +113,14 @@ impl Names {
                 String::from_utf8_lossy(&record.comm[..end]).into_owned()
             },
         );
+        let cgroup = record.and_then(|record| self.cgroups.name(engine.cgroup(), record.cgroup_id));
         ProcessInfo {
             id,
             name,
             exe: engine.accounts().program(&key).and_then(executable),
-            user: record.map(|record| self.users.name(record.uid)),
-            cgroup: record.and_then(|record| self.cgroups.name(engine.cgroup(), record.cgroup_id)),
+            user: record.map(|record| self.known.user(record.uid)),
+            container: cgroup.as_deref().and_then(|cgroup| self.known.container(cgroup)),
+            cgroup,
         }
     }
 }

@@ -45,6 +45,16 @@ fn is_vlan(kind: EtherType) -> bool {
     matches!(kind, EtherTypes::Vlan | EtherTypes::PBridge)
 }
 
+/// What holds of any frame. Returns the IP packet in it.
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(bytes: &[u8]) -> Option<&[u8]> {
+    let (segment, frame) = split_offload(bytes)?;
+    assert!(segment != Some(0) && bytes.ends_with(frame), "{segment:?}");
+    let packet = ip_in_ethernet(frame)?;
+    assert!(frame.ends_with(packet), "it is not the rest of the frame");
+    Some(packet)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -230,5 +230,24 @@ impl<'a> Extensions<'a> {
     }
 }
 
+/// What holds of any packet, whole or cut off, on a link that carries `mtu` bytes.
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(bytes: &[u8], mtu: u32) {
+    let Some(packet) = IpPacket::parse(bytes) else { return };
+    let (length, payload) = (u64::from(packet.length), packet.length.saturating_sub(packet.header));
+    assert_eq!(packet.wire_len(None), length);
+    assert_eq!(packet.wire_len(Some(0)), length);
+    assert!(packet.fragment.is_some() || packet.transport != Transport::Continued, "{packet:?}");
+    // Each segment has the headers once more, and nothing else.
+    let most = length + u64::from(packet.header) * u64::from(payload.div_ceil(mtu.max(1)).saturating_sub(1));
+    let travels = packet.wire_len(Some(mtu));
+    assert!((length..=most).contains(&travels) || mtu == 0, "{travels} of {packet:?}");
+    if let Some(segment) = packet.estimate_segment(mtu) {
+        assert!((1..mtu).contains(&segment), "{segment} of {mtu}");
+        assert!(packet.wire_len(Some(segment)) >= length, "{packet:?}");
+    }
+    assert_eq!(packet.source.is_ipv4(), packet.destination.is_ipv4());
+}
+
 #[cfg(test)]
 mod tests;

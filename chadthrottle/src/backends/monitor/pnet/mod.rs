@@ -49,7 +49,7 @@ use self::{
 use super::{MonitorBackend, socket_owners::SocketOwners};
 use crate::{
     backends::{Availability, BackendCapabilities, BackendError, BackendOptions, BackendPriority, Obstacle},
-    process::{ProcessId, ProcessInfo, UserNames},
+    process::{KnownNames, ProcessId, ProcessInfo},
     stats::{Buckets, ProcessMap, ProcessTraffic, Sample, Traffic},
     sys::{
         capability::{self, DAC_READ_SEARCH, NET_RAW, SYS_PTRACE},
@@ -63,18 +63,20 @@ pub const NAME: &str = "pnet";
 /// It sees everything, and has to be told of every packet.
 pub const PRIORITY: BackendPriority = BackendPriority::Good;
 /// What it covers.
-pub const CAPABILITIES: BackendCapabilities = BackendCapabilities {
-    ipv4: true,
-    ipv6: true,
-    tcp: true,
-    udp: true,
-    open_connections: true,
-    moves_process: false,
-    shapes: false,
-};
+pub const CAPABILITIES: BackendCapabilities = BackendCapabilities::ALL_TRAFFIC;
 
 /// The first kernel that can describe segmented UDP in front of a frame (`virtio_net_hdr_from_skb`).
 const UDP_OFFLOAD_HEADER: (u32, u32) = (6, 2);
+
+/// What holds of whatever is captured: an Ethernet frame behind what offload says of it, or a packet without both.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    const MTU: u32 = 1500;
+    if let Some(packet) = frame::fuzz(bytes) {
+        ip::fuzz(packet, MTU);
+    }
+    ip::fuzz(bytes, bytes.len().try_into().unwrap_or(MTU));
+}
 
 /// The monitor.
 pub struct PnetMonitor {
@@ -88,7 +90,7 @@ struct Running {
     sockets: Arc<Sockets>,
     control: Arc<Control>,
     threads: Vec<JoinHandle<()>>,
-    users: UserNames,
+    names: KnownNames,
     lost: u64,
     /// Whether only some processes are asked for. Then what belongs to none that we know of may be anybody's.
     is_partial: bool,
@@ -134,7 +136,7 @@ impl Running {
             sockets,
             control,
             threads: Vec::new(),
-            users: UserNames::default(),
+            names: KnownNames::default(),
             lost: 0,
             is_partial,
         };
@@ -162,7 +164,7 @@ impl Running {
         self.lost += self.sockets.take_drops()?;
         let (totals, unattributed) = self.shared.with(|ledger| (ledger.totals.clone(), ledger.unattributed));
         for (id, known) in &mut processes {
-            known.refresh(*id, totals.get(id).copied().unwrap_or_default(), &mut self.users);
+            known.refresh(*id, totals.get(id).copied().unwrap_or_default(), &mut self.names);
         }
         let sample = self.sample(&processes, &totals, unattributed);
         self.shared.with(|ledger| ledger.processes.extend(processes));
@@ -216,10 +218,10 @@ fn refresher(
 
 impl Known {
     /// Looks what the process is called now: a name changes by exec, so it is read again while it does something.
-    fn refresh(&mut self, id: ProcessId, total: Traffic, users: &mut UserNames) {
+    fn refresh(&mut self, id: ProcessId, total: Traffic, names: &mut KnownNames) {
         if self.alive
             && self.total != total
-            && let Some(info) = ProcessInfo::read(id, users)
+            && let Some(info) = ProcessInfo::read(id, names)
             && *self.info != info
         {
             self.info = Arc::new(info);

@@ -30,7 +30,7 @@
 //! - Which of several processes used a socket that they share: it counts for the oldest of them, until that one ends.
 
 mod processes;
-mod socket;
+pub(crate) mod socket;
 mod table;
 
 use std::{io, time::Instant};
@@ -45,7 +45,7 @@ use self::{
 use super::{MonitorBackend, socket_owners::SocketOwners};
 use crate::{
     backends::{Availability, BackendCapabilities, BackendError, BackendOptions, BackendPriority, Obstacle},
-    process::UserNames,
+    process::KnownNames,
     stats::{Buckets, Sample, Traffic},
     sys::{
         capability::{self, SYS_PTRACE},
@@ -59,15 +59,8 @@ pub const NAME: &str = "sock_diag";
 /// It sees a part of the traffic.
 pub const PRIORITY: BackendPriority = BackendPriority::Fallback;
 /// What it covers.
-pub const CAPABILITIES: BackendCapabilities = BackendCapabilities {
-    ipv4: true,
-    ipv6: true,
-    tcp: true,
-    udp: false,
-    open_connections: true,
-    moves_process: false,
-    shapes: false,
-};
+pub const CAPABILITIES: BackendCapabilities =
+    BackendCapabilities { udp: false, ..BackendCapabilities::ALL_TRAFFIC };
 /// The monitor.
 #[derive(Debug)]
 pub struct SockDiagMonitor {
@@ -84,7 +77,7 @@ struct Running {
     owners: SocketOwners,
     table: Table,
     processes: Processes,
-    users: UserNames,
+    names: KnownNames,
     /// How often notes of sockets that ended have been lost.
     overflows: u64,
     /// When the last reading began.
@@ -132,7 +125,7 @@ impl Running {
             owners: SocketOwners::new(root),
             table: Table::default(),
             processes: Processes::default(),
-            users: UserNames::default(),
+            names: KnownNames::default(),
             overflows: 0,
             read_at: Instant::now(),
         };
@@ -144,7 +137,7 @@ impl Running {
         // The ends come first: a socket that is in the reading after them has not ended yet.
         self.read_ends()?;
         self.read(Beginning::Zero)?;
-        self.processes.refresh(&self.table, &mut self.users);
+        self.processes.refresh(&self.table, &mut self.names);
         Ok(Sample {
             processes: self.processes.traffic(&self.table),
             buckets: Buckets {

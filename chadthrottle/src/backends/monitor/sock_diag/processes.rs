@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
-    process::{ProcessId, ProcessInfo, UserNames},
+    process::{KnownNames, ProcessId, ProcessInfo},
     stats::{ProcessMap, ProcessTraffic, Traffic},
 };
 
@@ -37,10 +37,10 @@ impl Processes {
     }
 
     /// Looks who still runs and what they are called now, and forgets who has ended and never sent or received anything.
-    pub(super) fn refresh(&mut self, table: &Table, users: &mut UserNames) {
+    pub(super) fn refresh(&mut self, table: &Table, names: &mut KnownNames) {
         self.0.retain(|&id, known| {
             let total = table.totals.get(&id).copied();
-            known.refresh(id, total.unwrap_or_default(), users);
+            known.refresh(id, total.unwrap_or_default(), names);
             known.alive || total.is_some() || table.is_owner(id)
         });
     }
@@ -58,12 +58,12 @@ impl Processes {
 }
 
 impl Known {
-    fn refresh(&mut self, id: ProcessId, total: Traffic, users: &mut UserNames) {
+    fn refresh(&mut self, id: ProcessId, total: Traffic, names: &mut KnownNames) {
         self.alive = self.alive && id.is_alive();
         // A name changes by exec, so it is read again while the process does something.
         if self.alive
             && self.total != total
-            && let Some(info) = ProcessInfo::read(id, users)
+            && let Some(info) = ProcessInfo::read(id, names)
             && *self.info != info
         {
             self.info = Arc::new(info);

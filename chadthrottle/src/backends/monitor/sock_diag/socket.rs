@@ -103,6 +103,16 @@ fn segments_since(now: u32, earlier: u32) -> u64 {
     u64::from(if now < earlier && difference > u32::MAX / 2 { now } else { difference })
 }
 
+/// What is counted of any socket: nothing on top of itself, and from nothing all that there is.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(response: &InetResponse) {
+    if let Some(Socket { counters, .. }) = Socket::read(response) {
+        assert_eq!(counters.since(counters), Traffic::default());
+        let all = counters.since(Counters::default());
+        assert!(all.upload >= counters.sent && all.download >= counters.received, "{counters:?}");
+    }
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use std::{

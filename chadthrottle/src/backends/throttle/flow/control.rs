@@ -11,8 +11,6 @@ use super::{
 };
 use crate::sys::tcp_socket::UNPACED;
 
-/// Sockets are paced in bursts of two segments (`net.ipv4.tcp_min_tso_segs`): this many IP bytes at once.
-const BURST: f64 = 3000.0;
 /// Bursts that are further apart than this, in seconds, are kept from coming together; the first wait is at least this
 /// part of the others.
 const LONG_LUMP: f64 = 0.05;
@@ -33,6 +31,9 @@ pub(super) struct Seen {
     pub(super) dt: f64,
     /// IP bytes in the direction that is limited.
     pub(super) bytes: u64,
+    /// Of those that it sends, IP bytes that were dropped before they left this host: they are still in the socket, which
+    /// offers them again.
+    pub(super) refused: u64,
     /// What the kernel measures as its round trip, in seconds.
     pub(super) round_trip: f64,
     /// The least of those that it measures: without the queue that the traffic itself has filled.
@@ -47,6 +48,15 @@ pub(super) struct Seen {
     pub(super) is_waiting: bool,
     /// Payload in a full segment, and IP bytes in it.
     pub(super) segment: (f64, f64),
+    /// How much of it is sent at once, in IP bytes.
+    pub(super) burst: f64,
+}
+
+impl Seen {
+    /// Without what was refused.
+    pub(super) const fn taken(&self) -> u64 {
+        self.bytes.saturating_sub(self.refused)
+    }
 }
 
 /// The controller of one target in one direction.
@@ -80,7 +90,7 @@ pub(super) trait Actuator {
     /// Chooses the setting for a cap.
     fn set(&mut self, cap: f64);
     /// How long one burst takes at this cap, in seconds.
-    fn lump(cap: f64) -> f64;
+    fn lump(&self, cap: f64) -> f64;
     /// The setting.
     fn value(&self) -> u64;
     /// The least rate that it can hold, in IP bytes a second.
@@ -107,6 +117,11 @@ impl<A: Actuator> Control<A> {
     /// The limit that it holds.
     pub(super) fn limit(&self) -> u64 {
         whole(self.ledger.limit())
+    }
+
+    /// Whether no more has passed than may.
+    pub(super) fn has_room(&self) -> bool {
+        !self.ledger.is_exceeded()
     }
 
     /// Changes the limit.
@@ -145,8 +160,8 @@ impl<A: Actuator> Control<A> {
     pub(super) fn tick(&mut self, dt: f64, seen: &[Seen], behind: Behind) {
         self.others.add(real(behind.datagrams) / dt, dt, OTHERS);
         // What was dropped has to come again: to the limit it is as good as passed.
-        let arrived: u64 = seen.iter().map(|seen| seen.bytes).sum();
-        let bytes = arrived + behind.datagrams + behind.dropped;
+        let arrived: u64 = seen.iter().map(Seen::taken).sum();
+        let bytes = behind.passed.unwrap_or(arrived + behind.datagrams + behind.dropped);
         // And windows have let it come, whose it was is not known: they are not as small as it seems.
         let came = 1.0 + real(behind.dropped) / real(arrived.max(1));
         for seen in seen {
@@ -159,12 +174,13 @@ impl<A: Actuator> Control<A> {
             socket.round_trip = seen.round_trip;
             // What it does shows what it was given some time ago.
             let cap = socket.cap;
-            let lump = A::lump(socket.appetite.could(cap));
+            let lump = socket.actuator.lump(socket.appetite.could(cap));
             let done = Done { bytes: real(seen.bytes), dt: seen.dt, is_waiting: seen.is_waiting };
             socket.wish = socket.appetite.add(done, cap, seen.round_trip, lump);
         }
         let is_wanted = self.sockets.values().any(|socket| socket.wish == Wish::More);
-        self.ledger.add(real(bytes), dt, is_wanted, self.round_trip());
+        let is_told = behind.passed.is_some();
+        self.ledger.add(real(bytes), dt, is_wanted, is_told, self.round_trip());
         self.divide();
     }
 
@@ -232,6 +248,8 @@ impl<A: Actuator> Control<A> {
 pub(super) struct Pace {
     /// Of the IP bytes, those that are paced.
     payload: f64,
+    /// IP bytes that come at once.
+    burst: f64,
     value: u64,
     /// Since it began, in seconds, and what it was given last.
     age: f64,
@@ -245,7 +263,7 @@ impl Pace {
     /// bursts in one second and five in the next. So each waits for another part of the time after its first one: the
     /// kernel reckons the wait when a burst leaves.
     fn stagger(&self) -> f64 {
-        let lump = Self::lump(self.cap);
+        let lump = self.lump(self.cap);
         let part = self.phase.max(LEAST_WAIT);
         if lump < LONG_LUMP || self.age >= part * lump { 1.0 } else { part }
     }
@@ -254,11 +272,12 @@ impl Pace {
 impl Actuator for Pace {
     fn new(seen: &Seen, number: f64) -> Self {
         let payload = seen.segment.0 / seen.segment.1;
-        Self { payload, value: UNPACED, age: 0.0, cap: 0.0, phase: number }
+        Self { payload, burst: seen.burst, value: UNPACED, age: 0.0, cap: 0.0, phase: number }
     }
 
     fn add(&mut self, seen: &Seen, _: f64) {
         self.payload = seen.segment.0 / seen.segment.1;
+        self.burst = seen.burst;
         self.age += seen.dt;
     }
 
@@ -267,8 +286,8 @@ impl Actuator for Pace {
         self.value = whole(cap * self.payload / self.stagger()).max(1);
     }
 
-    fn lump(cap: f64) -> f64 {
-        BURST / cap.max(1.0)
+    fn lump(&self, cap: f64) -> f64 {
+        self.burst / cap.max(1.0)
     }
 
     fn value(&self) -> u64 {
@@ -310,7 +329,7 @@ impl Actuator for Open {
         self.value = self.window.bytes(cap, self.unit);
     }
 
-    fn lump(_: f64) -> f64 {
+    fn lump(&self, _: f64) -> f64 {
         0.0
     }
 
@@ -320,5 +339,61 @@ impl Actuator for Open {
 
     fn floor(&self) -> f64 {
         self.window.floor(self.unit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sender(socket: u64, bytes: u64) -> Seen {
+        Seen {
+            socket,
+            dt: 0.05,
+            bytes,
+            refused: 0,
+            round_trip: 5e-5,
+            least_trip: 5e-5,
+            window: u32::MAX,
+            ahead: None,
+            unit: 1,
+            is_waiting: true,
+            segment: (1448.0, 1500.0),
+            burst: 64_500.0,
+        }
+    }
+
+    #[test]
+    fn super_packets_that_are_far_apart_are_not_taken_for_a_slow_program() {
+        // Eight senders on one host's own paths, each with 125,000 bytes a second in bursts of half a second, by turns.
+        let mut control: Control<Pace> = Control::new(1_000_000);
+        (0..8).for_each(|socket| control.admit(&sender(socket, 1 << 20)));
+        for tick in 0..400 {
+            let bytes = |socket: u64| if (tick + socket).is_multiple_of(10) { 62_500 } else { 0 };
+            let seen: Vec<Seen> = (0..8).map(|socket| sender(socket, bytes(socket))).collect();
+            control.tick(0.05, &seen, Behind::default());
+            if tick > 100 {
+                for socket in 0..8 {
+                    let pace = real(control.value(socket).unwrap_or_default()) * 1500.0 / 1448.0;
+                    assert!((100_000.0..150_000.0).contains(&pace), "{pace} of {socket} at {tick}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_refused_and_is_offered_again_is_not_held_against_a_sender() {
+        // One connection; each tick it offers a super-packet, and every twentieth is taken.
+        let pace = |is_told| {
+            let mut control: Control<Pace> = Control::new(64_000);
+            control.admit(&sender(0, 1 << 20));
+            for tick in 0..400 {
+                let refused = if is_told && tick % 20 != 0 { 64_500 } else { 0 };
+                control.tick(0.05, &[Seen { refused, ..sender(0, 64_500) }], Behind::default());
+            }
+            real(control.value(0).unwrap_or_default()) * 1500.0 / 1448.0
+        };
+        assert!(pace(true) > 60_000.0, "{}", pace(true));
+        assert!(pace(false) < 50_000.0, "{}", pace(false));
     }
 }

@@ -58,7 +58,13 @@ impl SharedFlow {
     /// back after a SIGKILL as well, and where a limit turns out to be out of reach, that is no news.
     #[must_use]
     pub fn in_front(behind: AskBehind) -> Self {
-        Self::new(Place::InFront, behind)
+        Self::new(Place::InFront { steers: false }, behind)
+    }
+
+    /// The same in front of queues, which say how high to aim (`adjust`), and nothing else.
+    #[must_use]
+    pub fn before_queues() -> Self {
+        Self::new(Place::InFront { steers: true }, Arc::new(|_, _| None))
     }
 
     fn new(place: Place, behind: AskBehind) -> Self {
@@ -89,9 +95,13 @@ impl SharedFlow {
         } else {
             let place = self.0.place;
             let guard = match place {
-                Place::InFront => Some(state.guard()?),
+                Place::InFront { .. } => Some(state.guard()?),
                 Place::Alone if may_guard() => {
-                    let failed = |error: &io::Error| log::debug!("sockets are not guarded: {error}");
+                    let failed = |error: &io::Error| {
+                        log::warn!(
+                            "after a SIGKILL sockets would stay limited: cannot start the guard: {error}"
+                        );
+                    };
                     state.guard().inspect_err(failed).ok()
                 }
                 Place::Alone => None,
@@ -237,7 +247,7 @@ impl Engine {
             };
             state.targets.retain(|_, limited| !limited.is_free());
             if state.guard.as_ref().is_some_and(|guard| !guard.is_there()) {
-                if self.place == Place::InFront {
+                if self.place != Place::Alone {
                     log::debug!("the guard of sockets has ended; no socket is held without it");
                     break;
                 }

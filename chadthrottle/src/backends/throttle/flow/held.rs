@@ -64,6 +64,8 @@ pub(super) struct Clamp {
     /// What it would be without us.
     full: u32,
     set: u32,
+    /// Whether what the kernel has made of it has not been read yet.
+    is_unread: bool,
     buffer: u32,
     /// Whether the application's own lock is on. None where there are no locks.
     own_lock: Option<bool>,
@@ -77,6 +79,7 @@ impl Clamp {
         Ok(Self {
             full,
             set: full,
+            is_unread: false,
             buffer: socket.receive_buffer()?,
             own_lock,
             locked: own_lock.unwrap_or_default(),
@@ -110,7 +113,9 @@ impl Clamp {
         }
         socket.set_window_clamp(bytes)?;
         // The kernel has a least one.
+        (self.set, self.is_unread) = (bytes, true);
         self.set = socket.window_clamp()?;
+        self.is_unread = false;
         Ok(())
     }
 
@@ -139,7 +144,9 @@ impl Clamp {
     /// The application may have set something, or the kernel made the buffer longer and opened the window with it.
     fn notice(&mut self, socket: &TcpSocket) -> io::Result<()> {
         let clamp = socket.window_clamp()?;
-        if clamp != self.set {
+        if std::mem::take(&mut self.is_unread) {
+            self.set = clamp;
+        } else if clamp != self.set {
             (self.full, self.set) = (clamp, clamp);
         }
         let buffer = socket.receive_buffer()?;

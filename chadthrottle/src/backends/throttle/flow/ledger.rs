@@ -53,7 +53,7 @@ impl Ledger {
     }
 
     /// For who has something behind that drops what is over its own limit: what was lost there looks as if windows were
-    /// too small, and to open them would lose more.
+    /// too small, and to open them would lose more. Where it tells what passed, it shows.
     pub(super) const fn capped(mut self, is_capped: bool) -> Self {
         self.is_capped = is_capped;
         self
@@ -67,9 +67,14 @@ impl Ledger {
         self.limit
     }
 
-    /// Takes in what has passed within `dt` seconds, and whether anybody wanted more; what comes in bursts comes once a
-    /// `round_trip`.
-    pub(super) fn add(&mut self, bytes: f64, dt: f64, is_wanted: bool, round_trip: f64) {
+    /// Whether too much has passed.
+    pub(super) const fn is_exceeded(&self) -> bool {
+        self.owed > 0.0
+    }
+
+    /// Takes in what has passed within `dt` seconds, whether anybody wanted more, and whether what passed `is_told` by who is
+    /// behind; what comes in bursts comes once a `round_trip`.
+    pub(super) fn add(&mut self, bytes: f64, dt: f64, is_wanted: bool, is_told: bool, round_trip: f64) {
         let memory = (2.0 * round_trip).max(PASSING).max(PASSING_BYTES / self.limit);
         let passes = self.passes.add(bytes / dt, dt, memory);
         if self.grace > 0.0 && self.age < LONGEST_GRACE {
@@ -81,7 +86,7 @@ impl Ledger {
             }
             return;
         }
-        let most = if self.is_capped {
+        let most = if self.is_capped && !is_told {
             0.0
         } else if is_wanted && passes > self.limit * NEARLY {
             MOST_MISSED
@@ -113,21 +118,23 @@ mod tests {
             let bytes = (due / 12_000.0_f64).floor() * 12_000.0;
             due -= bytes;
             sent += bytes;
-            ledger.add(bytes, 0.05, true, 0.0);
+            ledger.add(bytes, 0.05, true, false, 0.0);
         }
         assert!((sent / 20.0 / 64_000.0 - 1.0).abs() < 0.02, "{sent}");
     }
 
     #[test]
-    fn what_was_missed_is_made_up_for_except_where_something_behind_drops() {
-        for (is_capped, is_more) in [(false, true), (true, false)] {
+    fn what_was_missed_is_made_up_for_except_where_something_behind_drops_in_silence() {
+        for (is_capped, is_told, is_more) in
+            [(false, false, true), (true, false, false), (true, true, true), (false, true, true)]
+        {
             let mut ledger = Ledger::new(1000.0).capped(is_capped);
             for _ in 0..40 {
-                ledger.add(40.0, 0.05, true, 0.0);
+                ledger.add(40.0, 0.05, true, is_told, 0.0);
             }
             assert_eq!(ledger.rate(0.0) > 1000.0, is_more);
             for _ in 0..40 {
-                ledger.add(60.0, 0.05, true, 0.0);
+                ledger.add(60.0, 0.05, true, is_told, 0.0);
             }
             assert!(ledger.rate(0.0) < 1000.0);
         }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    backends::throttle::{Subject, Target, processes::belongs},
+    backends::throttle::{Subject, Target, processes::belonged_lately},
     process::ProcessId,
     sys::{
         pidfd::PidFd,
@@ -43,6 +43,8 @@ pub(in crate::backends::throttle) struct Members {
     guard: Option<i32>,
     /// Those that another target holds, whose subject is more specific.
     taken: HashSet<i32>,
+    /// Whether their sockets are nothing to us.
+    is_list: bool,
 }
 
 impl Member {
@@ -56,7 +58,7 @@ impl Member {
 
     /// Duplicates one of its descriptors, if that is a TCP socket. To be dropped at once.
     pub(in crate::backends::throttle) fn duplicate(&self, fd: RawFd) -> io::Result<Option<TcpSocket>> {
-        Ok(TcpSocket::new(self.handle.duplicate(fd)?))
+        TcpSocket::of(self.handle.duplicate(fd)?)
     }
 
     /// Duplicates one of its descriptors, whatever it is. To be dropped at once.
@@ -67,17 +69,21 @@ impl Member {
 
     /// Duplicates one of its descriptors, if that is still the socket with this cookie. To be dropped at once.
     pub(in crate::backends::throttle) fn duplicate_known(&self, fd: RawFd, cookie: u64) -> Option<TcpSocket> {
-        TcpSocket::known(self.handle.duplicate(fd).ok()?, cookie)
+        TcpSocket::known(self.handle.duplicate(fd).ok()?, cookie).ok()?
     }
 
     /// Whether the kernel lets us take hold of its sockets.
     fn check_access(&self) -> io::Result<()> {
         match self.handle.duplicate(NO_DESCRIPTOR) {
             // Access is checked before the descriptor is looked for (`__pidfd_fget`, kernel/pid.c).
-            Err(error) if error.raw_os_error() == Some(nix::libc::EBADF) => Ok(()),
-            Err(error) => Err(error),
-            Ok(_) => Ok(()),
+            Err(error) if error.raw_os_error() == Some(nix::libc::EBADF) => {}
+            Err(error) => return Err(error),
+            Ok(_) => {}
         }
+        // To see which there are is another thing to be allowed. Of one that has just ended nothing is.
+        proc_fd::check(self.id.pid).map_err(|error| {
+            if self.id.is_alive() { error } else { io::Error::from_raw_os_error(nix::libc::ESRCH) }
+        })
     }
 }
 
@@ -87,6 +93,19 @@ impl Members {
     /// # Errors
     /// When it has ended, or is not ours to take hold of (`EPERM`).
     pub(in crate::backends::throttle) fn new(target: &Target, guard: Option<i32>) -> io::Result<Self> {
+        Self::all(target, guard, false)
+    }
+
+    /// The processes of a target, whether or not we may take hold of their sockets.
+    ///
+    /// # Errors
+    /// When it has ended.
+    #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
+    pub(in crate::backends::throttle) fn listed(target: &Target, guard: Option<i32>) -> io::Result<Self> {
+        Self::all(target, guard, true)
+    }
+
+    fn all(target: &Target, guard: Option<i32>, is_list: bool) -> io::Result<Self> {
         let mut members = Self {
             subject: target.subject.clone(),
             known: Vec::new(),
@@ -94,10 +113,13 @@ impl Members {
             asked_since: Instant::now(),
             guard,
             taken: HashSet::new(),
+            is_list,
         };
         if let Some(id) = target.subject.process() {
             let member = Member::open(id)?;
-            member.check_access()?;
+            if !is_list {
+                member.check_access()?;
+            }
             members.known.push(member);
         }
         members.refresh();
@@ -177,7 +199,7 @@ impl Members {
         if asks_all {
             self.asked_since = now;
             let subject = &self.subject;
-            self.known.retain(|member| belongs(member.id.pid, subject));
+            self.known.retain(|member| belonged_lately(member.id.pid, subject));
         }
         // Who cannot be listed cannot be found; the next time will tell.
         let Ok(pids) = proc_fd::pids() else { return };
@@ -190,7 +212,7 @@ impl Members {
             // A new one each time: it moves to its cgroup, becomes its user and executes its program some moments after
             // it was forked.
             let is_settled = *self.others.entry(pid).or_insert(now) + ASK_AGAIN < now;
-            if (asks_all || !is_settled) && belongs(pid, &self.subject) && self.add(pid) {
+            if (asks_all || !is_settled) && belonged_lately(pid, &self.subject) && self.add(pid) {
                 self.others.remove(&pid);
             }
         }
@@ -201,7 +223,12 @@ impl Members {
         let Some(member) = ProcessId::running(pid).ok().and_then(|id| Member::open(id).ok()) else {
             return false;
         };
-        if let Err(error) = member.check_access() {
+        if !self.is_list
+            && let Err(error) = member.check_access()
+        {
+            if error.raw_os_error() == Some(nix::libc::ESRCH) {
+                return false;
+            }
             log::warn!("what process {pid} sends and receives is not limited: {}", why_denied(pid, &error));
         }
         self.known.push(member);
@@ -211,6 +238,9 @@ impl Members {
 
 /// Why we may not take hold of a process's sockets, and what helps.
 pub(in crate::backends::throttle) fn why_denied(pid: i32, error: &io::Error) -> String {
+    if error.raw_os_error() == Some(nix::libc::EACCES) {
+        return "it runs as another user, and what it has open cannot be listed without CAP_DAC_READ_SEARCH (sudo)".into();
+    }
     if error.raw_os_error() != Some(nix::libc::EPERM) {
         return format!("cannot take hold of its sockets: {error}");
     }

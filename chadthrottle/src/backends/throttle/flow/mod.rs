@@ -15,7 +15,7 @@
 //! - `ledger`, `share`, `window`, `control`: pure. How much a target may have, which part of it each socket gets,
 //!   and which window that is.
 //! - `setting`: what was decided becomes options. The [guard](super::guard) puts them back when we are killed.
-//! - `target`, `engine`: the loop. A scan for new sockets each 10 ms, a tick of the controller each 50 ms, both less
+//! - `limit`, `target`, `engine`: the loop. A scan for new sockets each 10 ms, a tick of the controller each 50 ms, both less
 //!   often where there are so many sockets that they would cost more than some percent of a CPU.
 //!
 //! What it cannot do: anything that is not TCP; a download below one least window a connection and round trip
@@ -29,6 +29,7 @@ mod counted;
 mod engine;
 mod held;
 mod ledger;
+mod limit;
 pub(super) mod members;
 mod setting;
 mod share;
@@ -66,6 +67,9 @@ pub struct Behind {
     pub datagrams: u64,
     /// Came in and was dropped, so that no socket has counted it.
     pub dropped: u64,
+    /// Everything that passed, where sockets count what was not taken from them, and count it again when they offer it
+    /// again (`__tcp_transmit_skb`, `net/ipv4/tcp_output.c`).
+    pub passed: Option<u64>,
 }
 
 /// Tells that; `None` where nobody knows.
@@ -102,7 +106,8 @@ pub enum FlowError {
     Kernel(#[from] io::Error),
 }
 
-/// Asks the sockets of a target to keep to a limit by themselves. What cannot be held so is left to whatever is behind.
+/// Asks the sockets of a target to keep to a limit by themselves. What cannot be held so is left to whatever is behind; that
+/// is told where it does not cover connections that are open already.
 #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
 pub(super) fn slow_down(
     flow: &SharedFlow,
@@ -110,6 +115,7 @@ pub(super) fn slow_down(
     direction: Direction,
     limit: u64,
     options: &crate::backends::BackendOptions,
+    covers_open: impl FnOnce() -> bool,
 ) {
     // Flow control can neither block nor tell interfaces apart.
     let is_for_all = options.interfaces.is_empty();
@@ -120,7 +126,11 @@ pub(super) fn slow_down(
         Some(Err(error)) => error.to_string(),
         None => "it is a block, or for some interfaces alone".to_owned(),
     };
-    log::debug!("no flow control of {target}: {why_not}");
+    if covers_open() {
+        log::debug!("no flow control of {target}: {why_not}");
+    } else {
+        log::warn!("{target}: connections that are open already are not limited: no flow control: {why_not}");
+    }
     flow.release(&target.subject, direction);
 }
 

@@ -3,9 +3,9 @@
 use super::{
     control::{Open, Pace},
     held::{Clamp, Pacing},
+    limit::Limit,
     members::Members,
     socket::Socket,
-    target::Limit,
 };
 use crate::backends::throttle::guard::Guard;
 

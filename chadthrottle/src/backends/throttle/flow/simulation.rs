@@ -90,6 +90,7 @@ impl Target {
             socket: number as u64,
             dt,
             bytes: whole(bytes),
+            refused: 0,
             round_trip: real(sender.round_trip as u64) / 1e3,
             least_trip: real(sender.round_trip as u64) / 1e3,
             window: sender.window,
@@ -97,6 +98,7 @@ impl Target {
             is_waiting: false,
             unit: sender.unit,
             segment: (1.0, 1.0),
+            burst: 0.0,
         }
     }
 

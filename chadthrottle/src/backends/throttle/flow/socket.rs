@@ -24,6 +24,11 @@ const UNKNOWN_TRIP: Duration = Duration::from_millis(20);
 const FRESH: u64 = 100_000;
 /// One that has moved nothing for so long is quiet.
 const QUIET: Duration = Duration::from_secs(1);
+/// `net.ipv4.tcp_min_tso_segs` and `tcp_tso_rtt_log`, as they are where nobody has changed them, and the longest
+/// super-packet, in bytes (`GSO_LEGACY_MAX_SIZE`, include/linux/netdevice.h).
+const LEAST_AT_ONCE: f64 = 2.0;
+const TSO_RTT_LOG: u32 = 9;
+const SUPER_PACKET: u32 = 65_536;
 /// What a segment carries, where that is not known.
 const USUAL_MSS: u32 = 1448;
 
@@ -37,6 +42,8 @@ pub(super) struct Socket {
     /// Its own address, and its peer's.
     ends: (IpAddr, IpAddr),
     info: TcpInfo,
+    /// Payload that it has counted as sent, but that was not taken from it.
+    refused: u64,
     /// When it was last read, in seconds.
     pub(super) read_at: f64,
     pub(super) pacing: Option<Pacing>,
@@ -84,6 +91,7 @@ impl Kind {
             inode,
             holders: vec![(pid, fd)],
             ends: (local, remote),
+            refused: refused(&info),
             info,
             read_at: now,
             pacing: None,
@@ -156,7 +164,11 @@ impl Socket {
         let sent = since(info.sent, before.sent) + header * segments(info.segments_out, before.segments_out);
         let received =
             since(info.received, before.received) + header * segments(info.segments_in, before.segments_in);
-        Ok((self.outgoing(dt, sent), self.incoming(dt, received)))
+        // It shows late where segments that are not full were on their way.
+        let more = refused(info).saturating_sub(self.refused);
+        self.refused += more;
+        let refused = more + header * more.div_ceil(info.send_mss.max(1).into());
+        Ok((Seen { refused: refused.min(sent), ..self.outgoing(dt, sent) }, self.incoming(dt, received)))
     }
 
     /// What a controller is told of what it sends.
@@ -184,18 +196,29 @@ impl Socket {
         let seconds = |trip: Duration| if trip.is_zero() { UNKNOWN_TRIP } else { trip }.as_secs_f64();
         let [round_trip, least_trip] = trips.map(seconds);
         let mss = f64::from(if mss < 64 { USUAL_MSS } else { mss });
+        let segment = (mss, mss + real(self.info.header(self.ends.1)));
         Seen {
             socket: self.cookie,
             dt,
             bytes,
+            refused: 0,
             round_trip,
             least_trip,
             window,
             is_waiting: false,
             ahead: self.info.receive_window.map(|promised| promised.saturating_sub(window)),
             unit: 1 << self.info.window_scale,
-            segment: (mss, mss + real(self.info.header(self.ends.1))),
+            segment,
+            burst: self.segments_at_once(mss) * segment.1,
         }
+    }
+
+    /// How many segments leave together when it is paced: two, and on short round trips as many as a super-packet holds and
+    /// the congestion window allows, however low its rate (`tcp_tso_autosize`, `net/ipv4/tcp_output.c`, 5.18).
+    fn segments_at_once(&self, mss: f64) -> f64 {
+        let halvings = u32::try_from(self.info.min_rtt.as_micros() >> TSO_RTT_LOG).unwrap_or(u32::MAX);
+        let more = f64::from(SUPER_PACKET.checked_shr(halvings).unwrap_or_default()) / mss;
+        more.min(self.info.congestion_window.into()).max(LEAST_AT_ONCE)
     }
 
     /// Whether it is among those that count.
@@ -206,5 +229,39 @@ impl Socket {
     /// What tells it from all others.
     pub(super) const fn cookie(&self) -> u64 {
         self.cookie
+    }
+}
+
+/// Payload that a socket has counted as sent, but that was dropped before it left this host, so that it still has it: at least
+/// so much. What is on its way is taken for full segments.
+fn refused(info: &TcpInfo) -> u64 {
+    let on_its_way = u64::from(info.unacked) * u64::from(info.send_mss);
+    info.sent.saturating_sub(info.acked + on_its_way + info.sent_again)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_sent_is_told_from_what_was_not_taken() {
+        // Three full segments on their way; one was sent again.
+        let info = TcpInfo {
+            send_mss: 1000,
+            sent: 10_000,
+            sent_again: 1000,
+            acked: 6000,
+            unacked: 3,
+            ..TcpInfo::default()
+        };
+        assert_eq!(refused(&info), 0);
+        // Two super-packets were not taken.
+        assert_eq!(refused(&TcpInfo { sent: 110_000, ..info }), 100_000);
+        // Small ones on their way hide it until they are acknowledged.
+        let small = TcpInfo { sent: 110_030, acked: 9000, unacked: 3, ..info };
+        assert_eq!(refused(&small), 97_030);
+        assert_eq!(refused(&TcpInfo { acked: 9030, unacked: 0, ..small }), 100_000);
+        // Before Linux 4.19 only what is acknowledged is known.
+        assert_eq!(refused(&TcpInfo { sent: 6000, sent_again: 0, ..info }), 0);
     }
 }

@@ -11,7 +11,8 @@ use std::{
 
 use super::{
     Achievable, Behind, Counted, Direction, Passed,
-    control::{Actuator, Control, Open, Pace, Seen},
+    control::{Open, Pace},
+    limit::Limit,
     members::Members,
     setting::{apply, restore_pacing, restore_window},
     socket::{ESTABLISHED, Socket},
@@ -28,8 +29,6 @@ const TICK_SHARE: u32 = 30;
 /// Idle sockets are looked at in every so-manieth tick; where there are more than this, more rarely.
 const IDLE_TICKS: u64 = 4;
 const IDLE_AT_ONCE: u64 = 64;
-/// How soon a limit is called out of reach: not by one round trip that was short.
-const HOPELESS_TICKS: u32 = 20;
 
 /// What flow control is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +36,10 @@ pub(super) enum Place {
     /// It holds limits by itself.
     Alone,
     /// Something behind it holds what it cannot, and drops what is over.
-    InFront,
+    InFront {
+        /// It also says how high to aim, so that what was missed is not made up for.
+        steers: bool,
+    },
 }
 
 /// What whoever is behind has seen of a target, where there is somebody.
@@ -67,32 +69,6 @@ pub(super) struct Limited {
     last_tick: Instant,
     next_tick: Instant,
     next_scan: Instant,
-}
-
-/// A limit in one direction.
-#[derive(Debug)]
-pub(super) struct Limit<A> {
-    pub(super) control: Control<A>,
-    passed: Passed,
-    hopeless: u32,
-    /// What had been seen behind it when that was last asked.
-    behind: Option<Behind>,
-}
-
-impl<A: Actuator> Limit<A> {
-    fn new(limit: u64, is_capped: bool) -> Self {
-        Self {
-            control: Control::new(limit).capped(is_capped),
-            passed: Passed::default(),
-            hopeless: 0,
-            behind: None,
-        }
-    }
-
-    fn achievable(&self) -> Achievable {
-        let floor = self.control.floor();
-        if floor > self.control.limit() { Achievable::AtLeast(floor) } else { Achievable::Yes }
-    }
 }
 
 impl Limited {
@@ -169,10 +145,14 @@ impl Limited {
     /// Sets or changes a limit; it is in force when this returns. A socket that is open and busy tells whether it can
     /// be held.
     pub(super) fn set(&mut self, direction: Direction, limit: u64) -> Achievable {
-        let is_capped = self.place == Place::InFront;
+        // Sockets tell what of an upload was dropped behind; what of a download, nobody.
+        let is_capped = match self.place {
+            Place::Alone => false,
+            Place::InFront { steers } => steers || direction == Direction::Download,
+        };
         match direction {
-            Direction::Upload => set(&mut self.upload, limit, is_capped),
-            Direction::Download => set(&mut self.download, limit, is_capped),
+            Direction::Upload => Limit::set(&mut self.upload, limit, is_capped),
+            Direction::Download => Limit::set(&mut self.download, limit, is_capped),
         }
         self.scan();
         let Self { sockets, upload, download, .. } = self;
@@ -248,8 +228,8 @@ impl Limited {
     /// What has passed under it.
     pub(super) fn passed(&self, direction: Direction) -> Passed {
         let passed = match direction {
-            Direction::Upload => self.upload.as_ref().map(|limit| limit.passed),
-            Direction::Download => self.download.as_ref().map(|limit| limit.passed),
+            Direction::Upload => self.upload.as_ref().map(Limit::passed),
+            Direction::Download => self.download.as_ref().map(Limit::passed),
         };
         passed.unwrap_or_default()
     }
@@ -275,7 +255,7 @@ impl Limited {
         let at = self.start.elapsed().as_secs_f64();
         let idle = self.sockets.values().filter(|socket| self.is_idle(socket)).count() as u64;
         let every = IDLE_TICKS.max(idle / IDLE_AT_ONCE);
-        let (mut sent, mut received) = (Vec::new(), Vec::new());
+        let (mut sent, mut received, mut stuck) = (Vec::new(), Vec::new(), Vec::new());
         let due: Vec<u32> = self
             .sockets
             .iter()
@@ -289,15 +269,37 @@ impl Limited {
             if let Some((outgoing, incoming)) =
                 socket.with(&self.members, |socket, duplicate| socket.read(duplicate, at))
             {
+                if outgoing.taken() == 0 && outgoing.is_waiting && socket.info().unacked == 0 {
+                    stuck.push(*inode);
+                }
                 sent.push(outgoing);
                 received.push(incoming);
             }
         }
         let subject = &self.target.subject;
-        account(&mut self.upload, dt, &sent, &|| behind(subject, Direction::Upload));
-        account(&mut self.download, dt, &received, &|| behind(subject, Direction::Download));
+        if let Some(limit) = &mut self.upload {
+            limit.tick(dt, &sent, behind(subject, Direction::Upload));
+        }
+        if let Some(limit) = &mut self.download {
+            limit.tick(dt, &received, behind(subject, Direction::Download));
+        }
         self.warn_if_hopeless();
         self.apply();
+        self.offer_again(&stuck);
+    }
+
+    /// What was not taken from a socket TCP offers again with the next acknowledgement; where nothing is on its way, after
+    /// 200 ms (`tcp_probe0_base`, include/net/tcp.h). Where the limit has room that is too late.
+    fn offer_again(&mut self, stuck: &[u32]) {
+        let has_room = self.upload.as_ref().is_some_and(|limit| limit.control.has_room());
+        if self.place == Place::Alone || !has_room {
+            return;
+        }
+        for inode in stuck {
+            if let Some(socket) = self.sockets.get_mut(inode) {
+                socket.with(&self.members, |_, duplicate| duplicate.push());
+            }
+        }
     }
 
     fn is_idle(&self, socket: &Socket) -> bool {
@@ -314,20 +316,10 @@ impl Limited {
     }
 
     fn warn_if_hopeless(&mut self) {
-        let Some(limit) = &mut self.download else { return };
-        match limit.achievable() {
-            Achievable::Yes => limit.hopeless = 0,
-            Achievable::AtLeast(floor) => {
-                limit.hopeless += 1;
-                if limit.hopeless != HOPELESS_TICKS {
-                    return;
-                }
-                let target = &self.target;
-                // What is behind holds it; the less comes, the less has to be dropped there.
-                if self.place == Place::Alone {
-                    log::warn!("{target} is not held to its download limit: {}", super::too_low(floor));
-                }
-            }
+        let Some(floor) = self.download.as_mut().and_then(Limit::hopeless) else { return };
+        // What is behind holds it; the less comes, the less has to be dropped there.
+        if self.place == Place::Alone {
+            log::warn!("{} is not held to its download limit: {}", self.target, super::too_low(floor));
         }
     }
 }
@@ -336,13 +328,6 @@ impl Drop for Limited {
     fn drop(&mut self) {
         self.remove(Direction::Upload);
         self.remove(Direction::Download);
-    }
-}
-
-fn set<A: Actuator>(place: &mut Option<Limit<A>>, limit: u64, is_capped: bool) {
-    match place {
-        Some(old) => old.control.set_limit(limit),
-        none => *none = Some(Limit::new(limit, is_capped)),
     }
 }
 
@@ -371,21 +356,4 @@ fn forget(socket: &Socket, upload: &mut Option<Limit<Pace>>, download: &mut Opti
     if let Some(limit) = download {
         limit.control.forget(socket.cookie());
     }
-}
-
-fn account<A: Actuator>(
-    limit: &mut Option<Limit<A>>,
-    dt: f64,
-    seen: &[Seen],
-    behind: &dyn Fn() -> Option<Behind>,
-) {
-    let Some(limit) = limit else { return };
-    limit.passed.bytes += seen.iter().map(|seen| seen.bytes).sum::<u64>();
-    let mut since = Behind::default();
-    if let Some(now) = behind() {
-        let before = limit.behind.replace(now).unwrap_or(now);
-        since.datagrams = now.datagrams.saturating_sub(before.datagrams);
-        since.dropped = now.dropped.saturating_sub(before.dropped);
-    }
-    limit.control.tick(dt, seen, since);
 }

@@ -24,13 +24,14 @@ use std::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU16, Ordering},
     },
+    thread,
     time::{Duration, Instant},
 };
 
 pub(super) use self::note::{Note, Originals};
 #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
 pub(super) use self::note::{OriginalTags, Replaced};
-use self::sockets::{Watched, put_back};
+use self::sockets::Watched;
 use crate::{
     instances,
     process::ProcessId,
@@ -47,6 +48,9 @@ const READY: [u8; 1] = *b"r";
 /// To look through all of /proc takes no more than a hundredth of a CPU, except at the end.
 const SEARCH_SHARE: u32 = 100;
 const LEAST_REST: Duration = Duration::from_millis(200);
+/// How often what fails at the end is tried again.
+const TRIES: u32 = 5;
+const BETWEEN_TRIES: Duration = Duration::from_millis(20);
 
 /// The one that everything in this process shares, by the network namespace that it is in.
 static SHARED: Mutex<Option<(u64, Weak<Shared>)>> = Mutex::new(None);
@@ -79,7 +83,8 @@ impl Guard {
         let running = running.and_then(|(_, guard)| guard.upgrade());
         let guard = match running.filter(|guard| has_reader(&guard.notes)) {
             Some(guard) => guard,
-            None => Arc::new(Shared::start()?),
+            // Once more, since the kernel may have no memory for a moment.
+            None => Arc::new(Shared::start().or_else(|_| Shared::start())?),
         };
         *shared = Some((network, Arc::downgrade(&guard)));
         Ok(Self { shared: guard, author: AUTHORS.fetch_add(1, Ordering::Relaxed) })
@@ -122,12 +127,24 @@ impl Shared {
             return Err(io::ErrorKind::BrokenPipe.into());
         };
         let mut ready = [0];
-        answer.read_exact(&mut ready)?;
-        if ready != READY {
-            return Err(io::Error::other("the program does not know how to be a guard"));
+        let is_ready = answer.read_exact(&mut ready).and_then(|()| {
+            let unknown = || io::Error::other("the program does not know how to be a guard");
+            if ready == READY { Ok(()) } else { Err(unknown()) }
+        });
+        if let Err(error) = is_ready {
+            // It is tried again before long: those that failed are not to add up.
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(error);
         }
         Ok(Self { notes: OwnedFd::from(notes).into(), pid: child.id().cast_signed() })
     }
+}
+
+/// What holds of whatever comes through the pipe.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    note::fuzz(bytes);
 }
 
 /// Does the guard's work, where the command line asks for it. None where it does not.
@@ -161,7 +178,7 @@ fn run(ward: ProcessId) -> io::Result<()> {
         let due = (!watched.lost.is_empty()).then(|| next_search.saturating_duration_since(Instant::now()));
         if due == Some(Duration::ZERO) {
             let start = Instant::now();
-            put_back(std::mem::take(&mut watched.lost));
+            watched.put_back_lost();
             next_search = Instant::now() + LEAST_REST.max(start.elapsed() * SEARCH_SHARE);
             continue;
         }
@@ -185,42 +202,88 @@ fn run(ward: ProcessId) -> io::Result<()> {
     Ok(())
 }
 
+/// Tries again what fails, a few times: the kernel may have no memory for a moment, and nobody comes after us.
+fn in_the_end(mut work: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    let mut result = work();
+    for _ in 0..TRIES {
+        if result.is_ok() {
+            break;
+        }
+        thread::sleep(BETWEEN_TRIES);
+        result = work();
+    }
+    result
+}
+
 /// Undoes everything. Nobody is left to be told of what cannot be: it stays in the journal for the next start.
 fn undo(ward: ProcessId, mut watched: Watched, journals: &HashSet<u16>) {
     #[cfg(feature = "throttle-tc-htb")]
     let left = if journals.is_empty() { None } else { super::journal::of(ward).ok().flatten() };
     #[cfg(not(any(
         feature = "throttle-tc-htb",
+        feature = "throttle-nftables",
         feature = "throttle-ifb-tc",
         feature = "throttle-tc-police"
     )))]
     let _ = journals;
+    #[cfg(feature = "throttle-tc-htb")]
+    let windows = left.as_ref().map(|_| watched.windows()).unwrap_or_default();
+    let undo_downloads = || {
+        #[cfg(any(feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
+        if !journals.is_empty() {
+            undo_entrances(ward);
+        }
+        #[cfg(feature = "throttle-tc-htb")]
+        drop(sockets::put_back(windows.clone()));
+    };
+    #[cfg(not(feature = "throttle-tc-htb"))]
+    undo_downloads();
     // Queues first: they are what limits, and to look for sockets may take its time. Whoever starts meanwhile waits.
     #[cfg(feature = "throttle-tc-htb")]
-    let left = left.as_ref().and_then(|left| left.lock().ok().flatten());
-    #[cfg(feature = "throttle-tc-htb")]
-    let is_removed = left.as_ref().is_some_and(|left| left.remove_queues().is_ok());
-    #[cfg(any(feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
+    let left = beside(undo_downloads, || {
+        let left = left.as_ref().and_then(|left| left.lock().ok().flatten())?;
+        let is_removed = in_the_end(|| left.remove_queues()).is_ok();
+        Some((left, is_removed))
+    });
+    #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
     if !journals.is_empty() {
-        undo_entrances(ward);
+        for left in super::tagger::cgroup::of(ward).unwrap_or_default() {
+            let _ = in_the_end(|| left.remove());
+        }
     }
-    watched.lost.extend(watched.held);
-    put_back(watched.lost);
-    instances::forget(ward);
+    watched.lost.extend(std::mem::take(&mut watched.held));
+    let _ = in_the_end(|| {
+        watched.put_back_lost();
+        if watched.lost.is_empty() { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
+    });
+    let _ = in_the_end(|| instances::forget(ward));
     #[cfg(feature = "throttle-tc-htb")]
-    if let Some(left) = left.filter(|_| is_removed) {
+    if let Some((left, true)) = left {
         let _ = left.forget();
     }
+}
+
+/// Does two things at the same time, since each has queues to wait for; one after the other where there can be no thread.
+#[cfg(feature = "throttle-tc-htb")]
+fn beside<T>(other: impl Fn() + Sync, work: impl FnOnce() -> T) -> T {
+    thread::scope(|scope| {
+        let is_started = thread::Builder::new().spawn_scoped(scope, &other).is_ok();
+        let done = work();
+        if !is_started {
+            other();
+        }
+        done
+    })
 }
 
 /// Takes away what stands where packets arrive, and then where they were sent to from there.
 #[cfg(any(feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
 fn undo_entrances(ward: ProcessId) {
     for left in super::filters::of(ward).unwrap_or_default() {
-        let _ = left.remove();
+        let _ = in_the_end(|| left.remove());
     }
     #[cfg(feature = "throttle-ifb-tc")]
     for left in super::ifb_tc::of(ward).unwrap_or_default() {
-        let _ = left.remove();
+        let _ = in_the_end(|| left.remove());
     }
 }

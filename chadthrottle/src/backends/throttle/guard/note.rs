@@ -151,6 +151,16 @@ const fn halves(word: u64) -> (u32, u32) {
     (word as u32, (word >> 32) as u32)
 }
 
+/// What the guard takes for a note is one.
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(bytes: &[u8]) {
+    for bytes in bytes.as_chunks().0 {
+        if let Some((author, note)) = Note::read(bytes) {
+            assert_eq!(Note::read(&note.bytes(author)), Some((author, note)));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, io};
 
+use nix::libc;
+
 use super::note::{Kept, Note, OriginalTags, Originals, Replaced};
 use crate::sys::{
     pidfd::PidFd,
@@ -10,11 +12,16 @@ use crate::sys::{
     tcp_socket::TcpSocket,
 };
 
+/// How often a socket that refuses is tried.
+const TRIES: u8 = 5;
+
 /// What is to be put back of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Known {
     inode: u32,
     kept: Kept,
+    /// How often the kernel has refused to put it back.
+    tries: u8,
 }
 
 /// A socket by its cookie, and who has set something on it.
@@ -36,8 +43,26 @@ impl Watched {
         self.lost.remove(&key);
         if !kept.is_nothing() {
             let sockets = if is_lost { &mut self.lost } else { &mut self.held };
-            sockets.insert(key, Known { inode, kept });
+            sockets.insert(key, Known { inode, kept, tries: 0 });
         }
+    }
+
+    /// What is to be put back of windows. That waits for no queue: pacing does, so that no more comes than a queue takes.
+    #[cfg(feature = "throttle-tc-htb")]
+    pub(super) fn windows(&self) -> Sockets {
+        let window = |known: &Known| match known.kept {
+            Kept::Flow(Originals { window: Some(window), .. }) => {
+                let kept = Kept::Flow(Originals { pacing: None, window: Some(window) });
+                Some(Known { kept, ..*known })
+            }
+            _ => None,
+        };
+        self.held.iter().filter_map(|(key, known)| Some((*key, window(known)?))).collect()
+    }
+
+    /// Looks for those that are lost. What the kernel refuses stays so, to be tried again.
+    pub(super) fn put_back_lost(&mut self) {
+        self.lost = put_back(std::mem::take(&mut self.lost));
     }
 }
 
@@ -50,48 +75,79 @@ impl Kept {
     }
 }
 
-/// Puts options back, of those that anybody has.
-pub(super) fn put_back(mut sockets: Sockets) {
+/// Puts options back, of those that anybody has. Says which could not be, so that it is worth another try.
+pub(super) fn put_back(mut sockets: Sockets) -> Sockets {
+    let mut refused = Sockets::new();
     if sockets.is_empty() {
-        return;
+        return refused;
     }
     let mut keys: HashMap<u32, Vec<Key>> = HashMap::new();
     for (key, known) in &sockets {
         keys.entry(known.inode).or_default().push(*key);
     }
-    for pid in proc_fd::pids().into_iter().flatten() {
-        // One that has ended, or is not ours to look into.
-        let Ok(descriptors) = proc_fd::sockets(pid) else { continue };
+    let Ok(pids) = proc_fd::pids() else { return once_more(sockets) };
+    let mut has_seen_all = true;
+    for pid in pids {
+        let descriptors = match proc_fd::sockets(pid) {
+            Ok(descriptors) => descriptors,
+            Err(error) => {
+                // Else it has ended, or is not ours to look into.
+                has_seen_all &= !proc_fd::is_our_lack(&error);
+                continue;
+            }
+        };
         let wanted = descriptors.iter().filter_map(|(fd, inode)| Some((*fd, keys.get(inode)?)));
         let wanted = wanted.flat_map(|(fd, keys)| keys.iter().map(move |key| (fd, *key)));
         let wanted: Vec<_> = wanted.filter(|(_, key)| sockets.contains_key(key)).collect();
-        if wanted.is_empty() {
-            continue;
-        }
-        let Ok(process) = PidFd::open(pid) else { continue };
+        let mut process = None;
         for (fd, key) in wanted {
             let Some(known) = sockets.get(&key) else { continue };
-            // One that refuses is closing.
-            if known.kept.restore(&process, fd, key.0).is_some() {
-                sockets.remove(&key);
+            let opened = match process.take() {
+                Some(opened) => Ok(opened),
+                None => PidFd::open(pid),
+            };
+            match opened.and_then(|opened| known.kept.restore(process.insert(opened), fd, key.0)) {
+                Ok(true) => drop((sockets.remove(&key), refused.remove(&key))),
+                // Another socket's descriptor by now.
+                Ok(false) => {}
+                Err(error) => {
+                    log::debug!("a socket refuses: {error}");
+                    refused.insert(key, *known);
+                }
             }
         }
         if sockets.is_empty() {
-            return;
+            break;
         }
     }
+    // Those that nobody has are closed.
+    once_more(if has_seen_all { refused } else { sockets })
+}
+
+/// These, with one try less left.
+fn once_more(sockets: Sockets) -> Sockets {
+    let left = sockets.into_iter().map(|(key, known)| (key, Known { tries: known.tries + 1, ..known }));
+    left.filter(|(_, known)| known.tries < TRIES).collect()
 }
 
 impl Kept {
-    /// Puts back what is not as it was. None where the descriptor is another socket's by now.
-    fn restore(&self, process: &PidFd, fd: i32, cookie: u64) -> Option<io::Result<()>> {
-        let duplicate = process.duplicate(fd).ok()?;
-        match self {
-            Self::Flow(flow) => Some(flow.restore(&TcpSocket::known(duplicate, cookie)?)),
-            Self::Tags(tags) => {
-                let socket = TaggedSocket::new(duplicate)?;
-                (socket.cookie().ok()? == cookie).then(|| tags.restore(&socket))
+    /// Puts back what is not as it was. False where the descriptor is another socket's by now, or nobody's.
+    fn restore(&self, process: &PidFd, fd: i32, cookie: u64) -> io::Result<bool> {
+        let duplicate = match process.duplicate(fd) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EBADF | libc::ESRCH)) => {
+                return Ok(false);
             }
+            duplicate => duplicate?,
+        };
+        match self {
+            Self::Flow(flow) => match TcpSocket::known(duplicate, cookie)? {
+                Some(socket) => flow.restore(&socket).map(|()| true),
+                None => Ok(false),
+            },
+            Self::Tags(tags) => match TaggedSocket::new(duplicate) {
+                Some(socket) if socket.cookie()? == cookie => tags.restore(&socket).map(|()| true),
+                _ => Ok(false),
+            },
         }
     }
 }
@@ -176,9 +232,34 @@ mod tests {
         watched.take((1, 0), 7, UNTOUCHED, false);
         watched.take((2, 0), 8, PACED, true);
         watched.take((3, 0), 9, UNTOUCHED, false);
-        let tagged = Known { inode: 9, kept: Kept::Tags(TAGGED) };
+        let tagged = Known { inode: 9, kept: Kept::Tags(TAGGED), tries: 0 };
         assert_eq!(watched.held, HashMap::from([((3, 1), tagged)]), "each speaks for itself");
         assert_eq!(watched.lost.into_keys().collect::<Vec<_>>(), [(2, 0)]);
+    }
+
+    #[cfg(feature = "throttle-tc-htb")]
+    #[test]
+    fn windows_are_put_back_without_pacing() {
+        let both = Kept::Flow(Originals { pacing: Some(5), window: Some((70_000, true)) });
+        let window = Kept::Flow(Originals { pacing: None, window: Some((70_000, true)) });
+        let mut watched = Watched::default();
+        for (cookie, kept) in [(1, PACED), (2, both), (3, Kept::Tags(TAGGED))] {
+            watched.take((cookie, 0), 7, kept, false);
+        }
+        let known = Known { inode: 7, kept: window, tries: 0 };
+        assert_eq!(watched.windows(), HashMap::from([((2, 0), known)]));
+        assert_eq!(watched.held.len(), 3, "all is put back in the end");
+    }
+
+    #[test]
+    fn what_refuses_is_tried_for_so_often_and_no_longer() {
+        let known = Known { inode: 7, kept: PACED, tries: 0 };
+        let tried: Vec<usize> = std::iter::successors(Some(Sockets::from([((1, 0), known)])), |left| {
+            Some(once_more(left.clone())).filter(|left| !left.is_empty())
+        })
+        .map(|left| left.len())
+        .collect();
+        assert_eq!(tried, [1; TRIES as usize]);
     }
 
     #[test]
@@ -198,7 +279,7 @@ mod tests {
         let flow = Originals { pacing: Some(rate), window: Some((window, true)) };
         let known = |cookie| {
             let kept = [Kept::Flow(flow), Kept::Tags(TAGGED)];
-            let one = |(author, kept)| ((cookie, author), Known { inode, kept });
+            let one = |(author, kept)| ((cookie, author), Known { inode, kept, tries: 0 });
             (0..).zip(kept).map(one).collect::<Sockets>()
         };
         // Another socket that has the inode now is left alone.

@@ -18,7 +18,6 @@ const OPEN: HtbClass = HtbClass { rate: 12_500_000_000, burst: 1 << 30, quantum:
 /// How long that may take, and how often to look. What a class was in debt by it has to wait for.
 const DRAIN: Duration = Duration::from_millis(300);
 /// The same where the queue goes at once with the program: a super-packet at 100 KB/s is a debt of 0.7 s.
-#[cfg(feature = "throttle-tc-htb")]
 const LAST_DRAIN: Duration = Duration::from_millis(700);
 const DRAIN_LOOK: Duration = Duration::from_millis(5);
 
@@ -28,6 +27,11 @@ pub(crate) struct Device {
     pub(crate) link: Link,
     /// Whether the kernel has a fair queue for the leaves; as long as that is not known it is tried.
     is_fair: bool,
+    /// By what its classes are known to be ours.
+    signature: u32,
+    /// Whether the queue is somebody else's, and the classes alone are ours.
+    #[cfg(feature = "throttle-tc-htb")]
+    pub(crate) is_shared: bool,
 }
 
 /// What a target has on a device.
@@ -53,14 +57,26 @@ impl Device {
     ) -> Result<Self, Refusal> {
         let direct_queue = link.queue_len.max(DIRECT_QUEUE);
         tc::add_root(netlink, link.index, root, HtbRoot { direct_queue, signature })?;
-        Ok(Self { link: link.clone(), is_fair: true })
+        Ok(Self {
+            link: link.clone(),
+            is_fair: true,
+            signature,
+            #[cfg(feature = "throttle-tc-htb")]
+            is_shared: false,
+        })
+    }
+
+    /// Takes an interface for one where classes are made in the HTB queue that somebody else gave it.
+    #[cfg(feature = "throttle-tc-htb")]
+    pub(crate) fn share(link: &Link, signature: u32) -> Self {
+        Self { link: link.clone(), is_fair: true, signature, is_shared: true }
     }
 
     /// Makes a class for a target.
     pub(crate) fn add(&mut self, netlink: &mut Netlink, class: Handle, part: u64) -> Result<Place, Refusal> {
         let lengths = Lengths::new(&self.link);
         let shape = shape::class(part, &self.link, lengths);
-        tc::set_class(netlink, self.link.index, class, shape)?;
+        tc::add_class(netlink, self.link.index, class, shape, self.signature)?;
         let place = Place { part, class: shape, lengths, stats: Stats::default(), sent: 0 };
         match self.set_leaf(netlink, class, part) {
             Ok(()) => Ok(place),
@@ -80,7 +96,7 @@ impl Device {
         part: u64,
     ) -> Result<(), Refusal> {
         let shape = shape::class(part, &self.link, place.lengths);
-        tc::set_class(netlink, self.link.index, class, shape)?;
+        tc::set_class(netlink, self.link.index, class, shape, self.signature)?;
         self.set_leaf(netlink, class, part)?;
         (place.part, place.class) = (part, shape);
         Ok(())
@@ -113,7 +129,7 @@ impl Device {
         place.lengths.count(bytes, packets);
         let shape = shape::class(place.part, &self.link, place.lengths);
         if place.part > 0 && !shape::is_close(shape, place.class) {
-            tc::set_class(netlink, self.link.index, class, shape)?;
+            tc::set_class(netlink, self.link.index, class, shape, self.signature)?;
             place.class = shape;
         }
         Ok(())
@@ -127,7 +143,8 @@ impl Device {
         place: &Place,
     ) -> Result<Stats, Refusal> {
         let mut stats = place.stats;
-        if place.part > 0 && tc::set_class(netlink, self.link.index, class, OPEN).is_ok() {
+        let mut open = || tc::set_class(netlink, self.link.index, class, OPEN, self.signature);
+        if place.part > 0 && open().is_ok() {
             let mut left = DRAIN;
             while let Some(now) = stats_of(&tc::classes(netlink, self.link.index)?, class) {
                 stats = now;
@@ -143,16 +160,20 @@ impl Device {
     }
 }
 
-/// Opens all classes of an interface's queue, and waits for what stands in them to leave: what is lost with the queue has
+/// Opens these classes of an interface's queue, and waits for what stands in them to leave: what is lost with them has
 /// to be sent again, and where that was all that was on its way, not before a timer of up to seconds has run out.
-#[cfg(feature = "throttle-tc-htb")]
-pub(crate) fn drain(netlink: &mut Netlink, interface: u32, root: Handle) -> Result<(), Refusal> {
-    let ours = |class: &tc::Class| class.handle.major() == root.major() && class.handle != root;
-    for class in tc::classes(netlink, interface)?.iter().filter(|class| ours(class)) {
-        tc::set_class(netlink, interface, class.handle, OPEN)?;
+pub(crate) fn drain(
+    netlink: &mut Netlink,
+    interface: u32,
+    classes: &[Handle],
+    signature: u32,
+) -> Result<(), Refusal> {
+    for class in classes {
+        tc::set_class(netlink, interface, *class, OPEN, signature)?;
     }
+    let stands = |class: &tc::Class| class.stats.queued > 0 && classes.contains(&class.handle);
     let mut left = LAST_DRAIN;
-    while tc::classes(netlink, interface)?.iter().any(|class| class.stats.queued > 0) && !left.is_zero() {
+    while tc::classes(netlink, interface)?.iter().any(stands) && !left.is_zero() {
         thread::sleep(DRAIN_LOOK);
         left = left.saturating_sub(DRAIN_LOOK);
     }

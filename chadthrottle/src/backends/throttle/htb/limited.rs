@@ -178,6 +178,14 @@ fn per_second(bytes: u64, elapsed: Duration) -> u64 {
     u64::try_from(u128::from(bytes) * 1_000_000_000 / nanoseconds).unwrap_or(u64::MAX)
 }
 
+/// What would outlive us cannot be written down, and so is not made.
+pub(crate) fn unnoted(cause: &io::Error) -> HtbError {
+    HtbError::Obstacle(format!(
+        "cannot write down in /run/chadthrottle what is about to be made: {cause}; see to it that files can be written \
+         there, or use a backend that leaves nothing behind (--list-backends)"
+    ))
+}
+
 /// An error of the kernel's on an interface.
 pub(crate) fn failed(what: &str, link: &Link, cause: Refusal) -> HtbError {
     HtbError::Kernel { step: format!("{what} of {}", link.name), cause }

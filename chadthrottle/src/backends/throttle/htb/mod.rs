@@ -5,10 +5,8 @@ mod device;
 mod limited;
 mod shape;
 
-#[cfg(feature = "throttle-tc-htb")]
-pub(crate) use device::drain;
-pub(crate) use device::{Device, stats_of};
-pub(crate) use limited::{HtbError, Limited, failed};
+pub(crate) use device::{Device, drain, stats_of};
+pub(crate) use limited::{HtbError, Limited, failed, unnoted};
 pub(crate) use shape::AIM;
 
 use std::{fs, ops::Range, path::Path};
@@ -17,6 +15,9 @@ use crate::sys::tc::Handle;
 
 /// The first number of a class, and the last.
 const MINORS: Range<u16> = 1..u16::MAX;
+/// And the first one among those of others.
+#[cfg(feature = "throttle-tc-htb")]
+const FAR: u16 = 0xcad1;
 
 /// Numbers for the classes of a queue: as late as possible one again that somebody may remember.
 #[derive(Debug)]
@@ -28,6 +29,18 @@ pub(crate) struct Classes {
 impl Classes {
     pub(crate) const fn of(root: Handle) -> Self {
         Self { root, next: MINORS.start }
+    }
+
+    /// Those of a queue where others have theirs: far from what people choose.
+    #[cfg(feature = "throttle-tc-htb")]
+    pub(crate) const fn among_others(root: Handle) -> Self {
+        Self { root, next: FAR }
+    }
+
+    /// The number of the queue.
+    #[cfg(feature = "throttle-tc-htb")]
+    pub(crate) const fn root(&self) -> Handle {
+        self.root
     }
 
     /// The next number that nobody has.

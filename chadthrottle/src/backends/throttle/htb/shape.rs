@@ -15,6 +15,9 @@ const BURST: u64 = 100;
 /// What may stand in the queue, as a part of a second, and in microseconds.
 const QUEUE: u64 = 20;
 const QUEUE_US: u32 = 50_000;
+/// `fq_codel` counts the memory of packets (`skb->truesize`, `fq_codel_enqueue`), which is up to so many times what those
+/// carry that drivers have received: a merged one of 64 KB would be dropped where there is room for 72 KB.
+const MEMORY_OF_BYTES: u32 = 4;
 /// Of what was counted before, so much counts still after a tick.
 const MEMORY: f64 = 0.8;
 /// Less than this is too little to tell how long packets are, in bytes.
@@ -102,7 +105,11 @@ pub(crate) fn leaf(limit: u64, link: &Link, is_fair: bool) -> Leaf {
     // With the headers of all that it stands for.
     let room = longest.saturating_add(longest / 8);
     let bytes = saturated(limit / QUEUE).max(room);
-    if is_fair { Leaf::FairQueue { delay: QUEUE_US, bytes } } else { Leaf::Fifo { bytes } }
+    if is_fair {
+        Leaf::FairQueue { delay: QUEUE_US, bytes: bytes.saturating_mul(MEMORY_OF_BYTES) }
+    } else {
+        Leaf::Fifo { bytes }
+    }
 }
 
 /// What flow control aims at next, in parts of a thousand of the limit, by what a target has sent since the last time in
@@ -216,7 +223,10 @@ mod tests {
         };
         assert_eq!((bytes(64_000), bytes(100_000_000)), (73_728, 5_000_000));
         assert_eq!(leaf(0, &ethernet(), true), Leaf::Blackhole);
-        assert_eq!(leaf(100_000_000, &ethernet(), true), Leaf::FairQueue { delay: 50_000, bytes: 5_000_000 });
+        assert_eq!(
+            leaf(100_000_000, &ethernet(), true),
+            Leaf::FairQueue { delay: 50_000, bytes: 20_000_000 }
+        );
     }
 
     #[test]

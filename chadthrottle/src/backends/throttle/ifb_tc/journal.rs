@@ -3,13 +3,24 @@
 
 use std::io;
 
-use super::super::{
-    carrying::IFB_PREFIX,
-    notes::{self, Left, Noted},
+use super::{
+    super::{
+        carrying::IFB_PREFIX,
+        htb::drain,
+        notes::{self, Left, Noted},
+    },
+    queue::{ROOT, UNSIGNED},
 };
-use crate::{process::ProcessId, sys::links};
+use crate::{
+    process::ProcessId,
+    sys::{
+        links,
+        netlink::{Netlink, Refusal},
+        tc::{self, Handle},
+    },
+};
 
-const KIND: &str = "ifb";
+const KIND: &str = notes::IFB;
 
 /// Notes that an IFB of this name is about to be made.
 pub(super) fn note(name: &str) -> io::Result<Noted> {
@@ -53,8 +64,17 @@ impl Leftover {
         let mut netlink = links::open()?;
         let mut there = links::all(&mut netlink)?.into_iter();
         if let Some(link) = there.find(|link| link.name == self.0.what && link.kind == "ifb") {
+            // Whatever comes of that, it goes.
+            let _ = let_go(&mut netlink, link.index);
             links::delete(&mut netlink, link.index).map_err(io::Error::other)?;
         }
         self.0.forget()
     }
+}
+
+/// Lets what waits in the queue of an interface go on its way. Nothing new comes: the program that sent it there is gone.
+fn let_go(netlink: &mut Netlink, index: u32) -> Result<(), Refusal> {
+    let all = tc::classes(netlink, index)?.into_iter().map(|class| class.handle);
+    let ours: Vec<Handle> = all.filter(|class| class.major() == ROOT.major()).collect();
+    drain(netlink, index, &ours, UNSIGNED)
 }

@@ -47,15 +47,8 @@ pub const PRIORITY: BackendPriority = BackendPriority::Good;
 /// (`ifb_xmit`, drivers/net/ifb.c).
 const REDIRECTS: (u32, u32) = (6, 4);
 /// What it covers.
-pub const CAPABILITIES: BackendCapabilities = BackendCapabilities {
-    ipv4: true,
-    ipv6: true,
-    tcp: true,
-    udp: true,
-    open_connections: true,
-    moves_process: false,
-    shapes: true,
-};
+pub const CAPABILITIES: BackendCapabilities =
+    BackendCapabilities { shapes: true, ..BackendCapabilities::ALL_TRAFFIC };
 
 /// Download limits.
 pub struct IfbTcDownload {
@@ -221,6 +214,9 @@ impl Drop for IfbTcDownload {
 
 /// What this kernel lacks, as far as can be told without making any of it.
 fn missing() -> Option<Obstacle> {
+    if let Some(obstacle) = super::only_for_root("its interface", "ebpf_cgroup or tc_police") {
+        return Some(obstacle);
+    }
     let lacks = |what: &str, module: &str, option: &str| {
         Some(Obstacle::Host {
             cause: format!("this kernel has no {what}"),

@@ -17,18 +17,20 @@ use crate::{
         Subject, Target,
         carrying::IFB_PREFIX,
         flow::{Direction, SharedFlow},
-        htb::{AIM, Classes, Device, HtbError, Limited, failed, stats_of},
+        htb::{AIM, Classes, Device, HtbError, Limited, failed, stats_of, unnoted},
         notes::Noted,
     },
     sys::{
         links,
-        netlink::Netlink,
+        netlink::{Netlink, Refusal},
         tc::{self, Handle},
     },
 };
 
 /// The number of the queue: another one than that of `tc_htb`, whose classes some sockets name.
-const ROOT: Handle = Handle::new(0x7caf, 0);
+pub(super) const ROOT: Handle = Handle::new(0x7caf, 0);
+/// Its classes have no signature: the interface is ours with all that is in it.
+pub(super) const UNSIGNED: u32 = 0;
 /// How often rates are made to fit how long packets are, and flow control to what waits.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -168,19 +170,36 @@ impl State {
     /// Makes the IFB with its queue, with this number where that is not 0.
     fn make(&mut self, index: u32) -> Result<(), HtbError> {
         let name = format!("{IFB_PREFIX}{}", std::process::id());
-        let noted = journal::note(&name).map_err(|cause| HtbError::Io {
-            step: "write down in /run/chadthrottle what is about to be made",
-            cause,
-        })?;
+        let noted = journal::note(&name).map_err(|cause| unnoted(&cause))?;
+        // From here on it is forgotten with the interface, or left to the guard.
+        let noted = self.noted.insert(noted);
         let made = |cause| HtbError::Kernel { step: format!("make the interface {name}"), cause };
-        let index = links::add_ifb(&mut self.netlink, &name, index).map_err(made)?;
-        let device = self.equip(index);
-        if device.is_err() {
-            links::delete(&mut self.netlink, index).map_err(made)?;
+        let index = match links::add_ifb(&mut self.netlink, &name, index) {
+            Ok(index) => index,
+            Err(cause) => {
+                noted.is_left = links::all(&mut self.netlink)
+                    .map_or(true, |links| links.iter().any(|link| link.name == name && link.kind == "ifb"));
+                self.noted = None;
+                return Err(made(cause));
+            }
+        };
+        match self.equip(index) {
+            Ok(device) => drop(self.ifb.insert(index, device)),
+            Err(error) => {
+                self.delete(index).map_err(made)?;
+                return Err(error);
+            }
         }
-        self.ifb.insert(index, device?);
-        self.noted = Some(noted);
         Ok(())
+    }
+
+    /// Deletes the IFB, and forgets it. What cannot be deleted is left to the guard, and the next start.
+    fn delete(&mut self, index: u32) -> Result<(), Refusal> {
+        let deleted = links::delete(&mut self.netlink, index);
+        if let Some(mut noted) = self.noted.take() {
+            noted.is_left = deleted.is_err();
+        }
+        deleted
     }
 
     fn equip(&mut self, index: u32) -> Result<Device, HtbError> {
@@ -188,7 +207,7 @@ impl State {
         let mut all = links::all(&mut self.netlink).map_err(unseen)?.into_iter();
         let gone = || HtbError::Obstacle("somebody has taken its interface away".into());
         let link = all.find(|link| link.index == index).ok_or_else(gone)?;
-        let device = Device::claim(&mut self.netlink, &link, ROOT, 0)
+        let device = Device::claim(&mut self.netlink, &link, ROOT, UNSIGNED)
             .map_err(|cause| failed("make the queue", &link, cause))?;
         links::bring_up(&mut self.netlink, index).map_err(|cause| failed("bring up", &link, cause))?;
         Ok(device)
@@ -205,11 +224,8 @@ impl State {
         let mut result = Ok(());
         if self.targets.is_empty() {
             for (index, device) in std::mem::take(&mut self.ifb) {
-                let deleted = links::delete(&mut self.netlink, index);
+                let deleted = self.delete(index);
                 result = result.and(deleted.map_err(|cause| failed("delete", &device.link, cause)));
-            }
-            if result.is_ok() {
-                self.noted = None;
             }
         }
         result
@@ -223,8 +239,7 @@ impl State {
                 limited.lose(index, Some(&device));
             }
             // Also where only its queue is gone.
-            links::delete(&mut self.netlink, index).map_err(|cause| failed("delete", &device.link, cause))?;
-            self.noted = None;
+            self.delete(index).map_err(|cause| failed("delete", &device.link, cause))?;
             self.make(index)?;
         }
         for limited in self.targets.values_mut() {

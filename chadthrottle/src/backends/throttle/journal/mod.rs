@@ -4,15 +4,14 @@
 //! A note is a file in `/run/chadthrottle`, which a boot clears, with who made it in its name. It is written anew as a
 //! whole, and on the disk before anything is done. What it says is believed only where it is whole, root's, of this boot,
 //! and of the process in its name. Of what it says only that is removed which has the signature of that process, so that
-//! nothing is lost that looks alike; and by the signature even the queues of a note that cannot be read are found.
+//! nothing is lost that looks alike; and by the signature even the queues of a note that cannot be read are found. Classes
+//! in somebody else's queue have one too, of 24 bits, and only those are removed that are noted as well.
 
 mod leftover;
 mod record;
 
 use std::{
-    collections::BTreeSet,
     fs, io,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -21,10 +20,18 @@ use serde::{Deserialize, Serialize};
 pub use self::leftover::Leftover;
 pub(super) use self::leftover::restore;
 use self::record::{Note, Record};
-use super::guard::{self, Guard};
+use super::{
+    guard::{self, Guard},
+    tc_htb::OURS,
+};
 use crate::{
     process::ProcessId,
-    sys::{note, proc_fd},
+    sys::{
+        links::Link,
+        namespace::{networks, own_network},
+        note,
+        tc::Handle,
+    },
 };
 
 /// Where running programs keep what is no longer true after a boot.
@@ -41,6 +48,34 @@ pub(super) struct Entry {
     pub(super) name: String,
     /// How many packets could wait for it, which the kernel changes in some cases.
     pub(super) queue_len: u32,
+    /// The number of its queue.
+    #[serde(default = "ours")]
+    pub(super) handle: u32,
+    /// Whether the queue is somebody else's, and only classes in it are ours.
+    #[serde(default)]
+    pub(super) is_shared: bool,
+}
+
+const fn ours() -> u32 {
+    OURS.0
+}
+
+impl Entry {
+    /// An interface that gets a queue of ours, with this number.
+    pub(super) fn new(link: &Link, handle: Handle) -> Self {
+        Self {
+            index: link.index,
+            name: link.name.clone(),
+            queue_len: link.queue_len,
+            handle: handle.0,
+            is_shared: false,
+        }
+    }
+
+    /// The number of its queue.
+    pub(super) const fn handle(&self) -> Handle {
+        Handle(self.handle)
+    }
 }
 
 /// What this process has made, written down.
@@ -66,14 +101,28 @@ impl Journal {
 
     /// Notes an interface. To be called before anything is done to it.
     pub(super) fn note(&mut self, entry: Entry) -> io::Result<()> {
-        self.record.interfaces.retain(|known| known.index != entry.index);
+        let index = entry.index;
+        self.record.interfaces.retain(|known| known.index != index);
         self.record.interfaces.push(entry);
-        self.write()?;
+        if let Err(error) = self.write() {
+            // It may be there all the same, half-way on the disk.
+            let _ = self.forget(index);
+            return Err(error);
+        }
         self.watch();
         Ok(())
     }
 
-    /// Forgets an interface that is as it was, and says what was noted of it.
+    /// Notes the classes that there are, or are about to be made, where their queues have another number than ours: only by
+    /// that are they and the priorities of sockets told from other people's.
+    pub(super) fn note_classes(&mut self, classes: impl Iterator<Item = Handle>) -> io::Result<()> {
+        self.record.classes =
+            classes.filter(|class| class.major() != OURS.major()).map(|class| class.0).collect();
+        // Nothing to be written where nothing is noted.
+        if self.record.interfaces.is_empty() { Ok(()) } else { self.write() }
+    }
+
+    /// Forgets an interface that is as it was.
     pub(super) fn forget(&mut self, index: u32) -> io::Result<()> {
         self.record.interfaces.retain(|known| known.index != index);
         if !self.record.interfaces.is_empty() {
@@ -113,10 +162,6 @@ fn path_of(process: ProcessId) -> PathBuf {
     Path::new(DIRECTORY).join(format!("{PREFIX}{}-{}{SUFFIX}", process.pid, process.start_time))
 }
 
-fn own_network() -> io::Result<u64> {
-    Ok(fs::metadata("/proc/thread-self/ns/net")?.ino())
-}
-
 /// What killed programs left in this network namespace.
 ///
 /// # Errors
@@ -154,18 +199,6 @@ pub fn forget_gone_networks() -> io::Result<()> {
     Ok(())
 }
 
-/// The network namespaces that there are: those of processes, and those that have a name.
-fn networks() -> io::Result<BTreeSet<u64>> {
-    let of_process = |pid| fs::metadata(format!("/proc/{pid}/ns/net")).map(|metadata| metadata.ino());
-    let mut networks: BTreeSet<u64> = proc_fd::pids()?.filter_map(|pid| of_process(pid).ok()).collect();
-    // As `ip netns` gives it: `… net:[4026532000] /run/netns/NAME …`.
-    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-    let named =
-        mounts.split_ascii_whitespace().filter_map(|word| word.strip_prefix("net:[")?.strip_suffix(']'));
-    networks.extend(named.filter_map(|inode| inode.parse::<u64>().ok()));
-    Ok(networks)
-}
-
 /// Who has a queue of ours on this interface, or had it when it ended.
 pub(super) fn owner(index: u32) -> Option<ProcessId> {
     let network = own_network().ok()?;
@@ -178,6 +211,12 @@ pub(super) fn owner(index: u32) -> Option<ProcessId> {
     let found = notes().ok()?.into_iter().filter(is_of_interface).map(|note| note.process);
     // Who runs comes before who has ended.
     found.max_by_key(|process| process.is_alive())
+}
+
+/// What holds of any note.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(text: &[u8]) {
+    record::fuzz(text);
 }
 
 /// All that has been noted, whether it can be read or not.

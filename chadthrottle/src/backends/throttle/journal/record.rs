@@ -11,7 +11,9 @@ use super::{Entry, PREFIX, SUFFIX};
 use crate::{process::ProcessId, sys::note};
 
 /// What a note says has a form, which may be another one some day.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// One without classes, which it is read as.
+const OLDEST: u32 = 1;
 /// Whoever else wrote one does not tell us what to remove.
 const ROOT: u32 = 0;
 
@@ -27,13 +29,17 @@ pub(super) struct Record {
     /// The inode of the network namespace.
     pub(super) network: u64,
     pub(super) interfaces: Vec<Entry>,
+    /// The classes in all of their queues, where these have another number than ours.
+    #[serde(default)]
+    pub(super) classes: Vec<u32>,
 }
 
 impl Record {
     /// Nothing of this process yet.
     pub(super) fn new(process: ProcessId, network: u64) -> io::Result<Self> {
         let ProcessId { pid, start_time } = process;
-        Ok(Self { version: VERSION, boot: note::boot()?, pid, start_time, network, interfaces: Vec::new() })
+        let (interfaces, classes) = (Vec::new(), Vec::new());
+        Ok(Self { version: VERSION, boot: note::boot()?, pid, start_time, network, interfaces, classes })
     }
 
     pub(super) const fn process(&self) -> ProcessId {
@@ -54,9 +60,7 @@ pub(super) struct Note {
 impl Note {
     /// None where the name is not that of a note, or it is gone.
     pub(super) fn read(path: &Path) -> Option<Self> {
-        let name = path.file_name()?.to_str()?.strip_suffix(SUFFIX)?.strip_prefix(PREFIX)?;
-        let (pid, start_time) = name.split_once('-')?;
-        let process = ProcessId { pid: pid.parse().ok()?, start_time: start_time.parse().ok()? };
+        let process = named(path.file_name()?.to_str()?)?;
         let record = match note::read(path, ROOT) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => Err(error.to_string()),
@@ -66,9 +70,15 @@ impl Note {
     }
 }
 
+/// Whose note has this name.
+fn named(name: &str) -> Option<ProcessId> {
+    let (pid, start_time) = name.strip_suffix(SUFFIX)?.strip_prefix(PREFIX)?.split_once('-')?;
+    Some(ProcessId { pid: pid.parse().ok()?, start_time: start_time.parse().ok()? })
+}
+
 fn believed(text: &[u8], process: ProcessId) -> Result<Record, String> {
     let record: Record = serde_json::from_slice(text).map_err(|error| format!("it is damaged ({error})"))?;
-    if record.version != VERSION {
+    if !(OLDEST..=VERSION).contains(&record.version) {
         return Err(format!("another version of the program wrote it ({})", record.version));
     }
     if record.process() != process {
@@ -80,7 +90,7 @@ fn believed(text: &[u8], process: ProcessId) -> Result<Record, String> {
 impl ProcessId {
     /// A number that queues of this process have and hardly any other: made of pid and start time, and of 31 bits, of
     /// which the highest is set, because small ones are what people choose.
-    pub(super) fn signature(self) -> u32 {
+    pub(in crate::backends::throttle) fn signature(self) -> u32 {
         // FNV-1a.
         let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         let bytes = self.pid.to_ne_bytes().into_iter().chain(self.start_time.to_ne_bytes());
@@ -90,17 +100,39 @@ impl ProcessId {
     }
 }
 
+/// What is believed of any text is believed of nobody else, and again when it is written.
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(text: &[u8]) {
+    let name = String::from_utf8_lossy(text);
+    let process = named(&name).unwrap_or(ProcessId { pid: 7, start_time: 9 });
+    if let Ok(record) = believed(text, process) {
+        assert!(believed(text, ProcessId { pid: process.pid ^ 1, ..process }).is_err());
+        let again = serde_json::to_vec(&record).map(|text| believed(&text, process));
+        let again = again.expect("numbers and words").expect("it was believed once");
+        assert_eq!((again.boot, again.interfaces), (record.boot, record.interfaces));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::{
+        backends::throttle::tc_htb::OURS,
+        sys::{links::Link, tc::Handle},
+    };
 
     const WE: ProcessId = ProcessId { pid: 7, start_time: 9 };
 
     fn record() -> Record {
-        let interfaces = vec![Entry { index: 3, name: "eth0".into(), queue_len: 1000 }];
-        Record { interfaces, ..Record::new(WE, 5).expect("/proc is there") }
+        let link = Link { index: 3, name: "eth0".into(), queue_len: 1000, ..Link::default() };
+        let shared = Entry { is_shared: true, ..Entry::new(&link, Handle::new(1, 0)) };
+        Record {
+            interfaces: vec![Entry::new(&link, OURS), shared],
+            classes: vec![0x0001_cad1],
+            ..Record::new(WE, 5).expect("/proc is there")
+        }
     }
 
     #[test]
@@ -111,6 +143,9 @@ mod tests {
             assert!(believed(&text[..length], WE).is_err(), "{length} bytes of it");
         }
         assert!(believed(&text, ProcessId { pid: 8, ..WE }).is_err());
+        let old = r#"{"version":1,"boot":"x","pid":7,"start_time":9,"network":5,"interfaces":[{"index":3,"name":"eth0","queue_len":1000}]}"#;
+        let old = believed(old.as_bytes(), WE).expect("it has all that there was then");
+        assert_eq!((&old.interfaces[0], old.classes.len()), (&record().interfaces[0], 0));
         let other = Record { version: VERSION + 1, ..record() };
         assert!(believed(&serde_json::to_vec(&other).expect("likewise"), WE).is_err());
     }

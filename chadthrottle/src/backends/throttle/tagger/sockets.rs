@@ -13,8 +13,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Tag, TagError, Tagger};
+use super::{Tag, TagError, Tagger, can_be_held};
 use crate::{
+    backends::BackendError,
     backends::throttle::{
         Subject, Target,
         flow::{members::Members, rank, refused},
@@ -94,6 +95,10 @@ impl Tagger for SocketTagger {
         Self::NAME
     }
 
+    fn check(&self, backend: &'static str, target: &Target) -> Result<(), BackendError> {
+        can_be_held(backend, target)
+    }
+
     fn tag(&mut self, target: &Target, tag: Tag) -> Result<(), TagError> {
         if matches!(target.subject, Subject::Descendants(_)) {
             adopt_orphans()?;
@@ -116,11 +121,12 @@ impl Tagger for SocketTagger {
         Ok(())
     }
 
-    fn untag(&mut self, subject: &Subject) {
+    fn untag(&mut self, subject: &Subject) -> io::Result<()> {
         let mut state = self.0.lock();
         // What is dropped puts its options back.
         state.targets.remove(subject);
         self.0.changed.notify_all();
+        Ok(())
     }
 }
 
@@ -215,8 +221,7 @@ impl Tagged {
     fn leave_out(&mut self, taken: &HashSet<i32>) {
         let is_left = |socket: &Socket| socket.holders.iter().all(|(pid, _)| taken.contains(pid));
         for (_, socket) in self.sockets.extract_if(|_, socket| is_left(socket)) {
-            socket.restore(&self.members);
-            socket.tell(self.guard.as_ref(), OriginalTags::default());
+            socket.restore(&self.members, self.guard.as_ref());
         }
         self.members.leave_out(taken);
     }
@@ -287,8 +292,7 @@ impl Tagged {
     /// Puts everything back, but for what the application has set itself meanwhile.
     fn restore(&mut self) {
         for (_, socket) in self.sockets.drain() {
-            socket.restore(&self.members);
-            socket.tell(self.guard.as_ref(), OriginalTags::default());
+            socket.restore(&self.members, self.guard.as_ref());
         }
     }
 }
@@ -336,15 +340,24 @@ impl Socket {
         })
     }
 
-    /// Puts back what was there, but for what the application has set itself meanwhile.
-    fn restore(&self, members: &Members) {
-        let Some(duplicate) = self.duplicate(members) else { return };
-        for option in &self.options {
-            if duplicate.field(option.field).is_ok_and(|value| value == option.value)
-                && let Err(error) = duplicate.set_field(option.field, option.original)
-            {
-                log::debug!("a socket keeps its tag: {error}");
+    /// Puts back what was there, but for what the application has set itself meanwhile. What cannot be put back from here
+    /// is left to the guard: the socket may be elsewhere, or we without a descriptor.
+    fn restore(&self, members: &Members, guard: Option<&Guard>) {
+        let put_back = |duplicate: TaggedSocket| {
+            self.options.iter().try_for_each(|option| {
+                if duplicate.field(option.field)? == option.value {
+                    duplicate.set_field(option.field, option.original)?;
+                }
+                Ok::<(), io::Error>(())
+            })
+        };
+        match self.duplicate(members).map(put_back) {
+            Some(Ok(())) => self.tell(guard, OriginalTags::default()),
+            Some(Err(error)) => {
+                log::debug!("a socket refuses to give up its tag: {error}");
+                self.leave_to(guard);
             }
+            None => self.leave_to(guard),
         }
     }
 }

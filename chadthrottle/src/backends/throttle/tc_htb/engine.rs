@@ -1,5 +1,7 @@
 //! All targets on all interfaces, and the thread that looks after them.
 
+mod claims;
+
 use std::{
     collections::BTreeMap,
     io,
@@ -9,29 +11,23 @@ use std::{
 };
 
 use chadthrottle_common::ThrottleStats;
-use nix::{
-    errno::Errno,
-    libc,
-    sys::socket::{SockFlag, SockProtocol},
-};
+use nix::{errno::Errno, libc, sys::socket::SockProtocol};
 
-use super::interfaces::{OURS, Root, root_of, why_not};
+use super::interfaces::OURS;
 use crate::{
     backends::{
         BackendOptions,
         throttle::{
             Subject, Target,
-            carrying::carrying,
             flow::{Direction, SharedFlow},
             htb::{AIM, Classes, Device, HtbError, Limited, failed, stats_of},
-            journal::{Entry, Journal, restore},
-            tagger::{SocketTagger, Tag, Tagger},
+            journal::Journal,
+            tagger::{Tag, Tagger},
         },
     },
     sys::{
-        links::{self, Link},
         netlink::{Channel, Netlink},
-        tc,
+        tc::{self, Handle},
     },
 };
 
@@ -51,33 +47,47 @@ struct State {
     flow: SharedFlow,
     netlink: Netlink,
     notices: Option<Channel>,
+    /// Whether something has changed that has not been taken in yet.
+    has_news: bool,
     journal: Journal,
-    tagger: SocketTagger,
+    tagger: Box<dyn Tagger>,
     /// By number.
     devices: BTreeMap<u32, Device>,
     /// Interfaces that were told of as not to be had.
     told: Vec<u32>,
     targets: BTreeMap<Subject, Limited>,
     classes: Classes,
+    /// Those that could not be taken out of somebody else's queue yet, with the number of the interface. The journal has
+    /// them, too.
+    left_classes: Vec<(u32, Handle)>,
     is_watched: bool,
+    /// Whether a class of ours is gone from somebody's queue.
+    misses_class: bool,
     /// When limits were last shared.
     shared_at: Instant,
 }
 
 impl Engine {
-    pub(super) fn new(options: &BackendOptions, flow: &SharedFlow) -> io::Result<Arc<Self>> {
+    pub(super) fn new(
+        options: &BackendOptions,
+        flow: &SharedFlow,
+        tagger: Box<dyn Tagger>,
+    ) -> io::Result<Arc<Self>> {
         let state = State {
             options: options.clone(),
             flow: flow.clone(),
             netlink: Netlink::open(SockProtocol::NetlinkRoute)?,
             notices: None,
+            has_news: false,
             journal: Journal::new()?,
-            tagger: SocketTagger::default(),
+            tagger,
             devices: BTreeMap::new(),
             told: Vec::new(),
             targets: BTreeMap::new(),
             classes: Classes::of(OURS),
+            left_classes: Vec::new(),
             is_watched: false,
+            misses_class: false,
             shared_at: Instant::now(),
         };
         Ok(Arc::new(Self { state: Mutex::new(state), changed: Condvar::new() }))
@@ -85,6 +95,11 @@ impl Engine {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What brings packets to their class.
+    pub(super) fn with_tagger<T>(&self, work: impl FnOnce(&mut dyn Tagger) -> T) -> T {
+        work(&mut *self.lock().tagger)
     }
 
     /// Sets or changes a limit in IP bytes a second. Says by which interfaces it is held.
@@ -137,15 +152,21 @@ impl Engine {
 
 /// Looks after limits until none is left, or nobody has the engine any more.
 fn watch(engine: &Weak<Engine>) {
+    // What lasts is told once.
+    let mut told = None;
     while let Some(engine) = engine.upgrade() {
         let mut state = engine.lock();
         if state.targets.is_empty() {
             state.is_watched = false;
             return;
         }
-        if let Err(error) = state.tick() {
+        let failure = state.tick().err().map(|error| error.to_string());
+        if failure != told
+            && let Some(error) = &failure
+        {
             log::warn!("tc_htb: {error}");
         }
+        told = failure;
         // Woken where a limit was removed, so that we end with the last one.
         drop(engine.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner));
     }
@@ -169,11 +190,16 @@ impl State {
                     .change(&mut self.netlink, limited.class, place, limit)
                     .map_err(|cause| failed("change the class", &device.link, cause))?;
             }
-            return Ok(());
+            // It may be for other traffic from here on.
+            let tag = Tag { priority: Some(limited.class.0), mark: None };
+            let tagged = self.tagger.tag(target, tag).map_err(HtbError::from);
+            // What is not tagged is not limited, and must not be listed as if it were.
+            return if tagged.is_err() { both(tagged, self.remove(&target.subject)) } else { tagged };
         }
         let result = self.add(target, limit);
         if result.is_err() {
-            self.release_if_unused()?;
+            let noted = self.note_classes(None);
+            return both(result, both(noted, self.release_if_unused()));
         }
         result
     }
@@ -188,14 +214,14 @@ impl State {
             };
             return Err(HtbError::Obstacle(what.to_owned()));
         }
-        let is_taken = |class| self.targets.values().any(|limited| limited.class == class);
-        let class = self.classes.free(is_taken)?;
+        let class = self.free_class()?;
+        self.note_classes(Some(class))?;
         let mut limited = Limited::new(target, Direction::Upload, class, limit);
         let tag = Tag { priority: Some(class.0), mark: None };
         let made = limited.settle(&mut self.devices, &mut self.netlink);
         if let Err(error) = made.and_then(|()| Ok(self.tagger.tag(target, tag)?)) {
-            limited.leave(&self.devices, &mut self.netlink)?;
-            return Err(error);
+            let left = self.leave(&mut limited);
+            return both(Err(error), left);
         }
         self.targets.insert(target.subject.clone(), limited);
         Ok(())
@@ -203,99 +229,38 @@ impl State {
 
     fn remove(&mut self, subject: &Subject) -> Result<(), HtbError> {
         let Some(mut limited) = self.targets.remove(subject) else { return Ok(()) };
-        self.tagger.untag(subject);
-        let left = limited.leave(&self.devices, &mut self.netlink);
-        both(left, self.release_if_unused())
-    }
-
-    /// Gives every interface back where there is no limit.
-    fn release_if_unused(&mut self) -> Result<(), HtbError> {
-        let mut result = Ok(());
-        if !self.targets.is_empty() {
-            return result;
-        }
-        for (index, device) in std::mem::take(&mut self.devices) {
-            let link = device.link;
-            let entry = Entry { index, name: link.name.clone(), queue_len: link.queue_len };
-            match restore(&mut self.netlink, &entry) {
-                Ok(()) => result = both(result, self.forget(index)),
-                // What is not there any more has nothing to be restored.
-                Err(refusal) if refusal.errno == Errno::ENODEV => result = both(result, self.forget(index)),
-                Err(cause) => result = both(result, Err(failed("restore the queue", &link, cause))),
-            }
-        }
-        self.notices = None;
-        self.told.clear();
-        result
-    }
-
-    fn forget(&mut self, index: u32) -> Result<(), HtbError> {
-        self.journal.forget(index).map_err(|cause| HtbError::Io { step: "write down what is left", cause })
-    }
-
-    /// Gives our queue to every interface that has none. Where one is somebody else's, that is an error, or else told
-    /// once.
-    fn claim_all(&mut self, strictly: bool) -> Result<(), HtbError> {
-        // From before we look on, so that nothing that comes is missed.
-        if self.notices.is_none() {
-            let groups = NOTICES.cast_unsigned();
-            let notices = Channel::open(SockProtocol::NetlinkRoute, groups, SockFlag::SOCK_NONBLOCK);
-            self.notices =
-                notices.inspect_err(|error| log::warn!("tc_htb: new interfaces are not seen: {error}")).ok();
-        }
-        let unseen = |cause: io::Error| HtbError::Io { step: "list the interfaces", cause };
-        let links = carrying(&mut self.netlink, &self.options).map_err(unseen)?;
-        let qdiscs = tc::qdiscs(&mut self.netlink);
-        let qdiscs = qdiscs.map_err(|cause| HtbError::Kernel { step: "list the queues".into(), cause })?;
-        for link in links {
-            match (root_of(&link, &qdiscs), self.devices.get_mut(&link.index)) {
-                // It may have another name by now.
-                (Root::Ours, Some(device)) => device.link.name.clone_from(&link.name),
-                (Root::Default, _) => self.claim(&link)?,
-                (root, _) if strictly => return Err(HtbError::Obstacle(why_not(&link, &root))),
-                (root, _) => {
-                    if !self.told.contains(&link.index) {
-                        log::warn!("what leaves by {} is not limited: {}", link.name, why_not(&link, &root));
-                        self.told.push(link.index);
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn claim(&mut self, link: &Link) -> Result<(), HtbError> {
-        let entry = Entry { index: link.index, name: link.name.clone(), queue_len: link.queue_len };
-        self.journal.note(entry).map_err(|cause| HtbError::Io {
-            step: "write down in /run/chadthrottle what is about to be made",
-            cause,
-        })?;
-        match Device::claim(&mut self.netlink, link, OURS, self.journal.signature()) {
-            Ok(device) => {
-                self.devices.insert(link.index, device);
-                Ok(())
-            }
-            Err(cause) => {
-                self.forget(link.index)?;
-                // Gone meanwhile.
-                if cause.errno == Errno::ENODEV {
-                    return Ok(());
-                }
-                Err(failed("make a queue", link, cause))
-            }
-        }
+        let untagged = self.tagger.untag(subject);
+        let untagged =
+            untagged.map_err(|cause| HtbError::Io { step: "put back what packets were known by", cause });
+        let left = both(untagged, self.leave(&mut limited));
+        let forgotten = self.note_classes(None);
+        both(both(left, forgotten), self.release_if_unused())
     }
 
     /// What is to be done every now and then.
     fn tick(&mut self) -> Result<(), HtbError> {
         self.journal.watch();
-        if self.has_news() {
-            self.forget_gone()?;
-            self.claim_all(false)?;
-            for limited in self.targets.values_mut() {
-                limited.settle(&mut self.devices, &mut self.netlink)?;
-            }
+        self.has_news |= self.hears_news() || std::mem::take(&mut self.misses_class);
+        let taken_in = if self.has_news { self.take_in_news() } else { Ok(()) };
+        // Limits that are there are looked after all the same.
+        taken_in.and(self.look_after()).and(self.remove_left_classes())
+    }
+
+    /// Gives interfaces that have come their classes, and forgets those that are gone.
+    fn take_in_news(&mut self) -> Result<(), HtbError> {
+        self.tagger.network_has_changed();
+        self.forget_gone()?;
+        self.claim_all(false)?;
+        for limited in self.targets.values_mut() {
+            limited.settle(&mut self.devices, &mut self.netlink)?;
         }
+        // What failed before is tried again with the next tick.
+        self.has_news = false;
+        Ok(())
+    }
+
+    /// Counts what has passed, and shares limits between interfaces by it.
+    fn look_after(&mut self) -> Result<(), HtbError> {
         self.count()?;
         let elapsed = self.shared_at.elapsed();
         // Sooner where a limit was removed meanwhile.
@@ -309,7 +274,7 @@ impl State {
     }
 
     /// Whether interfaces or routes have changed.
-    fn has_news(&mut self) -> bool {
+    fn hears_news(&mut self) -> bool {
         let Some(notices) = &mut self.notices else { return false };
         let mut news = false;
         loop {
@@ -326,28 +291,6 @@ impl State {
         }
     }
 
-    /// Forgets interfaces that are gone, or whose queue somebody else has replaced.
-    fn forget_gone(&mut self) -> Result<(), HtbError> {
-        let unseen = |cause: io::Error| HtbError::Io { step: "list the interfaces", cause };
-        let links = links::all(&mut self.netlink).map_err(unseen)?;
-        let qdiscs = tc::qdiscs(&mut self.netlink);
-        let qdiscs = qdiscs.map_err(|cause| HtbError::Kernel { step: "list the queues".into(), cause })?;
-        let is_ours = |index: u32| {
-            let link = links.iter().find(|link| link.index == index);
-            link.is_some_and(|link| root_of(link, &qdiscs) == Root::Ours)
-        };
-        let gone: Vec<u32> = self.devices.keys().copied().filter(|index| !is_ours(*index)).collect();
-        for index in gone {
-            for limited in self.targets.values_mut() {
-                limited.lose(index, self.devices.get(&index));
-            }
-            self.devices.remove(&index);
-            self.forget(index)?;
-        }
-        self.told.retain(|index| links.iter().any(|link| link.index == *index));
-        Ok(())
-    }
-
     /// Takes in what all classes have counted.
     fn count(&mut self) -> Result<(), HtbError> {
         for (index, device) in &self.devices {
@@ -357,8 +300,14 @@ impl State {
             };
             for limited in self.targets.values_mut() {
                 let Some(place) = limited.places.get_mut(index) else { continue };
-                // Gone with the interface, of which there is a notice.
-                let Some(stats) = stats_of(&classes, limited.class) else { continue };
+                let Some(stats) = stats_of(&classes, limited.class) else {
+                    // Gone with the interface, of which there is a notice; or else with somebody's queue.
+                    if device.is_shared {
+                        limited.lose(*index, Some(device));
+                        self.misses_class = true;
+                    }
+                    continue;
+                };
                 device
                     .count(&mut self.netlink, limited.class, place, stats)
                     .map_err(|cause| failed("change the class", &device.link, cause))?;

@@ -1,13 +1,14 @@
 //! Upload limits by traffic control: each interface that packets leave by gets an HTB queue, with a class for each
 //! target.
 //!
-//! - A packet finds its class by its priority, which a [tagger](super::tagger) sets on the sockets of the target: where
+//! - A packet finds its class by its priority, which a [tagger] gives it, or its socket: where
 //!   that is the number of a class, HTB takes it, without any filter (`htb_classify`). What has no such number is not
 //!   limited, and waits for the device alone.
 //! - What is over the limit waits in a queue of about 50 ms. While it does it is still the socket's, so that TCP does not
 //!   send more (TCP small queues), and a UDP socket's buffer gets full: nothing is lost before that. [Flow](super::flow)
 //!   control in front keeps TCP from coming to that.
-//! - An interface's queue is replaced only where it is the kernel's default one, which comes back when ours goes.
+//! - An interface's queue is replaced only where it is the kernel's default one, which comes back when ours goes. Where
+//!   somebody gave it an HTB queue, that may be used with his leave: classes of ours are added to it, and nothing else.
 //! - Each interface has the whole limit as long as a target sends by one alone; where it sends by more, they share it by
 //!   what each uses, five times a second.
 //!
@@ -17,6 +18,7 @@
 mod engine;
 mod interfaces;
 
+pub(super) use super::htb::drain;
 pub(super) use interfaces::OURS;
 
 use std::sync::Arc;
@@ -31,61 +33,53 @@ use super::{
     flow::{self, Direction, SharedFlow},
     htb::{self, HtbError},
     journal::{forget_gone_networks, leftovers},
-    tagger::{can_be_held, untaggable},
+    tagger::{self, Tagging, untaggable},
 };
 use crate::{
     backends::{Availability, BackendCapabilities, BackendError, BackendOptions, BackendPriority, Obstacle},
     sys::{
-        capability::{self, NET_ADMIN, SYS_PTRACE},
+        capability::{self, NET_ADMIN},
         netlink::Netlink,
     },
 };
-
-/// Empties an interface's queue ([`htb::drain`]).
-pub(super) fn drain(netlink: &mut Netlink, interface: u32) -> Result<(), crate::sys::netlink::Refusal> {
-    htb::drain(netlink, interface, OURS)
-}
 
 /// Name on the command line.
 pub const NAME: &str = "tc_htb";
 /// Exact and without loss, but it takes the place of every interface's queue.
 pub const PRIORITY: BackendPriority = BackendPriority::Good;
 /// What it covers.
-pub const CAPABILITIES: BackendCapabilities = BackendCapabilities {
-    ipv4: true,
-    ipv6: true,
-    tcp: true,
-    udp: true,
-    open_connections: true,
-    moves_process: false,
-    shapes: true,
-};
+pub const CAPABILITIES: BackendCapabilities =
+    BackendCapabilities { shapes: true, ..BackendCapabilities::ALL_TRAFFIC };
 
 /// Upload limits.
 pub struct TcHtbUpload {
     options: BackendOptions,
     flow: SharedFlow,
+    tagging: Tagging,
     engine: Option<Arc<Engine>>,
 }
 
 impl TcHtbUpload {
     /// A limiter with flow control (guarded) in front.
     #[must_use]
-    pub fn new(options: &BackendOptions, flow: &SharedFlow) -> Self {
-        Self { options: options.clone(), flow: flow.clone(), engine: None }
+    pub fn new(options: &BackendOptions, flow: &SharedFlow, tagging: Tagging) -> Self {
+        Self { options: options.clone(), flow: flow.clone(), tagging, engine: None }
     }
 
     fn engine(&mut self) -> Result<Arc<Engine>, BackendError> {
         if let Some(engine) = &self.engine {
             return Ok(Arc::clone(engine));
         }
-        let engine = Engine::new(&self.options, &self.flow).map_err(|error| kernel("start", error))?;
+        let tagger = self.tagging.make(NAME).map_err(|error| kernel("know whose a packet is", error))?;
+        let engine =
+            Engine::new(&self.options, &self.flow, tagger).map_err(|error| kernel("start", error))?;
         Ok(Arc::clone(self.engine.insert(engine)))
     }
 
     /// Asks TCP sockets to keep to a limit by themselves.
     fn slow_down(&self, target: &Target, limit: u64) {
-        flow::slow_down(&self.flow, target, Direction::Upload, limit, &self.options);
+        let covers_open = || self.capabilities().open_connections;
+        flow::slow_down(&self.flow, target, Direction::Upload, limit, &self.options, covers_open);
     }
 }
 
@@ -106,7 +100,7 @@ impl UploadThrottleBackend for TcHtbUpload {
     }
 
     fn capabilities(&self) -> BackendCapabilities {
-        CAPABILITIES
+        tagger::capabilities(CAPABILITIES, tagger::name(&self.options, true))
     }
 
     fn init(&mut self) -> Result<(), BackendError> {
@@ -125,8 +119,8 @@ impl UploadThrottleBackend for TcHtbUpload {
 
     fn throttle_upload(&mut self, target: &Target, limit: u64) -> Result<(), BackendError> {
         let subject = &target.subject;
-        can_be_held(NAME, target)?;
         let engine = self.engine()?;
+        engine.with_tagger(|tagger| tagger.check(NAME, target))?;
         let before = engine.limit(subject);
         // Pacing is the lower one at any moment: what comes unpaced overflows the queue, and makes TCP slow for long.
         let is_lower = before.is_none_or(|before| limit <= before);
@@ -174,6 +168,10 @@ impl UploadThrottleBackend for TcHtbUpload {
         engine.stats(subject).map_err(|error| kernel("read what passed", error))
     }
 
+    fn maintain(&mut self) -> Result<(), BackendError> {
+        self.engine.as_ref().map_or(Ok(()), |engine| engine.with_tagger(|tagger| tagger.maintain()))
+    }
+
     fn cleanup(&mut self) -> Result<(), BackendError> {
         let removed = self.engine.as_ref().map_or(Ok(()), |engine| engine.remove_all());
         self.flow.release_all(Direction::Upload);
@@ -192,8 +190,14 @@ impl Drop for TcHtbUpload {
 
 /// Why it cannot work here. Changes nothing.
 fn obstacle(options: &BackendOptions) -> Option<Obstacle> {
-    if let Some(missing) = capability::first_missing(&[NET_ADMIN, SYS_PTRACE]) {
+    if let Some(missing) = capability::first_missing(&[NET_ADMIN]) {
         return Some(Obstacle::Privilege { capability: missing.name });
+    }
+    if let Some(obstacle) = super::only_for_root("its queue", "ebpf_cgroup or nftables") {
+        return Some(obstacle);
+    }
+    if let Some(obstacle) = tagger::obstacle(options, true) {
+        return Some(obstacle);
     }
     if !htb::is_in_kernel() {
         return Some(Obstacle::Host {
@@ -203,7 +207,7 @@ fn obstacle(options: &BackendOptions) -> Option<Obstacle> {
     }
     let taken = Netlink::open(SockProtocol::NetlinkRoute).and_then(|mut netlink| {
         let links = carrying(&mut netlink, options)?;
-        interfaces::first_obstacle(&mut netlink, &links)
+        interfaces::first_obstacle(&mut netlink, &links, options.use_existing_htb)
     });
     let (cause, remedy) = match taken {
         Ok(None) => return None,

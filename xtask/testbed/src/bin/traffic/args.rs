@@ -7,7 +7,8 @@ use std::str::FromStr;
 use anyhow::{anyhow, bail};
 
 /// Those without a value.
-const FLAGS: [&str; 7] = ["wait-stdin", "unconnected", "quit", "inherited", "silent", "worker", "until-told"];
+const FLAGS: [&str; 8] =
+    ["wait-stdin", "unconnected", "quit", "inherited", "silent", "worker", "until-told", "extended"];
 
 /// Arguments that nobody has asked for yet.
 pub(crate) struct Args(BTreeMap<String, String>);

@@ -2,9 +2,12 @@
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use anyhow::Context;
+use nix::errno::Errno;
+use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::Value;
 
@@ -58,6 +61,19 @@ pub(crate) fn sink(listen: SocketAddr, ending: &Ending) -> anyhow::Result<Value>
     Ok(meter.report(meter.elapsed()))
 }
 
+/// Has what a socket sends carry hop-by-hop and destination options that mean nothing (RFC 8200, section 4.2: `PadN`).
+fn extend(socket: &UdpSocket) -> anyhow::Result<()> {
+    const PADDING: [u8; 8] = [0, 0, 1, 4, 0, 0, 0, 0];
+    for option in [libc::IPV6_HOPOPTS, libc::IPV6_DSTOPTS] {
+        // SAFETY: the socket is open, and the kernel reads as many bytes as there are.
+        let result = unsafe {
+            libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_IPV6, option, PADDING.as_ptr().cast(), 8)
+        };
+        Errno::result(result).context("cannot set IPv6 options")?;
+    }
+    Ok(())
+}
+
 /// What a sender is to do.
 pub(crate) struct Sending {
     to: SocketAddr,
@@ -68,6 +84,8 @@ pub(crate) struct Sending {
     from: Option<SocketAddr>,
     unconnected: bool,
     wait_stdin: bool,
+    /// With IPv6 extension headers.
+    extended: bool,
 }
 
 impl Sending {
@@ -83,6 +101,7 @@ impl Sending {
             from: args.optional("from")?,
             unconnected: args.flag("unconnected"),
             wait_stdin: args.flag("wait-stdin"),
+            extended: args.flag("extended"),
         })
     }
 
@@ -94,6 +113,9 @@ impl Sending {
             Some(from) => UdpSocket::bind(from)?,
             None => UdpSocket::bind(any)?,
         };
+        if self.extended {
+            extend(&socket)?;
+        }
         if !self.unconnected {
             socket.connect(self.to).with_context(|| format!("cannot connect to {}", self.to))?;
         }

@@ -25,7 +25,7 @@ fn take_in(
 ) -> Finished {
     ledger.take_in(records, traffic, |id, _, record| {
         let name = record.map_or_else(|| "?".into(), |record| format!("name {}", record.changes));
-        Err(ProcessInfo { id, name, exe: None, user: None, cgroup: None })
+        Err(Box::new(ProcessInfo { id, name, exe: None, user: None, cgroup: None, container: None }))
     })
 }
 

@@ -1,0 +1,7 @@
+//! See `chadthrottle::fuzzing::packets`.
+
+#![no_main]
+
+use chadthrottle::fuzzing;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzzing::packets(bytes));
