@@ -33,6 +33,9 @@ written() { (cd "$layer/upper" && find . ! -type d | grep -Ev "$books" || true);
 
 ! inside dpkg-query --status chadthrottle >/dev/null 2>&1 || fail "this machine has the package already"
 inside getent group chadthrottle >/dev/null && fail "this machine has the group already"
+# Whoever has run the program on this machine has these: out of sight here, before one looks at what is written, since the
+# layer notes what it hides as a file.
+inside rm -rf /etc/chadthrottle /var/lib/chadthrottle
 before="$(written)"
 groups="$(inside getent group)"
 
