@@ -330,7 +330,12 @@ impl Drop for Server {
     fn drop(&mut self) {
         // Somebody may have put another one there.
         if fs::symlink_metadata(&self.path).is_ok_and(|now| now.ino() == self.ino) {
-            let _ = fs::remove_file(&self.path);
+            // What the kernel refuses for once may be for want of memory, or of a moment.
+            let removed = fs::remove_file(&self.path).or_else(|_| fs::remove_file(&self.path));
+            if let Err(error) = removed {
+                let path = self.path.display();
+                log::warn!("the socket {path} cannot be removed: {error}; the next daemon puts its own in its place");
+            }
         }
         let directory = self.path.parent();
         if directory.is_some() && directory == instances::own_directory().as_deref() {

@@ -61,6 +61,8 @@ const SAMPLE: &[(usize, Way, bool, &str, usize, Errno)] = &[
     (0, Way::Pid, false, "getsockopt 6/10", 3, Errno::ENOMEM),
     (0, Way::Pid, true, "unlink", 1, Errno::EPERM),
     (0, Way::Rules, false, "bpf MAP_DELETE_ELEM", 1, Errno::ENOMEM),
+    // The daemon's socket.
+    (0, Way::Rules, false, "unlink", 3, Errno::EBUSY),
     (1, Way::Pid, false, "netlink NEWLINK", 1, Errno::EBUSY),
     (1, Way::Pid, false, "netlink GETLINK", 3, Errno::ENOMEM),
     (1, Way::Pid, false, "netlink DELLINK", 1, Errno::EBUSY),
