@@ -68,6 +68,8 @@ const SAMPLE: &[(usize, Way, bool, &str, usize, Errno)] = &[
     (1, Way::Pid, false, "netlink DELLINK", 1, Errno::EBUSY),
     (1, Way::Pid, false, "netlink DELQDISC", 1, Errno::ENODEV),
     (1, Way::Pid, true, "pidfd_open", 1, Errno::ENOMEM),
+    // The note of queues, when they are gone.
+    (1, Way::Pid, true, "unlink", 4, Errno::EBUSY),
 ];
 
 fn main() -> ExitCode {

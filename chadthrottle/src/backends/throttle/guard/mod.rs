@@ -259,7 +259,7 @@ fn undo(ward: ProcessId, mut watched: Watched, journals: &HashSet<u16>) {
     let _ = in_the_end(|| instances::forget(ward));
     #[cfg(feature = "throttle-tc-htb")]
     if let Some((left, true)) = left {
-        let _ = left.forget();
+        let _ = in_the_end(|| left.forget());
     }
 }
 
