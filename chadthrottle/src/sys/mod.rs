@@ -23,7 +23,7 @@ pub mod lockdown;
 pub mod memory;
 pub mod namespace;
 pub mod netlink;
-#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
+#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables", feature = "throttle-ifb-tc"))]
 pub mod nft;
 pub mod note;
 pub mod owned_file;
@@ -47,7 +47,7 @@ pub mod socket_lookup;
 #[cfg(feature = "limits")]
 pub mod socket_tag;
 pub mod spawn;
-#[cfg(any(feature = "throttle-tc-htb", feature = "ebpf"))]
+#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-ifb-tc", feature = "ebpf"))]
 pub mod tc;
 pub mod tcp_info;
 #[cfg(feature = "limits")]

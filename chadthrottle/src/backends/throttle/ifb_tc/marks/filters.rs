@@ -1,0 +1,189 @@
+//! The filters at the entrance of each interface, by which what arrives finds its way to the IFB: one that takes the marks of
+//! connections to packets that have none, one for each target, and one that takes off what none of those has sent.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use nix::errno::Errno;
+
+use super::super::NAME;
+use crate::{
+    backends::{
+        BackendError,
+        throttle::{
+            entrances::Sentry,
+            filters::{self, Kind},
+            notes,
+            tagger::MARKS,
+        },
+    },
+    process::ProcessId,
+    sys::{
+        links::Link,
+        netlink::{Netlink, Refusal},
+        tc::marks::{self, Cookie, Filter},
+    },
+};
+
+/// Their places among the filters of others: behind that of a program of ours, before what has no number of its own.
+const COPY: u16 = 0x7cb0;
+const REDIRECT: u16 = 0x7cb1;
+const TAKE_OFF: u16 = 0x7cb2;
+/// In the order in which they go: what carries no mark is sent nowhere.
+const PLACES: [u16; 3] = [COPY, REDIRECT, TAKE_OFF];
+
+/// How they are noted and taken away.
+pub(in crate::backends::throttle) const FILTERS: Kind = Kind { note: notes::MARKS, delete };
+
+/// Ours, at all entrances.
+pub(super) struct Filters {
+    filters: filters::Filters,
+    cookie: Cookie,
+    /// By mark.
+    redirects: BTreeMap<u32, Filter>,
+    /// How often the IFB was made, and how often when we last looked: a redirection drops what it gets where the one that it
+    /// was made for is gone (`tcf_mirred_act`), also when there is another one of that number.
+    made: Arc<AtomicU64>,
+    seen: u64,
+}
+
+impl Filters {
+    pub(super) fn new(made: Arc<AtomicU64>) -> io::Result<Self> {
+        Ok(Self {
+            filters: filters::Filters::of(&FILTERS),
+            cookie: cookie(filters::us()?),
+            redirects: BTreeMap::new(),
+            seen: made.load(Ordering::Acquire),
+            made,
+        })
+    }
+
+    /// Sends what has a mark.
+    pub(super) fn set(&mut self, netlink: &mut Netlink, mark: u32, redirect: Filter) -> Result<(), Refusal> {
+        self.redirects.insert(mark, redirect);
+        for (index, _) in self.filters.interfaces() {
+            match marks::add(netlink, index, REDIRECT, redirect, &self.cookie) {
+                // The interface is gone, of which there is a notice.
+                Err(refusal) if refusal.errno != Errno::ENODEV => {
+                    // What cannot be taken away now goes with the rest.
+                    let _ = self.remove(netlink, mark);
+                    return Err(refusal);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends it no more.
+    pub(super) fn remove(&mut self, netlink: &mut Netlink, mark: u32) -> Result<(), Refusal> {
+        self.redirects.remove(&mark);
+        let mut result = Ok(());
+        for (index, _) in self.filters.interfaces() {
+            result = result.and(marks::delete(netlink, index, REDIRECT, mark));
+        }
+        result
+    }
+
+    /// Makes redirections anew where the IFB was.
+    fn renew(&mut self, netlink: &mut Netlink) -> Result<(), Refusal> {
+        let made = self.made.load(Ordering::Acquire);
+        if made == self.seen {
+            return Ok(());
+        }
+        for (index, _) in self.filters.interfaces() {
+            for (mark, redirect) in &self.redirects {
+                marks::delete(netlink, index, REDIRECT, *mark)?;
+                marks::add(netlink, index, REDIRECT, *redirect, &self.cookie)?;
+            }
+        }
+        self.seen = made;
+        Ok(())
+    }
+}
+
+impl Sentry for Filters {
+    fn cover(&mut self, netlink: &mut Netlink, interfaces: &[Link]) -> Result<(), BackendError> {
+        let renewed = self.renew(netlink).map_err(|refusal| failed("set filters again", refusal));
+        let (cookie, redirects) = (&self.cookie, &self.redirects);
+        let add = |netlink: &mut Netlink, index: u32| put(netlink, index, redirects.values(), cookie);
+        let covered = self.filters.cover(netlink, interfaces, &add);
+        BackendError::all_of([renewed, covered.map_err(|error| failed("set filters", error))])
+    }
+
+    fn leave(&mut self, netlink: &mut Netlink) -> Result<(), BackendError> {
+        self.filters.leave(netlink).map_err(|error| failed("remove filters", error))
+    }
+}
+
+fn failed(step: &str, error: impl Into<anyhow::Error>) -> BackendError {
+    BackendError::Kernel { backend: NAME, step: step.to_owned(), cause: error.into() }
+}
+
+/// Puts them at the entrance of an interface: last what gives packets marks.
+pub(super) fn put<'a>(
+    netlink: &mut Netlink,
+    index: u32,
+    redirects: impl IntoIterator<Item = &'a Filter>,
+    cookie: &Cookie,
+) -> Result<(), Refusal> {
+    if let Some(other) =
+        marks::list(netlink, index)?.into_iter().find(|found| PLACES.contains(&found.priority))
+    {
+        let words = format!("somebody else has a filter there, preference {}", other.priority);
+        return Err(Refusal { errno: Errno::EEXIST, words: Some(words) });
+    }
+    marks::add(netlink, index, TAKE_OFF, Filter::TakeOff { mask: MARKS }, cookie)?;
+    for redirect in redirects {
+        marks::add(netlink, index, REDIRECT, *redirect, cookie)?;
+    }
+    marks::add(netlink, index, COPY, Filter::Copy { mask: MARKS }, cookie)
+}
+
+/// Takes what this process has put at an entrance away, and what others have put between it stays.
+fn delete(netlink: &mut Netlink, index: u32, process: ProcessId) -> Result<(), Refusal> {
+    let ours = Some(cookie(process));
+    let found = marks::list(netlink, index)?;
+    for place in PLACES {
+        let (ours, others): (Vec<_>, Vec<_>) =
+            found.iter().filter(|found| found.priority == place).partition(|found| found.cookie == ours);
+        if ours.is_empty() {
+            continue;
+        }
+        if others.is_empty() {
+            // With the table that filters of this kind have, which is left otherwise.
+            marks::delete_all(netlink, index, place)?;
+        } else {
+            for filter in ours {
+                marks::delete(netlink, index, place, filter.handle)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What tells the filters of a process from all others.
+fn cookie(process: ProcessId) -> Cookie {
+    let mut cookie = *b"chad\0\0\0\0\0\0\0\0\0\0\0\0";
+    cookie[4..8].copy_from_slice(&process.pid.to_be_bytes());
+    cookie[8..].copy_from_slice(&process.start_time.to_be_bytes());
+    cookie
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_filters_of_each_process_are_told_apart() {
+        let of = |pid, start_time| cookie(ProcessId { pid, start_time });
+        assert_eq!(of(0x0102, 3), *b"chad\0\0\x01\x02\0\0\0\0\0\0\0\x03");
+        assert!(of(1, 2) != of(1, 3) && of(1, 2) != of(2, 2));
+    }
+}

@@ -1,0 +1,208 @@
+//! Packets known by the mark of their connection, without any program in the kernel.
+//!
+//! - The sockets of a target carry a mark, which a [tagger](SocketTagger) sets.
+//! - A rule of our own table gives it to the connection of what they send, where that has none but ours (`table`).
+//! - At the entrance of interfaces one filter takes it from there to what arrives, and one for each target sends what has its
+//!   mark to the IFB (`filters`).
+//!
+//! What others have set is never written over: neither a socket's mark, nor a connection's, nor a packet's.
+
+mod filters;
+mod table;
+mod trial;
+
+pub(in crate::backends::throttle) use self::filters::FILTERS;
+pub(super) use self::trial::obstacle;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use chadthrottle_common::ThrottleStats;
+
+use self::{filters::Filters, table::Marking};
+use super::{
+    NAME, Sender, kernel,
+    queue::{Queue, Way},
+};
+use crate::{
+    backends::{
+        BackendError, BackendOptions,
+        throttle::{
+            Subject, Target,
+            entrances::{Entrances, remove_leftovers},
+            flow::{self, Direction, SharedFlow},
+            tagger::{MARKS, SocketTagger, Tag, Tagger, untaggable},
+        },
+    },
+    sys::tc::marks::Filter,
+};
+
+/// How `--list-backends` calls it.
+pub(super) const TAGGER: &str = "marks of connections (socket options)";
+/// The lowest of our bits.
+const LOWEST: u32 = 1 << MARKS.trailing_zeros();
+/// How many marks there are, without 0.
+const COUNT: u32 = MARKS / LOWEST;
+
+/// Marks of connections.
+pub(super) struct Marks {
+    options: BackendOptions,
+    flow: SharedFlow,
+    tagger: SocketTagger,
+    /// As long as there are limits.
+    at_work: Option<AtWork>,
+    marks: BTreeMap<Subject, u32>,
+    /// The one that was given last.
+    last: u32,
+}
+
+/// What there is of the kernel's. The filters go first: without the table their marks do not change any more.
+struct AtWork {
+    entrances: Entrances<Filters>,
+    _marking: Marking,
+}
+
+impl Marks {
+    /// With flow control (guarded) in front.
+    pub(super) fn new(options: &BackendOptions, flow: &SharedFlow) -> Self {
+        Self {
+            options: options.clone(),
+            flow: flow.clone(),
+            tagger: SocketTagger::default(),
+            at_work: None,
+            marks: BTreeMap::new(),
+            last: 0,
+        }
+    }
+
+    /// The next mark that no target has: as late as possible one that connections may have that were lost to us.
+    fn free_mark(&mut self, target: &Target) -> Result<u32, BackendError> {
+        for _ in 0..COUNT {
+            self.last = self.last % COUNT + 1;
+            let mark = self.last * LOWEST;
+            if self.marks.values().all(|taken| *taken != mark) {
+                return Ok(mark);
+            }
+        }
+        Err(BackendError::Unenforceable {
+            backend: NAME,
+            subject: target.subject.clone(),
+            reason: format!("there are marks for no more than {COUNT} targets; ebpf_cgroup has no such bound"),
+        })
+    }
+
+    fn at_work(&mut self, queue: &Queue) -> Result<&AtWork, BackendError> {
+        let at_work = match self.at_work.take() {
+            Some(at_work) => at_work,
+            None => {
+                let marking = Marking::begin()?;
+                // Of one that had the table until now: there was no other.
+                remove_leftovers(NAME)?;
+                let filters = Filters::new(queue.made())
+                    .map_err(|error| kernel("know the number of this process", error))?;
+                let entrances = Entrances::open(NAME, &self.options, filters)?;
+                AtWork { entrances, _marking: marking }
+            }
+        };
+        Ok(self.at_work.insert(at_work))
+    }
+}
+
+impl Sender for Marks {
+    fn init(&mut self) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn check(&self, target: &Target) -> Result<(), BackendError> {
+        self.tagger.check(NAME, target)
+    }
+
+    fn slow_down(&mut self, target: &Target, limit: u64) -> Duration {
+        flow::slow_down(&self.flow, target, Direction::Download, limit, &self.options, || true);
+        // All that a mark is on waits in the queue, however long ago it was promised.
+        Duration::ZERO
+    }
+
+    fn send(
+        &mut self,
+        target: &Target,
+        _: u64,
+        _: Duration,
+        queue: &Queue,
+        way: Way,
+    ) -> Result<(), BackendError> {
+        let subject = &target.subject;
+        if self.marks.contains_key(subject) {
+            return Ok(());
+        }
+        let mark = self.free_mark(target)?;
+        let redirect = Filter::Redirect { mark, class: way.class, to: way.interface };
+        self.at_work(queue)?
+            .entrances
+            .with(|filters, netlink| filters.set(netlink, mark, redirect))
+            .unwrap_or(Ok(()))
+            .map_err(|refusal| kernel("set a filter", refusal))?;
+        self.marks.insert(subject.clone(), mark);
+        let tag = Tag { priority: None, mark: Some(mark) };
+        self.tagger.tag(target, tag).map_err(|error| untaggable(NAME, subject, error))
+    }
+
+    fn free(&mut self, subject: &Subject) -> Result<(), BackendError> {
+        let Some(mark) = self.marks.remove(subject) else { return Ok(()) };
+        let untagged = self.tagger.untag(subject);
+        let untagged = untagged.map_err(|error| kernel("put back what sockets were marked with", error));
+        let removed = self.at_work.as_ref().and_then(|at_work| {
+            at_work.entrances.with(|filters, netlink| filters.remove(netlink, mark))
+        });
+        let removed = removed.unwrap_or(Ok(())).map_err(|refusal| kernel("remove a filter", refusal));
+        BackendError::all_of([untagged, removed])
+    }
+
+    fn release(&mut self, subject: &Subject) {
+        self.flow.release(subject, Direction::Download);
+    }
+
+    fn leave(&mut self) {
+        self.at_work = None;
+    }
+
+    fn passed(&self, _: &Subject) -> Result<ThrottleStats, BackendError> {
+        Ok(ThrottleStats::default())
+    }
+
+    fn maintain(&mut self) -> Result<(), BackendError> {
+        self.tagger.maintain()
+    }
+}
+
+impl Drop for Marks {
+    /// Also where nobody cleans up.
+    fn drop(&mut self) {
+        self.flow.release_all(Direction::Download);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::ProcessId;
+
+    fn target(pid: i32) -> Target {
+        Target::process(ProcessId { pid, start_time: 1 }, "some")
+    }
+
+    #[test]
+    fn marks_are_of_our_bits_and_each_is_one_targets() {
+        let mut marks = Marks::new(&BackendOptions::default(), &SharedFlow::before_queues());
+        let mut given = Vec::new();
+        for pid in 1..=i32::try_from(COUNT).expect("there are 127") {
+            let mark = marks.free_mark(&target(pid)).expect("some are left");
+            assert!(mark != 0 && mark & !MARKS == 0 && !given.contains(&mark), "{mark:#x}");
+            marks.marks.insert(target(pid).subject, mark);
+            given.push(mark);
+        }
+        let error = marks.free_mark(&target(500)).expect_err("none is left").to_string();
+        assert!(error.contains("127"), "{error}");
+        marks.marks.remove(&target(7).subject);
+        assert_eq!(marks.free_mark(&target(500)).ok(), given.get(6).copied());
+    }
+}
