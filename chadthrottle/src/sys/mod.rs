@@ -10,6 +10,8 @@ pub mod capability;
 pub mod cgroup;
 #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
 pub mod cgroup_place;
+#[cfg(feature = "throttle-ifb-tc")]
+pub mod conntrack;
 pub mod cpu_time;
 #[cfg(feature = "ebpf")]
 pub mod file_id;

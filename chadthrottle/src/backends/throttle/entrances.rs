@@ -13,13 +13,9 @@ use nix::{
     sys::socket::{SockFlag, SockProtocol},
 };
 
-use super::{
-    Target,
-    carrying::carrying,
-    filters, notes,
-};
 #[cfg(feature = "ebpf")]
 use super::filters::Filters;
+use super::{Target, carrying::carrying, filters, notes};
 #[cfg(feature = "ebpf")]
 use crate::backends::ebpf::{SharedEngine, has_links};
 use crate::{

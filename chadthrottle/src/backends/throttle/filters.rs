@@ -159,11 +159,7 @@ pub(super) fn us() -> io::Result<ProcessId> {
 
 /// Has the program see what arrives by an interface.
 #[cfg(feature = "ebpf")]
-pub(super) fn add_program(
-    netlink: &mut Netlink,
-    index: u32,
-    program: BorrowedFd<'_>,
-) -> Result<(), Refusal> {
+pub(super) fn add_program(netlink: &mut Netlink, index: u32, program: BorrowedFd<'_>) -> Result<(), Refusal> {
     clsact::add_filter(netlink, index, &ours(std::process::id().cast_signed()), program)
 }
 

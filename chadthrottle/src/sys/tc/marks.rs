@@ -200,7 +200,8 @@ fn general(next: i32) -> Vec<u8> {
 
 fn read(body: &[u8], interface: u32) -> Option<Found> {
     let (index, handle) = (word(body, 4)?, word(body, 8)?);
-    let part = |wanted| attributes(body.get(TCMSG..)?).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+    let part =
+        |wanted| attributes(body.get(TCMSG..)?).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
     let kind = part(libc::TCA_KIND).unwrap_or_default();
     let (is_table, actions) = match kind {
         b"u32\0" => (handle & U32_NUMBER == 0, Some(U32_ACTIONS)),
@@ -252,8 +253,7 @@ mod tests {
             // The kernel chooses their numbers.
             assert_eq!(read(&body, 3), None);
             body[8..12].copy_from_slice(&0x8010_0800_u32.to_ne_bytes());
-            let found =
-                Found { priority: 7, handle: 0x8010_0800, cookie: Some(COOKIE), matches_mark: true };
+            let found = Found { priority: 7, handle: 0x8010_0800, cookie: Some(COOKIE), matches_mark: true };
             assert_eq!(read(&body, 3), Some(found));
             // That of a table is nobody's.
             body[8..12].copy_from_slice(&0x8010_0000_u32.to_ne_bytes());

@@ -96,7 +96,9 @@ fn by_programs(options: &BackendOptions) -> Result<Choice, Obstacle> {
 fn by_programs(options: &BackendOptions) -> Result<Choice, Obstacle> {
     let remedy = match options.tagger {
         TaggerChoice::Ebpf => "choose another --tagger",
-        _ => "ask for marks of connections by --tagger sockets: before Linux 6.4 they are used by nobody's choice but yours",
+        _ => {
+            "ask for marks of connections by --tagger sockets: before Linux 6.4 they are used by nobody's choice but yours"
+        }
     };
     Err(Obstacle::Host { cause: "this program was built without eBPF".into(), remedy: remedy.into() })
 }
@@ -135,7 +137,10 @@ mod tests {
     fn what_is_asked_for_is_what_it_would_be() {
         let of = |tagger| likely(&BackendOptions { tagger, ..BackendOptions::default() });
         assert_eq!(of(TaggerChoice::Sockets), Choice::Marks);
-        assert_eq!(tagger(&BackendOptions { tagger: TaggerChoice::Sockets, ..BackendOptions::default() }), marks::TAGGER);
+        assert_eq!(
+            tagger(&BackendOptions { tagger: TaggerChoice::Sockets, ..BackendOptions::default() }),
+            marks::TAGGER
+        );
         #[cfg(feature = "ebpf")]
         for tagger in [TaggerChoice::Auto, TaggerChoice::Ebpf, TaggerChoice::Cgroup] {
             assert_eq!(of(tagger), Choice::Programs);

@@ -1,8 +1,8 @@
 //! Which tagger a backend has that reads the priority of packets: the one that was asked for, or the best that works here.
 
-use super::{CgroupTagger, SocketTagger, Tagger, cgroup, why_no_sockets};
 #[cfg(all(feature = "ebpf", feature = "throttle-tc-htb"))]
 use super::PacketTagger;
+use super::{CgroupTagger, SocketTagger, Tagger, cgroup, why_no_sockets};
 #[cfg(feature = "ebpf")]
 use crate::backends::Availability;
 use crate::backends::{BackendCapabilities, BackendOptions, Obstacle, TaggerChoice};
@@ -94,7 +94,10 @@ pub fn capabilities(all: BackendCapabilities, tagger: &str) -> BackendCapabiliti
 }
 
 /// Why the tagger that would be used cannot work. Changes nothing.
-pub(in crate::backends::throttle) fn obstacle(options: &BackendOptions, hears_programs: bool) -> Option<Obstacle> {
+pub(in crate::backends::throttle) fn obstacle(
+    options: &BackendOptions,
+    hears_programs: bool,
+) -> Option<Obstacle> {
     let host =
         |cause: &str, remedy: &str| Obstacle::Host { cause: cause.to_owned(), remedy: remedy.to_owned() };
     match choose(options, hears_programs) {

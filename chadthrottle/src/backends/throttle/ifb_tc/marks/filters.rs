@@ -2,7 +2,7 @@
 //! connections to packets that have none, one for each target, and one that takes off what none of those has sent.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::{
         Arc,
@@ -12,7 +12,7 @@ use std::{
 
 use nix::errno::Errno;
 
-use super::super::NAME;
+use super::{super::NAME, table::SLOTS};
 use crate::{
     backends::{
         BackendError,
@@ -25,18 +25,19 @@ use crate::{
     },
     process::ProcessId,
     sys::{
+        conntrack,
         links::Link,
         netlink::{Netlink, Refusal},
         tc::marks::{self, Cookie, Filter},
     },
 };
 
-/// Their places among the filters of others: behind that of a program of ours, before what has no number of its own.
+/// Their places among the filters of others: behind that of a program of ours, before what has no number of its own. Each of
+/// us has its own, by the first [slot](super::table) that it has: first what gives packets marks by all of us, last what
+/// takes them off.
 const COPY: u16 = 0x7cb0;
-const REDIRECT: u16 = 0x7cb1;
-const TAKE_OFF: u16 = 0x7cb2;
-/// In the order in which they go: what carries no mark is sent nowhere.
-const PLACES: [u16; 3] = [COPY, REDIRECT, TAKE_OFF];
+const REDIRECT: u16 = COPY + SLOTS;
+const TAKE_OFF: u16 = REDIRECT + SLOTS;
 
 /// How they are noted and taken away.
 pub(in crate::backends::throttle) const FILTERS: Kind = Kind { note: notes::MARKS, delete };
@@ -44,6 +45,7 @@ pub(in crate::backends::throttle) const FILTERS: Kind = Kind { note: notes::MARK
 /// Ours, at all entrances.
 pub(super) struct Filters {
     filters: filters::Filters,
+    slot: u16,
     cookie: Cookie,
     /// By mark.
     redirects: BTreeMap<u32, Filter>,
@@ -54,8 +56,9 @@ pub(super) struct Filters {
 }
 
 impl Filters {
-    pub(super) fn new(made: Arc<AtomicU64>) -> io::Result<Self> {
+    pub(super) fn new(slot: u16, made: Arc<AtomicU64>) -> io::Result<Self> {
         Ok(Self {
+            slot,
             filters: filters::Filters::of(&FILTERS),
             cookie: cookie(filters::us()?),
             redirects: BTreeMap::new(),
@@ -68,7 +71,7 @@ impl Filters {
     pub(super) fn set(&mut self, netlink: &mut Netlink, mark: u32, redirect: Filter) -> Result<(), Refusal> {
         self.redirects.insert(mark, redirect);
         for (index, _) in self.filters.interfaces() {
-            match marks::add(netlink, index, REDIRECT, redirect, &self.cookie) {
+            match marks::add(netlink, index, REDIRECT + self.slot, redirect, &self.cookie) {
                 // The interface is gone, of which there is a notice.
                 Err(refusal) if refusal.errno != Errno::ENODEV => {
                     // What cannot be taken away now goes with the rest.
@@ -86,7 +89,7 @@ impl Filters {
         self.redirects.remove(&mark);
         let mut result = Ok(());
         for (index, _) in self.filters.interfaces() {
-            result = result.and(marks::delete(netlink, index, REDIRECT, mark));
+            result = result.and(marks::delete(netlink, index, REDIRECT + self.slot, mark));
         }
         result
     }
@@ -99,8 +102,8 @@ impl Filters {
         }
         for (index, _) in self.filters.interfaces() {
             for (mark, redirect) in &self.redirects {
-                marks::delete(netlink, index, REDIRECT, *mark)?;
-                marks::add(netlink, index, REDIRECT, *redirect, &self.cookie)?;
+                marks::delete(netlink, index, REDIRECT + self.slot, *mark)?;
+                marks::add(netlink, index, REDIRECT + self.slot, *redirect, &self.cookie)?;
             }
         }
         self.seen = made;
@@ -111,8 +114,8 @@ impl Filters {
 impl Sentry for Filters {
     fn cover(&mut self, netlink: &mut Netlink, interfaces: &[Link]) -> Result<(), BackendError> {
         let renewed = self.renew(netlink).map_err(|refusal| failed("set filters again", refusal));
-        let (cookie, redirects) = (&self.cookie, &self.redirects);
-        let add = |netlink: &mut Netlink, index: u32| put(netlink, index, redirects.values(), cookie);
+        let (slot, cookie, redirects) = (self.slot, &self.cookie, &self.redirects);
+        let add = |netlink: &mut Netlink, index: u32| put(netlink, index, slot, redirects.values(), cookie);
         let covered = self.filters.cover(netlink, interfaces, &add);
         BackendError::all_of([renewed, covered.map_err(|error| failed("set filters", error))])
     }
@@ -130,32 +133,34 @@ fn failed(step: &str, error: impl Into<anyhow::Error>) -> BackendError {
 pub(super) fn put<'a>(
     netlink: &mut Netlink,
     index: u32,
+    slot: u16,
     redirects: impl IntoIterator<Item = &'a Filter>,
     cookie: &Cookie,
 ) -> Result<(), Refusal> {
-    if let Some(other) =
-        marks::list(netlink, index)?.into_iter().find(|found| PLACES.contains(&found.priority))
-    {
+    let places = [COPY, REDIRECT, TAKE_OFF].map(|place| place + slot);
+    let mut there = marks::list(netlink, index)?.into_iter();
+    if let Some(other) = there.find(|found| places.contains(&found.priority)) {
         let words = format!("somebody else has a filter there, preference {}", other.priority);
         return Err(Refusal { errno: Errno::EEXIST, words: Some(words) });
     }
-    marks::add(netlink, index, TAKE_OFF, Filter::TakeOff { mask: MARKS }, cookie)?;
+    let [copy, redirected, take_off] = places;
+    marks::add(netlink, index, take_off, Filter::TakeOff { mask: MARKS }, cookie)?;
     for redirect in redirects {
-        marks::add(netlink, index, REDIRECT, *redirect, cookie)?;
+        marks::add(netlink, index, redirected, *redirect, cookie)?;
     }
-    marks::add(netlink, index, COPY, Filter::Copy { mask: MARKS }, cookie)
+    marks::add(netlink, index, copy, Filter::Copy { mask: MARKS }, cookie)
 }
 
 /// Takes what this process has put at an entrance away, and what others have put between it stays.
 fn delete(netlink: &mut Netlink, index: u32, process: ProcessId) -> Result<(), Refusal> {
     let ours = Some(cookie(process));
     let found = marks::list(netlink, index)?;
-    for place in PLACES {
+    let is_ours = |found: &&marks::Found| found.cookie == ours;
+    // In the order in which they go: what carries no mark is sent nowhere.
+    let places: BTreeSet<u16> = found.iter().filter(is_ours).map(|found| found.priority).collect();
+    for place in places {
         let (ours, others): (Vec<_>, Vec<_>) =
-            found.iter().filter(|found| found.priority == place).partition(|found| found.cookie == ours);
-        if ours.is_empty() {
-            continue;
-        }
+            found.iter().filter(|found| found.priority == place).partition(is_ours);
         if others.is_empty() {
             // With the table that filters of this kind have, which is left otherwise.
             marks::delete_all(netlink, index, place)?;
@@ -165,7 +170,24 @@ fn delete(netlink: &mut Netlink, index: u32, process: ProcessId) -> Result<(), R
             }
         }
     }
+    for mark in found.iter().filter(is_ours).filter_map(redirected) {
+        unmark(mark);
+    }
     Ok(())
+}
+
+/// The mark of what is sent, where it is a filter that sends.
+fn redirected(found: &marks::Found) -> Option<u32> {
+    (REDIRECT..TAKE_OFF).contains(&found.priority).then_some(found.handle)
+}
+
+/// Takes a mark from the connections that have it. Where that cannot be done, the table does it with what they send next, or
+/// they have it to their ends: without our filters it means nothing.
+pub(super) fn unmark(mark: u32) {
+    match conntrack::take_mark(mark, MARKS) {
+        Ok(count) => log::debug!("{count} connections had the mark {mark:#x}"),
+        Err(refusal) => log::debug!("connections may keep the mark {mark:#x}: {refusal}"),
+    }
 }
 
 /// What tells the filters of a process from all others.

@@ -40,8 +40,6 @@ use crate::{
 pub(super) const TAGGER: &str = "marks of connections (socket options)";
 /// The lowest of our bits.
 const LOWEST: u32 = 1 << MARKS.trailing_zeros();
-/// How many marks there are, without 0.
-const COUNT: u32 = MARKS / LOWEST;
 
 /// Marks of connections.
 pub(super) struct Marks {
@@ -58,7 +56,7 @@ pub(super) struct Marks {
 /// What there is of the kernel's. The filters go first: without the table their marks do not change any more.
 struct AtWork {
     entrances: Entrances<Filters>,
-    _marking: Marking,
+    marking: Marking,
 }
 
 impl Marks {
@@ -74,37 +72,44 @@ impl Marks {
         }
     }
 
-    /// The next mark that no target has: as late as possible one that connections may have that were lost to us.
-    fn free_mark(&mut self, target: &Target) -> Result<u32, BackendError> {
-        for _ in 0..COUNT {
-            self.last = self.last % COUNT + 1;
-            let mark = self.last * LOWEST;
-            if self.marks.values().all(|taken| *taken != mark) {
-                return Ok(mark);
-            }
-        }
-        Err(BackendError::Unenforceable {
-            backend: NAME,
-            subject: target.subject.clone(),
-            reason: format!("there are marks for no more than {COUNT} targets; ebpf_cgroup has no such bound"),
-        })
-    }
-
-    fn at_work(&mut self, queue: &Queue) -> Result<&AtWork, BackendError> {
+    fn at_work(&mut self, queue: &Queue) -> Result<&mut AtWork, BackendError> {
         let at_work = match self.at_work.take() {
             Some(at_work) => at_work,
             None => {
                 let marking = Marking::begin()?;
-                // Of one that had the table until now: there was no other.
+                // Of one that had the slot until now.
                 remove_leftovers(NAME)?;
-                let filters = Filters::new(queue.made())
+                let filters = Filters::new(marking.slot(), queue.made())
                     .map_err(|error| kernel("know the number of this process", error))?;
                 let entrances = Entrances::open(NAME, &self.options, filters)?;
-                AtWork { entrances, _marking: marking }
+                AtWork { entrances, marking }
             }
         };
         Ok(self.at_work.insert(at_work))
     }
+}
+
+impl AtWork {
+    /// A mark that no target has.
+    fn free_mark(&mut self, last: u32, taken: &[u32], target: &Target) -> Result<u32, BackendError> {
+        if let Some(mark) = next_mark(&self.marking.marks(), last, taken) {
+            return Ok(mark);
+        }
+        let has_more = self.marking.take_slot().map_err(|refusal| kernel("make another table", refusal))?;
+        let mark = if has_more { next_mark(&self.marking.marks(), last, taken) } else { None };
+        mark.ok_or_else(|| BackendError::Unenforceable {
+            backend: NAME,
+            subject: target.subject.clone(),
+            reason: "its connections would need a mark, and all 127 are taken; ebpf_cgroup has no such bound"
+                .into(),
+        })
+    }
+}
+
+/// The mark after the last one that was given which is free: as late as possible one again that connections may have.
+fn next_mark(marks: &[u32], last: u32, taken: &[u32]) -> Option<u32> {
+    let free = || marks.iter().copied().filter(|mark| !taken.contains(mark));
+    free().find(|mark| *mark > last).or_else(|| free().next())
 }
 
 impl Sender for Marks {
@@ -134,14 +139,17 @@ impl Sender for Marks {
         if self.marks.contains_key(subject) {
             return Ok(());
         }
-        let mark = self.free_mark(target)?;
+        let (last, taken): (_, Vec<u32>) = (self.last, self.marks.values().copied().collect());
+        let at_work = self.at_work(queue)?;
+        let mark = at_work.free_mark(last, &taken, target)?;
         let redirect = Filter::Redirect { mark, class: way.class, to: way.interface };
-        self.at_work(queue)?
+        at_work
             .entrances
             .with(|filters, netlink| filters.set(netlink, mark, redirect))
             .unwrap_or(Ok(()))
             .map_err(|refusal| kernel("set a filter", refusal))?;
         self.marks.insert(subject.clone(), mark);
+        self.last = mark;
         let tag = Tag { priority: None, mark: Some(mark) };
         self.tagger.tag(target, tag).map_err(|error| untaggable(NAME, subject, error))
     }
@@ -150,10 +158,12 @@ impl Sender for Marks {
         let Some(mark) = self.marks.remove(subject) else { return Ok(()) };
         let untagged = self.tagger.untag(subject);
         let untagged = untagged.map_err(|error| kernel("put back what sockets were marked with", error));
-        let removed = self.at_work.as_ref().and_then(|at_work| {
-            at_work.entrances.with(|filters, netlink| filters.remove(netlink, mark))
-        });
+        let removed = self
+            .at_work
+            .as_ref()
+            .and_then(|at_work| at_work.entrances.with(|filters, netlink| filters.remove(netlink, mark)));
         let removed = removed.unwrap_or(Ok(())).map_err(|refusal| kernel("remove a filter", refusal));
+        filters::unmark(mark);
         BackendError::all_of([untagged, removed])
     }
 
@@ -183,26 +193,15 @@ impl Drop for Marks {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::process::ProcessId;
-
-    fn target(pid: i32) -> Target {
-        Target::process(ProcessId { pid, start_time: 1 }, "some")
-    }
+    use super::next_mark;
 
     #[test]
-    fn marks_are_of_our_bits_and_each_is_one_targets() {
-        let mut marks = Marks::new(&BackendOptions::default(), &SharedFlow::before_queues());
-        let mut given = Vec::new();
-        for pid in 1..=i32::try_from(COUNT).expect("there are 127") {
-            let mark = marks.free_mark(&target(pid)).expect("some are left");
-            assert!(mark != 0 && mark & !MARKS == 0 && !given.contains(&mark), "{mark:#x}");
-            marks.marks.insert(target(pid).subject, mark);
-            given.push(mark);
-        }
-        let error = marks.free_mark(&target(500)).expect_err("none is left").to_string();
-        assert!(error.contains("127"), "{error}");
-        marks.marks.remove(&target(7).subject);
-        assert_eq!(marks.free_mark(&target(500)).ok(), given.get(6).copied());
+    fn a_mark_is_given_again_as_late_as_possible() {
+        let marks = [1, 2, 3];
+        assert_eq!(next_mark(&marks, 0, &[]), Some(1));
+        assert_eq!(next_mark(&marks, 1, &[]), Some(2));
+        assert_eq!(next_mark(&marks, 3, &[1]), Some(2));
+        assert_eq!(next_mark(&marks, 2, &[3]), Some(1));
+        assert_eq!(next_mark(&marks, 2, &marks), None);
     }
 }

@@ -1,8 +1,13 @@
 //! Gives connections the marks of the sockets that send by them.
 
+use std::collections::BTreeMap;
+
 use nix::errno::Errno;
 
-use super::super::{NAME, kernel};
+use super::{
+    super::{NAME, kernel},
+    LOWEST,
+};
 use crate::{
     backends::{BackendError, Obstacle, throttle::tagger::MARKS},
     sys::{
@@ -11,8 +16,11 @@ use crate::{
     },
 };
 
-/// The same for all of us, so that there is one in a network namespace: two would take each other's marks away.
-const TABLE: &str = "chadthrottle_marks";
+/// How many slots there are, which one of us has alone in a network namespace: all that has a mark of one is its own. It has
+/// one by the table of its name.
+pub(super) const SLOTS: u16 = 8;
+/// How many marks are in each.
+const IN_SLOT: u32 = (MARKS / LOWEST + 1) / SLOTS as u32;
 /// Where all that is sent goes through, after everybody else's rules: who else gives connections marks has done it by then.
 const SENT: Chain<'_> = Chain { name: "sent", hooked_at: Some(i32::MAX) };
 /// What has nothing in any other bit is ours, or 0.
@@ -34,27 +42,81 @@ const TAKE: [Expression<'_>; 4] = [
 /// Connections get marks as long as this is there. It goes with us, whatever ends us; what connections have by then stays
 /// with them.
 #[derive(Debug)]
-pub(super) struct Marking(#[expect(dead_code, reason = "it is held, not used")] Table);
+pub(super) struct Marking {
+    /// By slot.
+    tables: BTreeMap<u16, Table>,
+}
 
 impl Marking {
+    /// With one slot.
     pub(super) fn begin() -> Result<Self, BackendError> {
-        Self::make().map_err(|refusal| match refusal.errno {
-            Errno::EEXIST => BackendError::Unavailable {
-                backend: NAME,
-                obstacle: Obstacle::Host {
-                    cause: format!(
-                        "another program has the table {TABLE} here, and two cannot give connections marks"
-                    ),
-                    remedy: "end its download limits (`chadthrottle status` has who it is), or use another backend"
-                        .into(),
-                },
+        let mut marking = Self { tables: BTreeMap::new() };
+        if marking
+            .take_slot()
+            .map_err(|refusal| kernel("make a table that gives connections marks", refusal))?
+        {
+            return Ok(marking);
+        }
+        Err(BackendError::Unavailable {
+            backend: NAME,
+            obstacle: Obstacle::Host {
+                cause: format!("{SLOTS} tables that give connections marks are there, and no more than these can be told apart"),
+                remedy: "end somebody's download limits (`chadthrottle status` has who holds any), or use another backend"
+                    .into(),
             },
-            _ => kernel("make a table that gives connections marks", refusal),
         })
     }
 
-    pub(super) fn make() -> Result<Self, Refusal> {
-        let rule = |expressions| NewRule { chain: SENT.name, comment: "", expressions };
-        Table::create(TABLE, &[SENT], &[rule(&GIVE), rule(&TAKE)]).map(Self)
+    /// Takes one that nobody has. False where there is none.
+    pub(super) fn take_slot(&mut self) -> Result<bool, Refusal> {
+        for slot in 0..SLOTS {
+            if self.tables.contains_key(&slot) {
+                continue;
+            }
+            match make(slot) {
+                Ok(table) => {
+                    self.tables.insert(slot, table);
+                    return Ok(true);
+                }
+                Err(refusal) if refusal.errno == Errno::EEXIST => {}
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        Ok(false)
+    }
+
+    /// A slot that is ours.
+    pub(super) fn slot(&self) -> u16 {
+        self.tables.keys().copied().next().unwrap_or_default()
+    }
+
+    /// The marks of our slots.
+    pub(super) fn marks(&self) -> Vec<u32> {
+        marks(self.tables.keys().copied())
+    }
+}
+
+fn marks(slots: impl Iterator<Item = u16>) -> Vec<u32> {
+    let numbers = slots.flat_map(|slot| u32::from(slot) * IN_SLOT..(u32::from(slot) + 1) * IN_SLOT);
+    numbers.filter(|number| *number > 0).map(|number| number * LOWEST).collect()
+}
+
+/// Makes the table of a slot, which gives all of our marks, whoever has set them.
+pub(super) fn make(slot: u16) -> Result<Table, Refusal> {
+    let rule = |expressions| NewRule { chain: SENT.name, comment: "", expressions };
+    Table::create(&format!("chadthrottle_marks_{slot}"), &[SENT], &[rule(&GIVE), rule(&TAKE)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_share_all_marks_out() {
+        let all = marks(0..SLOTS);
+        assert_eq!(all.len(), 127);
+        assert!(all.iter().all(|mark| mark & !MARKS == 0 && *mark != 0));
+        assert_eq!(marks([1].into_iter()).first(), Some(&0x1000_0000));
+        assert_eq!(marks([0].into_iter()).len(), 15, "0 is no mark");
     }
 }

@@ -8,7 +8,7 @@ use nix::{
     sys::socket::SockProtocol,
 };
 
-use super::{LOWEST, filters, table::Marking};
+use super::{LOWEST, filters, table};
 use crate::{
     backends::{
         Obstacle,
@@ -83,7 +83,7 @@ fn make_all() -> Result<(), Obstacle> {
         .map_err(|error| lacks("have filters at an entrance", "sch_ingress", &error))?;
     let parts = "cls_u32, cls_fw, act_ctinfo, act_skbedit and act_mirred";
     let redirect = Filter::Redirect { mark: LOWEST, class: Handle::new(1, 1), to: LOOPBACK };
-    filters::put(&mut netlink, LOOPBACK, &[redirect], &[0; 16])
+    filters::put(&mut netlink, LOOPBACK, 0, &[redirect], &[0; 16])
         .map_err(|error| lacks("send packets elsewhere by marks", parts, &error))?;
     // It takes what it does not know for nothing, and would match everything.
     let found = marks::list(&mut netlink, LOOPBACK)
@@ -92,7 +92,7 @@ fn make_all() -> Result<(), Obstacle> {
         let error = Errno::EOPNOTSUPP;
         return Err(lacks("match marks by u32", "CONFIG_CLS_U32_MARK", &error));
     }
-    let table = "nft_ct and nf_conntrack with CONFIG_NF_CONNTRACK_MARK, and Linux 5.12";
-    Marking::make().map_err(|error| lacks("give connections marks", table, &error))?;
+    let parts = "nft_ct and nf_conntrack with CONFIG_NF_CONNTRACK_MARK, and Linux 5.12";
+    table::make(0).map_err(|error| lacks("give connections marks", parts, &error))?;
     Ok(())
 }

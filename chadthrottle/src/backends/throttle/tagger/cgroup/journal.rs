@@ -69,7 +69,8 @@ impl Leftover {
     #[must_use]
     pub fn describe(&self) -> Vec<String> {
         let Left { maker, what, .. } = &self.0;
-        let line = |moved: &Moved| format!("the cgroup {}, left by process {maker}", moved.directory.display());
+        let line =
+            |moved: &Moved| format!("the cgroup {}, left by process {maker}", moved.directory.display());
         what.iter().map(line).collect()
     }
 
