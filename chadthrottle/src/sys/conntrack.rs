@@ -33,7 +33,7 @@ pub fn take_mark(mark: u32, bits: u32) -> Result<usize, Refusal> {
         match netlink.change(SUBSYSTEM << 8 | NEW, 0, body) {
             // It has ended meanwhile.
             Err(refusal) if refusal.errno == Errno::ENOENT => {}
-            changed => changed?,
+            other => other?,
         }
     }
     Ok(changes.len())

@@ -171,8 +171,8 @@ fn put_u32(body: &mut Vec<u8>, mask: u32, fill: impl FnOnce(&mut Vec<u8>)) {
         (keys[0], keys[2]) = (TERMINAL, 1);
         put(options, U32_KEYS, &keys);
         // `struct tc_u32_mark`: value, mask, and how often.
-        let mark: Vec<u8> = [0, mask, 0].into_iter().flat_map(u32::to_ne_bytes).collect();
-        put(options, U32_MARK, &mark);
+        let matched: Vec<u8> = [0, mask, 0].into_iter().flat_map(u32::to_ne_bytes).collect();
+        put(options, U32_MARK, &matched);
         put_nested(options, U32_ACTIONS, fill);
     });
 }

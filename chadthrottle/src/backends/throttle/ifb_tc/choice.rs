@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Since then an IFB takes what a program redirects to it (`__bpf_tx_skb`, net/core/filter.c); before, it drops it
-/// (`ifb_xmit`, drivers/net/ifb.c). It takes what a filter does in any case (`tcf_mirred_act`, net/sched/act_mirred.c).
+/// (`ifb_xmit`, drivers/net/ifb.c). It takes what a filter does in any case (`tcf_mirred_act`, `net/sched/act_mirred.c`).
 const REDIRECTS: (u32, u32) = (6, 4);
 
 /// How.

@@ -44,7 +44,7 @@ pub(in crate::backends::throttle) const FILTERS: Kind = Kind { note: notes::MARK
 
 /// Ours, at all entrances.
 pub(super) struct Filters {
-    filters: filters::Filters,
+    placed: filters::Filters,
     slot: u16,
     cookie: Cookie,
     /// By mark.
@@ -59,7 +59,7 @@ impl Filters {
     pub(super) fn new(slot: u16, made: Arc<AtomicU64>) -> io::Result<Self> {
         Ok(Self {
             slot,
-            filters: filters::Filters::of(&FILTERS),
+            placed: filters::Filters::of(&FILTERS),
             cookie: cookie(filters::us()?),
             redirects: BTreeMap::new(),
             seen: made.load(Ordering::Acquire),
@@ -70,7 +70,7 @@ impl Filters {
     /// Sends what has a mark.
     pub(super) fn set(&mut self, netlink: &mut Netlink, mark: u32, redirect: Filter) -> Result<(), Refusal> {
         self.redirects.insert(mark, redirect);
-        for (index, _) in self.filters.interfaces() {
+        for (index, _) in self.placed.interfaces() {
             match marks::add(netlink, index, REDIRECT + self.slot, redirect, &self.cookie) {
                 // The interface is gone, of which there is a notice.
                 Err(refusal) if refusal.errno != Errno::ENODEV => {
@@ -88,7 +88,7 @@ impl Filters {
     pub(super) fn remove(&mut self, netlink: &mut Netlink, mark: u32) -> Result<(), Refusal> {
         self.redirects.remove(&mark);
         let mut result = Ok(());
-        for (index, _) in self.filters.interfaces() {
+        for (index, _) in self.placed.interfaces() {
             result = result.and(marks::delete(netlink, index, REDIRECT + self.slot, mark));
         }
         result
@@ -100,7 +100,7 @@ impl Filters {
         if made == self.seen {
             return Ok(());
         }
-        for (index, _) in self.filters.interfaces() {
+        for (index, _) in self.placed.interfaces() {
             for (mark, redirect) in &self.redirects {
                 marks::delete(netlink, index, REDIRECT + self.slot, *mark)?;
                 marks::add(netlink, index, REDIRECT + self.slot, *redirect, &self.cookie)?;
@@ -116,12 +116,12 @@ impl Sentry for Filters {
         let renewed = self.renew(netlink).map_err(|refusal| failed("set filters again", refusal));
         let (slot, cookie, redirects) = (self.slot, &self.cookie, &self.redirects);
         let add = |netlink: &mut Netlink, index: u32| put(netlink, index, slot, redirects.values(), cookie);
-        let covered = self.filters.cover(netlink, interfaces, &add);
+        let covered = self.placed.cover(netlink, interfaces, &add);
         BackendError::all_of([renewed, covered.map_err(|error| failed("set filters", error))])
     }
 
     fn leave(&mut self, netlink: &mut Netlink) -> Result<(), BackendError> {
-        self.filters.leave(netlink).map_err(|error| failed("remove filters", error))
+        self.placed.leave(netlink).map_err(|error| failed("remove filters", error))
     }
 }
 

@@ -48,7 +48,7 @@ pub(super) struct Marks {
     tagger: SocketTagger,
     /// As long as there are limits.
     at_work: Option<AtWork>,
-    marks: BTreeMap<Subject, u32>,
+    given: BTreeMap<Subject, u32>,
     /// The one that was given last.
     last: u32,
 }
@@ -67,7 +67,7 @@ impl Marks {
             flow: flow.clone(),
             tagger: SocketTagger::default(),
             at_work: None,
-            marks: BTreeMap::new(),
+            given: BTreeMap::new(),
             last: 0,
         }
     }
@@ -75,21 +75,22 @@ impl Marks {
     fn at_work(&mut self, queue: &Queue) -> Result<&mut AtWork, BackendError> {
         let at_work = match self.at_work.take() {
             Some(at_work) => at_work,
-            None => {
-                let marking = Marking::begin()?;
-                // Of one that had the slot until now.
-                remove_leftovers(NAME)?;
-                let filters = Filters::new(marking.slot(), queue.made())
-                    .map_err(|error| kernel("know the number of this process", error))?;
-                let entrances = Entrances::open(NAME, &self.options, filters)?;
-                AtWork { entrances, marking }
-            }
+            None => AtWork::begin(&self.options, queue)?,
         };
         Ok(self.at_work.insert(at_work))
     }
 }
 
 impl AtWork {
+    fn begin(options: &BackendOptions, queue: &Queue) -> Result<Self, BackendError> {
+        let marking = Marking::begin()?;
+        // Of one that had the slot until now.
+        remove_leftovers(NAME)?;
+        let filters = Filters::new(marking.slot(), queue.made())
+            .map_err(|error| kernel("know the number of this process", error))?;
+        Ok(Self { entrances: Entrances::open(NAME, options, filters)?, marking })
+    }
+
     /// A mark that no target has.
     fn free_mark(&mut self, last: u32, taken: &[u32], target: &Target) -> Result<u32, BackendError> {
         if let Some(mark) = next_mark(&self.marking.marks(), last, taken) {
@@ -136,10 +137,10 @@ impl Sender for Marks {
         way: Way,
     ) -> Result<(), BackendError> {
         let subject = &target.subject;
-        if self.marks.contains_key(subject) {
+        if self.given.contains_key(subject) {
             return Ok(());
         }
-        let (last, taken): (_, Vec<u32>) = (self.last, self.marks.values().copied().collect());
+        let (last, taken): (_, Vec<u32>) = (self.last, self.given.values().copied().collect());
         let at_work = self.at_work(queue)?;
         let mark = at_work.free_mark(last, &taken, target)?;
         let redirect = Filter::Redirect { mark, class: way.class, to: way.interface };
@@ -148,14 +149,14 @@ impl Sender for Marks {
             .with(|filters, netlink| filters.set(netlink, mark, redirect))
             .unwrap_or(Ok(()))
             .map_err(|refusal| kernel("set a filter", refusal))?;
-        self.marks.insert(subject.clone(), mark);
+        self.given.insert(subject.clone(), mark);
         self.last = mark;
         let tag = Tag { priority: None, mark: Some(mark) };
         self.tagger.tag(target, tag).map_err(|error| untaggable(NAME, subject, error))
     }
 
     fn free(&mut self, subject: &Subject) -> Result<(), BackendError> {
-        let Some(mark) = self.marks.remove(subject) else { return Ok(()) };
+        let Some(mark) = self.given.remove(subject) else { return Ok(()) };
         let untagged = self.tagger.untag(subject);
         let untagged = untagged.map_err(|error| kernel("put back what sockets were marked with", error));
         let removed = self

@@ -35,6 +35,8 @@ const MODULES: [(&str, &str); 8] = [
     ("nft_ct", "CONFIG_NFT_CT"),
     ("nf_conntrack", "CONFIG_NF_CONNTRACK"),
 ];
+/// What was found out the first time.
+static FOUND: OnceLock<Option<Obstacle>> = OnceLock::new();
 /// The interface that every network namespace has.
 const LOOPBACK: u32 = 1;
 
@@ -52,7 +54,6 @@ pub(in crate::backends::throttle::ifb_tc) fn obstacle() -> Option<Obstacle> {
             remedy: format!("install that module ({option}); docs/IFB_SETUP.md has which there are"),
         });
     }
-    static FOUND: OnceLock<Option<Obstacle>> = OnceLock::new();
     FOUND.get_or_init(|| apart().err()).clone()
 }
 
