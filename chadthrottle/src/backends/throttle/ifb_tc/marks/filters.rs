@@ -12,7 +12,7 @@ use std::{
 
 use nix::errno::Errno;
 
-use super::{super::NAME, table::SLOTS};
+use super::{super::NAME, table::SLOTS, unmark};
 use crate::{
     backends::{
         BackendError,
@@ -25,7 +25,6 @@ use crate::{
     },
     process::ProcessId,
     sys::{
-        conntrack,
         links::Link,
         netlink::{Netlink, Refusal},
         tc::marks::{self, Cookie, Filter},
@@ -171,7 +170,9 @@ fn delete(netlink: &mut Netlink, index: u32, process: ProcessId) -> Result<(), R
         }
     }
     for mark in found.iter().filter(is_ours).filter_map(redirected) {
-        unmark(mark);
+        // Of one that was killed: in the end we have none left.
+        unmark::sockets(mark);
+        unmark::connections(mark);
     }
     Ok(())
 }
@@ -179,15 +180,6 @@ fn delete(netlink: &mut Netlink, index: u32, process: ProcessId) -> Result<(), R
 /// The mark of what is sent, where it is a filter that sends.
 fn redirected(found: &marks::Found) -> Option<u32> {
     (REDIRECT..TAKE_OFF).contains(&found.priority).then_some(found.handle)
-}
-
-/// Takes a mark from the connections that have it. Where that cannot be done, the table does it with what they send next, or
-/// they have it to their ends: without our filters it means nothing.
-pub(super) fn unmark(mark: u32) {
-    match conntrack::take_mark(mark, MARKS) {
-        Ok(count) => log::debug!("{count} connections had the mark {mark:#x}"),
-        Err(refusal) => log::debug!("connections may keep the mark {mark:#x}: {refusal}"),
-    }
 }
 
 /// What tells the filters of a process from all others.

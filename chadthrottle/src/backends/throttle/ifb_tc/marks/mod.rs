@@ -10,6 +10,7 @@
 mod filters;
 mod table;
 mod trial;
+mod unmark;
 
 pub(in crate::backends::throttle) use self::filters::FILTERS;
 pub(super) use self::trial::obstacle;
@@ -164,7 +165,7 @@ impl Sender for Marks {
             .as_ref()
             .and_then(|at_work| at_work.entrances.with(|filters, netlink| filters.remove(netlink, mark)));
         let removed = removed.unwrap_or(Ok(())).map_err(|refusal| kernel("remove a filter", refusal));
-        filters::unmark(mark);
+        unmark::connections(mark);
         BackendError::all_of([untagged, removed])
     }
 
