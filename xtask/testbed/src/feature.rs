@@ -142,7 +142,8 @@ fn on_trial(host: &Host, line: &str) -> anyhow::Result<bool> {
 /// The same for a line of the shell.
 fn on_trial_by_shell(host: &Host, line: &str) -> anyhow::Result<bool> {
     with_trial(host, || {
-        let mut command = host.command("sh");
+        // Where `sh` is busybox it has a `tc` of its own, which knows less.
+        let mut command = host.command("bash");
         Ok(Process::spawn(command.args(["-c", line]))?.wait_timeout(PATIENCE)?.success())
     })
 }

@@ -12,7 +12,7 @@ use crate::{
     backends::{BackendError, Obstacle, throttle::tagger::MARKS},
     sys::{
         netlink::Refusal,
-        nft::{Bits, Chain, Expression, NewRule, Table},
+        nft::{self, Bits, Chain, Expression, NewRule, Table},
     },
 };
 
@@ -78,7 +78,7 @@ impl Marking {
                     self.tables.insert(slot, table);
                     return Ok(true);
                 }
-                Err(refusal) if refusal.errno == Errno::EEXIST => {}
+                Err(refusal) if is_taken(&refusal, slot) => {}
                 Err(refusal) => return Err(refusal),
             }
         }
@@ -96,6 +96,16 @@ impl Marking {
     }
 }
 
+/// Whether a slot is somebody else's: to who does not own its table the kernel says that he may not touch it.
+fn is_taken(refusal: &Refusal, slot: u16) -> bool {
+    let is_there = || nft::tables().is_ok_and(|tables| tables.iter().any(|(_, known)| *known == name(slot)));
+    matches!(refusal.errno, Errno::EEXIST | Errno::EPERM) && is_there()
+}
+
+fn name(slot: u16) -> String {
+    format!("chadthrottle_marks_{slot}")
+}
+
 fn marks(slots: impl Iterator<Item = u16>) -> Vec<u32> {
     let numbers = slots.flat_map(|slot| u32::from(slot) * IN_SLOT..(u32::from(slot) + 1) * IN_SLOT);
     numbers.filter(|number| *number > 0).map(|number| number * LOWEST).collect()
@@ -104,7 +114,7 @@ fn marks(slots: impl Iterator<Item = u16>) -> Vec<u32> {
 /// Makes the table of a slot, which gives all of our marks, whoever has set them.
 pub(super) fn make(slot: u16) -> Result<Table, Refusal> {
     let rule = |expressions| NewRule { chain: SENT.name, comment: "", expressions };
-    Table::create(&format!("chadthrottle_marks_{slot}"), &[SENT], &[rule(&GIVE), rule(&TAKE)])
+    Table::create(&name(slot), &[SENT], &[rule(&GIVE), rule(&TAKE)])
 }
 
 #[cfg(test)]
