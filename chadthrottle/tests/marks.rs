@@ -21,7 +21,9 @@ use nix::sys::signal::Signal;
 use support::{PATIENCE, chadthrottle};
 use testbed::{Family, KernelState, Path, Process, Testbed, is_to_be_tried, traffic};
 
-const HOW: [&str; 4] = ["--tagger", "sockets", "--download-backend", "ifb_tc"];
+/// No program is loaded for uploads either.
+const HOW: [&str; 6] =
+    ["--tagger", "sockets", "--download-backend", "ifb_tc", "--upload-backend", "nftables"];
 const LIMIT: u64 = 500_000;
 /// What a connection is offered, in bytes a second.
 const OFFERED: u64 = 3_000_000;
@@ -338,7 +340,8 @@ fn the_next_start_removes_what_one_left_that_was_killed_with_its_guard() -> anyh
     let next = limit(&bed, process.pid())?;
     thread::sleep(Duration::from_secs(2));
     let all = held(&bed, next.pid(), 2)?;
-    ensure!((0.9..1.1).contains(&all), "{all:.4} of the limit");
+    // Receive windows stay as small as the killed one had them, which only its guard would have opened again.
+    ensure!((0.6..1.1).contains(&all), "{all:.4} of the limit");
     end(next)?;
     before.assert_returns(&bed, PATIENCE)?;
     assert_eq!(marks(process.pid())?, [0]);
