@@ -185,7 +185,7 @@ pub enum TaggerChoice {
     Auto,
     /// Programs in the kernel give each packet its priority (eBPF)
     Ebpf,
-    /// The priority of a process's sockets is set
+    /// The priority of a process's sockets is set; for `ifb_tc` their mark, which their connections get
     Sockets,
     /// Processes are moved to cgroups of our own, and back in the end
     Cgroup,

@@ -12,7 +12,7 @@ pub struct UploadOptions {
     #[arg(long, global = true)]
     pub use_existing_htb: bool,
 
-    /// By what `tc_htb` and `nftables` know whose a packet is.
+    /// By what `tc_htb` and `nftables` know whose a packet is, and `ifb_tc`, which knows no cgroups.
     #[arg(long, global = true, value_name = "HOW", value_enum, default_value_t)]
     pub tagger: TaggerChoice,
 }

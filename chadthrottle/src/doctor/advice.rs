@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{
     Feature, Report,
-    features::{BEFORE_TCX, BY_IFB},
+    features::{BEFORE_TCX, BY_IFB, BY_MARKS},
     host::Layout,
 };
 use crate::{
@@ -139,9 +139,16 @@ fn is_wanted(report: &Report, wanted: &Feature) -> bool {
     match wanted.purpose {
         // Refused for another reason, such as its version: a module that is missing but can be loaded is none.
         BY_IFB => works(&report.backends.download, "ifb_tc"),
+        BY_MARKS => by_marks(report),
         BEFORE_TCX => feature(report, "tcx").is_none_or(|tcx| tcx.presence != Presence::Present),
         _ => true,
     }
+}
+
+/// Whether what arrives is known by marks of connections here.
+fn by_marks(report: &Report) -> bool {
+    let mut rows = report.backends.download.iter().filter(|row| row.name == "ifb_tc" && row.available);
+    rows.any(|row| row.tagger.is_some_and(|tagger| tagger.starts_with("marks")))
 }
 
 /// Queues that somebody chose, which `tc_htb` does not take.

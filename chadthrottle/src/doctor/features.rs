@@ -22,10 +22,12 @@ type Row = (&'static str, &'static str, Option<&'static str>, &'static str);
 
 /// What only `ifb_tc` wants.
 pub(super) const BY_IFB: &str = "download limits by a queue";
+/// What that wants where it knows packets by marks of connections.
+pub(super) const BY_MARKS: &str = "download limits by a queue, without eBPF";
 /// What is wanted where there is no tcx.
 pub(super) const BEFORE_TCX: &str = "download limits by programs at interfaces, before Linux 6.6";
 
-const ROWS: [Row; 25] = [
+const ROWS: [Row; 29] = [
     ("htb", "htb_enqueue", Some("sch_htb"), "upload limits by tc_htb"),
     (
         "fq_codel",
@@ -35,7 +37,11 @@ const ROWS: [Row; 25] = [
     ),
     ("clsact", "clsact_init", Some("sch_ingress"), BEFORE_TCX),
     ("ifb", "ifb_xmit", Some("ifb"), BY_IFB),
-    ("act_mirred", "tcf_mirred_act", Some("act_mirred"), ""),
+    ("act_mirred", "tcf_mirred_act", Some("act_mirred"), BY_MARKS),
+    ("act_ctinfo", "tcf_ctinfo_act", Some("act_ctinfo"), BY_MARKS),
+    ("act_skbedit", "tcf_skbedit_act", Some("act_skbedit"), BY_MARKS),
+    ("cls_fw", "fw_classify", Some("cls_fw"), BY_MARKS),
+    ("nft_ct", "nft_ct_get_eval", Some("nft_ct"), BY_MARKS),
     ("cls_bpf", "cls_bpf_classify", Some("cls_bpf"), BEFORE_TCX),
     ("tcx", "tcx_prog_attach", None, "programs beside other people's at an interface"),
     ("nf_tables", "nf_tables_newtable", Some("nf_tables"), "upload limits by nftables"),
@@ -47,7 +53,7 @@ const ROWS: [Row; 25] = [
     ("netem", "netem_enqueue", Some("sch_netem"), ""),
     ("act_police", "tcf_police_act", Some("act_police"), ""),
     ("act_bpf", "tcf_bpf_act", Some("act_bpf"), ""),
-    ("cls_u32", "u32_classify", Some("cls_u32"), ""),
+    ("cls_u32", "u32_classify", Some("cls_u32"), BY_MARKS),
     ("cls_cgroup", "cls_cgroup_classify", Some("cls_cgroup"), ""),
     ("cls_matchall", "mall_classify", Some("cls_matchall"), ""),
     ("cls_flower", "fl_classify", Some("cls_flower"), ""),

@@ -10,6 +10,8 @@ pub mod capability;
 pub mod cgroup;
 #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
 pub mod cgroup_place;
+#[cfg(feature = "throttle-ifb-tc")]
+pub mod conntrack;
 pub mod cpu_time;
 #[cfg(feature = "ebpf")]
 pub mod file_id;
@@ -23,7 +25,7 @@ pub mod lockdown;
 pub mod memory;
 pub mod namespace;
 pub mod netlink;
-#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
+#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables", feature = "throttle-ifb-tc"))]
 pub mod nft;
 pub mod note;
 pub mod owned_file;
@@ -47,7 +49,7 @@ pub mod socket_lookup;
 #[cfg(feature = "limits")]
 pub mod socket_tag;
 pub mod spawn;
-#[cfg(any(feature = "throttle-tc-htb", feature = "ebpf"))]
+#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-ifb-tc", feature = "ebpf"))]
 pub mod tc;
 pub mod tcp_info;
 #[cfg(feature = "limits")]

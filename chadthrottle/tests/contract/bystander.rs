@@ -19,7 +19,7 @@ pub(super) fn options(pid: u32) -> anyhow::Result<Vec<String>> {
     Ok(all)
 }
 
-#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
+#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables", feature = "throttle-ifb-tc"))]
 fn carried(process: &PidFd, fd: std::os::fd::RawFd) -> anyhow::Result<String> {
     use chadthrottle::sys::socket_tag::{Field, TaggedSocket};
 
@@ -28,7 +28,7 @@ fn carried(process: &PidFd, fd: std::os::fd::RawFd) -> anyhow::Result<String> {
     Ok(format!("priority {priority:x}, mark {mark:x}"))
 }
 
-#[cfg(not(any(feature = "throttle-tc-htb", feature = "throttle-nftables")))]
+#[cfg(not(any(feature = "throttle-tc-htb", feature = "throttle-nftables", feature = "throttle-ifb-tc")))]
 fn carried(_: &PidFd, _: std::os::fd::RawFd) -> anyhow::Result<String> {
     Ok(String::new())
 }

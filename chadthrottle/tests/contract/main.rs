@@ -36,7 +36,7 @@ struct Subject {
     name: &'static str,
     is_upload: bool,
     covers_udp: bool,
-    /// Although packets could carry tags.
+    /// Although programs could know packets.
     tags_sockets: bool,
 }
 
@@ -74,7 +74,7 @@ fn run_all(words: &[String]) -> anyhow::Result<(usize, usize)> {
     let (mut passed, mut failed) = (0, 0);
     for subject in subjects_here()? {
         for (case, check) in cases::ALL {
-            if subject.tags_sockets && !cases::BY_SOCKETS.contains(&case) {
+            if subject.tags_sockets && subject.is_upload && !cases::BY_SOCKETS.contains(&case) {
                 continue;
             }
             let direction = if subject.is_upload { "upload" } else { "download" };
@@ -109,7 +109,8 @@ fn subjects_here() -> anyhow::Result<Vec<Subject>> {
     let bed = Testbed::new("contract")?;
     let mut here = Vec::new();
     for (subject, refusal) in subjects()? {
-        if is_to_be_tried(&bed, subject.name, refusal.as_deref())? {
+        let name = if subject.is_upload { subject.name.to_owned() } else { subject.label() };
+        if is_to_be_tried(&bed, &name, refusal.as_deref())? {
             here.push(subject);
         }
     }
@@ -131,6 +132,17 @@ fn subjects() -> anyhow::Result<Vec<(Subject, Option<String>)>> {
             subjects.push((Subject { tags_sockets: true, ..subject }, row.reason));
         }
     }
+    // The one that sends what arrives elsewhere, by filters.
+    let tagger = TaggerChoice::Sockets;
+    let options = BackendOptions { tagger, ..BackendOptions::default() };
+    let by_sockets = Backends::new(options).list(&Wanted::default())?.download;
+    for row in
+        by_sockets.into_iter().filter(|row| row.tagger.is_some_and(|tagger| tagger.starts_with("marks")))
+    {
+        let covers_udp = row.capabilities.udp;
+        subjects
+            .push((Subject { name: row.name, is_upload: false, covers_udp, tags_sockets: true }, row.reason));
+    }
     Ok(subjects)
 }
 
@@ -151,7 +163,12 @@ fn in_bed(subject: Subject, check: cases::Check) -> anyhow::Result<()> {
 impl Subject {
     /// What it is called here.
     fn label(self) -> String {
-        format!("{}{}", self.name, if self.tags_sockets { "_by_sockets" } else { "" })
+        let how = match (self.tags_sockets, self.is_upload) {
+            (false, _) => "",
+            (true, true) => "_by_sockets",
+            (true, false) => "_by_marks",
+        };
+        format!("{}{how}", self.name)
     }
 
     /// With programs attached to the bed's cgroup and nowhere else.

@@ -12,6 +12,16 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// An interface of the client on which queues and filters are tried.
 const TRIAL: &str = "cttrial";
 
+/// What marks of connections take, on [`TRIAL`], for a shell.
+const MARKS: &str = "tc qdisc add dev cttrial clsact \
+    && tc filter add dev cttrial ingress protocol all prio 1 u32 match u32 0 0 match mark 0 0xffffffff \
+       action ctinfo cpmark 0x7f000000 continue \
+    && tc filter add dev cttrial ingress protocol all prio 2 handle 1 fw \
+       action skbedit mark 0 priority 1:1 pipe action mirred egress redirect dev cttrial2 \
+    && nft 'add table inet cttrial; add chain inet cttrial sent { type filter hook output priority 0; }; \
+       add rule inet cttrial sent ct mark 0 ct mark set mark' \
+    && nft delete table inet cttrial";
+
 /// Something that not every kernel has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Feature {
@@ -31,6 +41,10 @@ pub enum Feature {
     Tcx,
     /// BPF programs that may read the kernel's memory.
     BpfReadsMemory,
+    /// Filters that send packets elsewhere by the marks of their connections, and rules that give connections marks.
+    ConnectionMarks,
+    /// Linux 6.4, before which marks of connections have to be asked for.
+    MarksUnasked,
 }
 
 impl Feature {
@@ -43,6 +57,8 @@ impl Feature {
             Self::OwnedTables => "nftables table with an owner (Linux 5.12)",
             Self::WhoReceives => "tracepoint sock:sock_recv_length (Linux 6.3)",
             Self::Tcx => "tcx (Linux 6.6)",
+            Self::ConnectionMarks => "filters by marks of connections (act_ctinfo, cls_fw, cls_u32, nft_ct)",
+            Self::MarksUnasked => "marks of connections without being asked for (Linux 6.4)",
             Self::BpfReadsMemory => {
                 "BPF that reads the kernel's memory (lockdown=confidentiality forbids it)"
             }
@@ -85,6 +101,8 @@ impl Feature {
                 let levels = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
                 Ok(!levels.contains("[confidentiality]"))
             }
+            Self::ConnectionMarks => on_trial_by_shell(client, MARKS),
+            Self::MarksUnasked => is_at_least((6, 4)),
         }
     }
 }
@@ -118,11 +136,24 @@ fn is_at_least(wanted: (u32, u32)) -> anyhow::Result<bool> {
 
 /// Whether a command succeeds on a fresh interface, which is removed again.
 fn on_trial(host: &Host, line: &str) -> anyhow::Result<bool> {
+    with_trial(host, || succeeds(host, line))
+}
+
+/// The same for a line of the shell.
+fn on_trial_by_shell(host: &Host, line: &str) -> anyhow::Result<bool> {
+    with_trial(host, || {
+        // Where `sh` is busybox it has a `tc` of its own, which knows less.
+        let mut command = host.command("bash");
+        Ok(Process::spawn(command.args(["-c", line]))?.wait_timeout(PATIENCE)?.success())
+    })
+}
+
+fn with_trial(host: &Host, work: impl FnOnce() -> anyhow::Result<bool>) -> anyhow::Result<bool> {
     let made = succeeds(host, &format!("ip link add {TRIAL} type veth peer name {TRIAL}2"))?;
     anyhow::ensure!(made, "no pair of interfaces can be made to try something on");
-    let succeeds = succeeds(host, line)?;
+    let succeeds = work();
     remove_trial(host, true)?;
-    Ok(succeeds)
+    succeeds
 }
 
 fn remove_trial(host: &Host, is_there: bool) -> anyhow::Result<()> {
@@ -139,15 +170,43 @@ fn succeeds(host: &Host, line: &str) -> anyhow::Result<bool> {
     Ok(Process::spawn(command.args(words))?.wait_timeout(PATIENCE)?.success())
 }
 
-/// What each backend of the program takes that a kernel may lack.
-fn taken_by(backend: &str) -> &'static [Feature] {
+/// What each backend of the program takes that a kernel may lack, in each of its ways.
+fn ways(backend: &str) -> &'static [&'static [Feature]] {
     match backend {
-        "ebpf" | "ebpf_cgroup" | "tc_police" => &[Feature::BpfReadsMemory],
-        "ifb_tc" => &[Feature::BpfReadsMemory, Feature::RedirectToIfb, Feature::Htb],
-        "tc_htb" => &[Feature::Htb],
-        "nftables" => &[Feature::OwnedTables],
+        "ebpf" | "ebpf_cgroup" | "tc_police" => &[&[Feature::BpfReadsMemory]],
+        "ifb_tc" => &[
+            &[Feature::BpfReadsMemory, Feature::RedirectToIfb, Feature::Htb],
+            &[
+                Feature::MarksUnasked,
+                Feature::Ifb,
+                Feature::Htb,
+                Feature::OwnedTables,
+                Feature::ConnectionMarks,
+            ],
+        ],
+        "ifb_tc_by_marks" => &[&[Feature::Ifb, Feature::Htb, Feature::OwnedTables, Feature::ConnectionMarks]],
+        "tc_htb" => &[&[Feature::Htb]],
+        "nftables" => &[&[Feature::OwnedTables]],
         _ => &[],
     }
+}
+
+/// What is missing for one of the ways, of the last one tried; nothing where one of them has all.
+fn missing(bed: &Testbed, ways: &[&[Feature]]) -> anyhow::Result<Option<Feature>> {
+    let mut missing = None;
+    for way in ways {
+        missing = None;
+        for &feature in *way {
+            if !feature.is_here(bed)? {
+                missing = Some(feature);
+                break;
+            }
+        }
+        if missing.is_none() {
+            break;
+        }
+    }
+    Ok(missing)
 }
 
 /// Whether to try a backend here, given why the program refuses it, if it does.
@@ -156,11 +215,11 @@ fn taken_by(backend: &str) -> &'static [Feature] {
 ///
 /// That it refuses it on a kernel that has all that it takes, or offers it on one that has not.
 pub fn is_to_be_tried(bed: &Testbed, backend: &str, refusal: Option<&str>) -> anyhow::Result<bool> {
-    for &feature in taken_by(backend) {
-        if skip_unless(bed, feature)? {
-            anyhow::ensure!(refusal.is_some(), "{backend} is offered without {}", feature.name());
-            return Ok(false);
-        }
+    if let Some(feature) = missing(bed, ways(backend))?
+        && skip_unless(bed, feature)?
+    {
+        anyhow::ensure!(refusal.is_some(), "{backend} is offered without {}", feature.name());
+        return Ok(false);
     }
     match refusal {
         None => Ok(true),

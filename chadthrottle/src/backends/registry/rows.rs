@@ -16,7 +16,8 @@ use crate::{
     feature = "monitor-sock-diag",
     feature = "throttle-sockopt",
     feature = "throttle-tc-htb",
-    feature = "throttle-nftables"
+    feature = "throttle-nftables",
+    feature = "throttle-ifb-tc"
 ))]
 use crate::sys::capability as cap;
 
@@ -53,11 +54,15 @@ const QUEUES: &[Capability] = &[
 #[cfg(feature = "monitor-pnet")]
 const PACKETS: &[Capability] = &[cap::NET_RAW, cap::NET_ADMIN, cap::SYS_PTRACE, cap::DAC_READ_SEARCH];
 /// Those that need nothing for one's own processes, and these for everybody's.
-#[cfg(any(feature = "monitor-sock-diag", feature = "throttle-sockopt"))]
+#[cfg(any(
+    feature = "monitor-sock-diag",
+    feature = "throttle-sockopt",
+    all(feature = "throttle-ifb-tc", not(feature = "ebpf"))
+))]
 const SOCKETS: &[Capability] = &[cap::NET_ADMIN, cap::SYS_PTRACE, cap::DAC_READ_SEARCH, cap::SYS_NICE];
 
 /// The programs' own, in the socket.
-#[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
+#[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-tc-police"))]
 const STORAGE: Option<&str> = Some("socket storage (eBPF)");
 
 /// Monitors.
@@ -190,17 +195,21 @@ pub(super) const DOWNLOADS: &[Row<dyn DownloadThrottleBackend>] = &[
     },
     #[cfg(feature = "throttle-ifb-tc")]
     {
-        use crate::backends::throttle::ifb_tc::{CAPABILITIES, IfbTcDownload, NAME, PRIORITY};
+        use crate::backends::throttle::ifb_tc::{self, CAPABILITIES, IfbTcDownload, NAME, PRIORITY};
         Row {
             name: NAME,
             priority: PRIORITY,
             capabilities: CAPABILITIES,
-            tagger: |_| STORAGE,
+            tagger: |options| Some(ifb_tc::tagger(options)),
+            #[cfg(feature = "ebpf")]
             uses: PROGRAMS,
+            #[cfg(not(feature = "ebpf"))]
+            uses: SOCKETS,
             probe: IfbTcDownload::probe,
             create: |backends| {
                 Box::new(IfbTcDownload::new(
                     &backends.options,
+                    #[cfg(feature = "ebpf")]
                     &backends.engine,
                     &backends.flow_before_queues,
                 ))

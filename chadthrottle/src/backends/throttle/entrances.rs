@@ -13,19 +13,16 @@ use nix::{
     sys::socket::{SockFlag, SockProtocol},
 };
 
-use super::{
-    Target,
-    carrying::carrying,
-    filters::{self, Filters},
-    notes,
-};
+#[cfg(feature = "ebpf")]
+use super::filters::Filters;
+use super::{Target, carrying::carrying, filters, notes};
+#[cfg(feature = "ebpf")]
+use crate::backends::ebpf::{SharedEngine, has_links};
 use crate::{
-    backends::{
-        BackendError, BackendOptions,
-        ebpf::{SharedEngine, has_links},
-    },
+    backends::{BackendError, BackendOptions},
     process::ProcessError,
     sys::{
+        links::Link,
         namespace,
         netlink::{Channel, Netlink},
     },
@@ -37,86 +34,132 @@ const NOTICES: libc::c_int = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_ROUTE | libc:
 /// How often to look where notices cannot be heard.
 const DEAF: Duration = Duration::from_secs(1);
 
-/// The program at the entrance is attached as long as this is there.
-pub(super) struct Entrances(Arc<Shared>);
+/// What stands at entrances: programs, or filters.
+pub(super) trait Sentry: Send + 'static {
+    /// Has it stand at the entrance of these interfaces, and of no others.
+    fn cover(&mut self, netlink: &mut Netlink, interfaces: &[Link]) -> Result<(), BackendError>;
+    /// Takes it away everywhere.
+    fn leave(&mut self, netlink: &mut Netlink) -> Result<(), BackendError>;
+}
 
-struct Shared {
+/// It stands there as long as this is there.
+pub(super) struct Entrances<S: Sentry>(Arc<Shared<S>>);
+
+struct Shared<S> {
     backend: &'static str,
     options: BackendOptions,
-    engine: SharedEngine,
     /// Until the end.
-    way: Mutex<Option<Way>>,
+    way: Mutex<Option<Way<S>>>,
 }
 
-/// How the program is attached.
-struct Way {
+struct Way<S> {
     netlink: Netlink,
-    /// Where the kernel has no links.
-    filters: Option<Filters>,
+    sentry: S,
 }
 
-impl Entrances {
-    /// Attaches the program to all interfaces that there are, and to those that come.
+impl<S: Sentry> Entrances<S> {
+    /// Has it stand at all interfaces that there are, and at those that come.
     pub(super) fn open(
         backend: &'static str,
         options: &BackendOptions,
-        engine: &SharedEngine,
+        sentry: S,
     ) -> Result<Self, BackendError> {
-        let failed = |step: &str| {
-            let step = step.to_owned();
-            move |cause: io::Error| BackendError::Kernel { backend, step, cause: cause.into() }
-        };
-        let netlink = Netlink::open(SockProtocol::NetlinkRoute).map_err(failed("list the interfaces"))?;
-        let shared = Arc::new(Shared {
-            backend,
-            options: options.clone(),
-            engine: engine.clone(),
-            way: Mutex::new(Some(Way { netlink, filters: (!has_links()).then(Filters::default) })),
-        });
+        let netlink =
+            Netlink::open(SockProtocol::NetlinkRoute).map_err(failed(backend, "list the interfaces"))?;
+        let way = Mutex::new(Some(Way { netlink, sentry }));
+        let shared = Arc::new(Shared { backend, options: options.clone(), way });
         // From before we look on, so that nothing that comes is missed.
         let notices = Channel::open(SockProtocol::NetlinkRoute, NOTICES.cast_unsigned(), SockFlag::empty())
-            .map_err(failed("hear of new interfaces"))?;
+            .map_err(failed(backend, "hear of new interfaces"))?;
         let entrances = Self(shared);
         entrances.0.cover()?;
         let watched = Arc::downgrade(&entrances.0);
         thread::Builder::new()
             .name("entrances".into())
             .spawn(move || watch(&watched, notices))
-            .map_err(failed("start its thread"))?;
+            .map_err(failed(backend, "start its thread"))?;
         Ok(entrances)
+    }
+
+    /// Changes what stands there.
+    #[cfg(feature = "throttle-ifb-tc")]
+    pub(super) fn with<T>(&self, work: impl FnOnce(&mut S, &mut Netlink) -> T) -> Option<T> {
+        let mut way = self.0.way.lock().unwrap_or_else(PoisonError::into_inner);
+        way.as_mut().map(|Way { netlink, sentry }| work(sentry, netlink))
     }
 }
 
-impl Drop for Entrances {
-    /// The thread, which may be looking at the moment, attaches nothing any more afterwards.
+impl<S: Sentry> Drop for Entrances<S> {
+    /// The thread, which may be looking at the moment, changes nothing any more afterwards.
     fn drop(&mut self) {
-        let shared = &self.0;
-        let way = shared.way.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Way { mut netlink, filters }) = way else { return };
-        let left = shared.engine.with(shared.backend, &shared.options, |engine| {
-            engine.leave_entrances();
-            Ok(filters.map_or(Ok(()), |mut filters| filters.leave(&mut netlink))?)
-        });
-        if let Err(error) = left {
+        let way = self.0.way.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Way { mut netlink, mut sentry }) = way
+            && let Err(error) = sentry.leave(&mut netlink)
+        {
             log::error!("{error}");
         }
     }
 }
 
-impl Shared {
+impl<S: Sentry> Shared<S> {
     fn cover(&self) -> Result<(), BackendError> {
         let mut way = self.way.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(Way { netlink, filters }) = &mut *way else { return Ok(()) };
-        let interfaces = carrying(netlink, &self.options);
+        let Some(Way { netlink, sentry }) = &mut *way else { return Ok(()) };
+        let interfaces =
+            carrying(netlink, &self.options).map_err(failed(self.backend, "list the interfaces"))?;
+        sentry.cover(netlink, &interfaces)
+    }
+}
+
+fn failed(backend: &'static str, step: &str) -> impl FnOnce(io::Error) -> BackendError {
+    let step = step.to_owned();
+    move |cause| BackendError::Kernel { backend, step, cause: cause.into() }
+}
+
+/// The program at the entrance: by links that go with us, or as a filter.
+#[cfg(feature = "ebpf")]
+pub(super) struct Program {
+    backend: &'static str,
+    options: BackendOptions,
+    engine: SharedEngine,
+    /// Where the kernel has no links.
+    filters: Option<Filters>,
+}
+
+#[cfg(feature = "ebpf")]
+impl Program {
+    pub(super) fn new(backend: &'static str, options: &BackendOptions, engine: &SharedEngine) -> Self {
+        let filters = (!has_links()).then(|| Filters::of(&filters::PROGRAM));
+        Self { backend, options: options.clone(), engine: engine.clone(), filters }
+    }
+}
+
+#[cfg(feature = "ebpf")]
+impl Sentry for Program {
+    fn cover(&mut self, netlink: &mut Netlink, interfaces: &[Link]) -> Result<(), BackendError> {
+        let filters = &mut self.filters;
         self.engine.with(self.backend, &self.options, |engine| match filters {
-            Some(filters) => Ok(filters.cover(netlink, &interfaces?, engine.entrance_program()?)?),
-            None => engine.watch_entrances(&interfaces?),
+            Some(filters) => {
+                let program = engine.entrance_program()?;
+                Ok(filters.cover(netlink, interfaces, &|netlink, index| {
+                    filters::add_program(netlink, index, program)
+                })?)
+            }
+            None => engine.watch_entrances(interfaces),
+        })
+    }
+
+    fn leave(&mut self, netlink: &mut Netlink) -> Result<(), BackendError> {
+        let filters = self.filters.take();
+        self.engine.with(self.backend, &self.options, |engine| {
+            engine.leave_entrances();
+            Ok(filters.map_or(Ok(()), |mut filters| filters.leave(netlink))?)
         })
     }
 }
 
 /// Looks at all interfaces again whenever something has changed, until nobody needs it any more.
-fn watch(shared: &Weak<Shared>, mut notices: Channel) {
+fn watch<S: Sentry>(shared: &Weak<Shared<S>>, mut notices: Channel) {
     let (mut has_failed, mut is_deaf) = (false, false);
     loop {
         let has_news = match notices.receive() {
@@ -151,17 +194,13 @@ fn watch(shared: &Weak<Shared>, mut notices: Channel) {
 
 /// Removes the filters that killed ones of us left.
 pub(super) fn remove_leftovers(backend: &'static str) -> Result<(), BackendError> {
-    let failed = |cause: io::Error| BackendError::Kernel {
-        backend,
-        step: "remove what a killed one left".to_owned(),
-        cause: cause.into(),
-    };
-    notes::forget_gone_networks().map_err(failed)?;
-    for leftover in filters::leftovers().map_err(failed)? {
+    let failed = || failed(backend, "remove what a killed one left");
+    notes::forget_gone_networks().map_err(failed())?;
+    for leftover in filters::leftovers().map_err(failed())? {
         for line in leftover.describe() {
             log::info!("removing {line}");
         }
-        leftover.remove().map_err(failed)?;
+        leftover.remove().map_err(failed())?;
     }
     Ok(())
 }

@@ -31,11 +31,15 @@ pub mod nftables;
 ))]
 pub mod notes;
 pub mod processes;
-#[cfg(any(feature = "throttle-ebpf-cgroup", feature = "throttle-ifb-tc", feature = "throttle-tc-police"))]
+#[cfg(any(
+    feature = "throttle-ebpf-cgroup",
+    all(feature = "throttle-ifb-tc", feature = "ebpf"),
+    feature = "throttle-tc-police"
+))]
 pub mod programs;
 #[cfg(feature = "throttle-sockopt")]
 pub mod sockopt;
-#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
+#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables", feature = "throttle-ifb-tc"))]
 pub mod tagger;
 mod target;
 #[cfg(feature = "throttle-tc-htb")]

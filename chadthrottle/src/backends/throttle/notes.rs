@@ -20,10 +20,11 @@ const DIRECTORY: &str = "/run/chadthrottle";
 const ROOT: u32 = 0;
 /// How the files there end that are whole.
 const SUFFIX: &str = ".json";
-/// What there are notes of: IFBs, and filters at the entrance.
+/// What there are notes of: IFBs, and filters at the entrance, which are a program or go by marks.
 pub(super) const IFB: &str = "ifb";
 pub(super) const ENTRANCE: &str = "entrance";
-const KINDS: [&str; 2] = [IFB, ENTRANCE];
+pub(super) const MARKS: &str = "marks";
+const KINDS: [&str; 3] = [IFB, ENTRANCE, MARKS];
 
 /// A file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -105,7 +106,7 @@ impl Drop for Noted {
 pub(super) struct Left<T> {
     path: PathBuf,
     /// Whose it was.
-    pub(super) pid: i32,
+    pub(super) maker: ProcessId,
     pub(super) what: T,
 }
 
@@ -146,7 +147,7 @@ fn select<T: DeserializeOwned>(
     is_wanted: impl Fn(&Record<T>) -> bool,
 ) -> io::Result<Vec<Left<T>>> {
     let wanted = all(kind)?.filter(|(_, record)| is_wanted(record));
-    Ok(wanted.map(|(path, record)| Left { path, pid: record.pid, what: record.what }).collect())
+    Ok(wanted.map(|(path, record)| Left { path, maker: record.maker(), what: record.what }).collect())
 }
 
 /// All notes of that kind that can be believed.

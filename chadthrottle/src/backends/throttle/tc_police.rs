@@ -8,7 +8,7 @@ use chadthrottle_common::ThrottleStats;
 
 use super::{
     DownloadThrottleBackend, Subject, Target,
-    entrances::{Entrances, check_network, remove_leftovers},
+    entrances::{Entrances, Program, check_network, remove_leftovers},
     flow::SharedFlow,
     programs::Limiter,
 };
@@ -33,7 +33,7 @@ pub struct TcPoliceDownload {
     options: BackendOptions,
     engine: SharedEngine,
     /// As long as there are limits.
-    entrances: Option<Entrances>,
+    entrances: Option<Entrances<Program>>,
     limited: std::collections::BTreeSet<Subject>,
 }
 
@@ -89,7 +89,8 @@ impl DownloadThrottleBackend for TcPoliceDownload {
     fn throttle_download(&mut self, target: &Target, limit: u64) -> Result<(), BackendError> {
         check_network(NAME, target)?;
         if self.entrances.is_none() {
-            self.entrances = Some(Entrances::open(NAME, &self.options, &self.engine)?);
+            let program = Program::new(NAME, &self.options, &self.engine);
+            self.entrances = Some(Entrances::open(NAME, &self.options, program)?);
         }
         let set = self.limiter.set(target, limit, Means::Entrance);
         if set.is_ok() {

@@ -12,6 +12,9 @@ const REGISTER: u32 = 1;
 const PRIORITY: u32 = 2;
 const INTERFACE: u32 = 7;
 const CLASS: u32 = 23;
+/// `NFT_META_MARK`, and `NFT_CT_MARK`.
+const MARK: u32 = 3;
+const CONNECTION_MARK: u32 = 3;
 /// `NFT_SOCKET_CGROUPV2`.
 const SOCKET_CGROUP: u32 = 3;
 /// `IFNAMSIZ`.
@@ -33,6 +36,14 @@ pub enum Expression<'a> {
     Class(u32),
     /// The packet gets this priority.
     SetPriority(u32),
+    /// The packet's mark has this in these bits, or has not.
+    Mark(Bits),
+    /// The same of the mark of its connection.
+    ConnectionMark(Bits),
+    /// The connection of the packet gets the packet's mark.
+    GiveMark,
+    /// The connection of the packet gets the mark 0.
+    TakeMark,
     /// The packet leaves by the interface of this name, or does not.
     Leaves {
         /// The name.
@@ -57,6 +68,17 @@ pub enum Expression<'a> {
     },
     /// What becomes of the packet.
     Verdict(Verdict<'a>),
+}
+
+/// What a number has in some of its bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bits {
+    /// Which.
+    pub mask: u32,
+    /// What they are compared with.
+    pub value: u32,
+    /// Whether they are to be that, or anything else.
+    pub is_equal: bool,
 }
 
 /// What becomes of a packet.
@@ -88,11 +110,27 @@ impl Expression<'_> {
                 put_meta(list, CLASS);
                 put_comparison(list, true, &class.to_ne_bytes());
             }
-            Self::SetPriority(value) => {
-                put_expression(list, "immediate", |data| {
+            Self::Mark(bits) => {
+                put_meta(list, MARK);
+                put_bits(list, bits);
+            }
+            Self::ConnectionMark(bits) => {
+                put_expression(list, "ct", |data| {
                     put(data, 1, &REGISTER.to_be_bytes());
-                    put_nested(data, 2, |inner| put(inner, 1, &value.to_ne_bytes()));
+                    put(data, 2, &CONNECTION_MARK.to_be_bytes());
                 });
+                put_bits(list, bits);
+            }
+            Self::GiveMark => {
+                put_meta(list, MARK);
+                put_connection_mark(list);
+            }
+            Self::TakeMark => {
+                put_number(list, 0);
+                put_connection_mark(list);
+            }
+            Self::SetPriority(value) => {
+                put_number(list, value);
                 put_expression(list, "meta", |data| {
                     put(data, 2, &PRIORITY.to_be_bytes());
                     put(data, 3, &REGISTER.to_be_bytes());
@@ -143,6 +181,34 @@ fn put_meta(list: &mut Vec<u8>, key: u32) {
         put(data, 1, &REGISTER.to_be_bytes());
         put(data, 2, &key.to_be_bytes());
     });
+}
+
+/// A number in the register.
+fn put_number(list: &mut Vec<u8>, value: u32) {
+    put_expression(list, "immediate", |data| {
+        put(data, 1, &REGISTER.to_be_bytes());
+        put_nested(data, 2, |inner| put(inner, 1, &value.to_ne_bytes()));
+    });
+}
+
+/// The connection gets what is in the register.
+fn put_connection_mark(list: &mut Vec<u8>) {
+    put_expression(list, "ct", |data| {
+        put(data, 2, &CONNECTION_MARK.to_be_bytes());
+        put(data, 4, &REGISTER.to_be_bytes());
+    });
+}
+
+/// Of what is in the register these bits, which are compared.
+fn put_bits(list: &mut Vec<u8>, Bits { mask, value, is_equal }: Bits) {
+    put_expression(list, "bitwise", |data| {
+        put(data, 1, &REGISTER.to_be_bytes());
+        put(data, 2, &REGISTER.to_be_bytes());
+        put(data, 3, &4_u32.to_be_bytes());
+        put_nested(data, 4, |inner| put(inner, 1, &mask.to_ne_bytes()));
+        put_nested(data, 5, |inner| put(inner, 1, &0_u32.to_ne_bytes()));
+    });
+    put_comparison(list, is_equal, &value.to_ne_bytes());
 }
 
 fn put_comparison(list: &mut Vec<u8>, is_equal: bool, value: &[u8]) {

@@ -9,7 +9,7 @@ use std::{cell::RefCell, ffi::CStr, io};
 
 use nix::{libc, sys::socket::SockProtocol};
 
-pub use expression::{Expression, Verdict};
+pub use expression::{Bits, Expression, Verdict};
 
 use super::netlink::{Answers, Netlink, Refusal, attributes, put, put_nested};
 
@@ -262,6 +262,9 @@ mod tests {
             Expression::Class(4),
             Expression::Counter { bytes: 9, packets: 2 },
             Expression::SetPriority(6),
+            Expression::Mark(Bits { mask: 3, value: 1, is_equal: true }),
+            Expression::GiveMark,
+            Expression::TakeMark,
         ];
         put_nested(&mut body, RULE_EXPRESSIONS, |list| expressions.iter().for_each(|one| one.put(list)));
         put(&mut body, RULE_USER_DATA, &user_data("some"));

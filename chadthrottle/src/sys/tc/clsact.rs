@@ -15,7 +15,7 @@ use crate::sys::netlink::{Answers, Netlink, Refusal, attributes, put, put_nested
 /// (`include/uapi/linux/pkt_sched.h`).
 const CLSACT: u32 = 0xffff_fff1;
 const NUMBER: Handle = Handle::new(0xffff, 0);
-const INGRESS: u32 = 0xffff_fff2;
+pub(super) const INGRESS: u32 = 0xffff_fff2;
 const EGRESS: u32 = 0xffff_fff3;
 /// `ETH_P_ALL`, as it stands in a packet.
 const ALL_PROTOCOLS: u16 = 3_u16.to_be();
@@ -108,7 +108,7 @@ fn list(netlink: &mut Netlink, interface: u32, parent: u32) -> Result<Vec<Filter
     }
 }
 
-fn is_gone(error: &io::Error) -> bool {
+pub(super) fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EINVAL | libc::ENOENT))
 }
 
@@ -127,8 +127,13 @@ fn read(body: &[u8], interface: u32) -> Option<Filter> {
 
 /// `struct tcmsg` of a filter: its last word has the priority and the protocol.
 fn of_filter(interface: u32, filter: &Filter) -> Vec<u8> {
-    let mut body = header(interface, Handle(filter.handle), INGRESS);
-    let info = u32::from(filter.priority) << 16 | u32::from(ALL_PROTOCOLS);
+    named(interface, filter.priority, filter.handle)
+}
+
+/// The same by its two numbers.
+pub(super) fn named(interface: u32, priority: u16, handle: u32) -> Vec<u8> {
+    let mut body = header(interface, Handle(handle), INGRESS);
+    let info = u32::from(priority) << 16 | u32::from(ALL_PROTOCOLS);
     body[16..20].copy_from_slice(&info.to_ne_bytes());
     body
 }

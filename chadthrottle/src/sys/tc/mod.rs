@@ -8,6 +8,8 @@
 pub mod clsact;
 mod fq;
 mod htb;
+#[cfg(feature = "throttle-ifb-tc")]
+pub mod marks;
 
 use std::{ffi::CStr, fmt};
 
@@ -329,6 +331,7 @@ pub(crate) fn fuzz(body: &[u8]) {
         assert_eq!(qdisc.stats, read_stats(body));
     }
     clsact::fuzz(body);
+    marks::fuzz(body);
 }
 
 #[cfg(test)]

@@ -62,7 +62,7 @@ impl Member {
     }
 
     /// Duplicates one of its descriptors, whatever it is. To be dropped at once.
-    #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
+    #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables", feature = "throttle-ifb-tc"))]
     pub(in crate::backends::throttle) fn duplicate_any(&self, fd: RawFd) -> io::Result<std::os::fd::OwnedFd> {
         self.handle.duplicate(fd)
     }

@@ -43,7 +43,7 @@ mod window;
 pub use super::guard::run_if_asked;
 pub use counted::Counted;
 pub use engine::SharedFlow;
-#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
+#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables", feature = "throttle-ifb-tc"))]
 pub(super) use engine::{rank, refused};
 
 use std::io;
@@ -108,7 +108,7 @@ pub enum FlowError {
 
 /// Asks the sockets of a target to keep to a limit by themselves. What cannot be held so is left to whatever is behind; that
 /// is told where it does not cover connections that are open already.
-#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
+#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables", feature = "throttle-ifb-tc"))]
 pub(super) fn slow_down(
     flow: &SharedFlow,
     target: &super::Target,

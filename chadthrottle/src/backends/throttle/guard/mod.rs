@@ -29,7 +29,7 @@ use std::{
 };
 
 pub(super) use self::note::{Note, Originals};
-#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
+#[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables", feature = "throttle-ifb-tc"))]
 pub(super) use self::note::{OriginalTags, Replaced};
 use self::sockets::Watched;
 use crate::{

@@ -194,7 +194,7 @@ impl Note {
     }
 
     /// A note on what a socket's packets carry.
-    #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables"))]
+    #[cfg(any(feature = "throttle-tc-htb", feature = "throttle-nftables", feature = "throttle-ifb-tc"))]
     pub(in crate::backends::throttle) const fn tags(cookie: u64, inode: u32, tags: OriginalTags) -> Self {
         Self::Socket { cookie, inode, kept: Kept::Tags(tags), is_lost: false }
     }

@@ -53,7 +53,7 @@ impl Leftover {
     /// What it is.
     #[must_use]
     pub fn describe(&self) -> String {
-        format!("the interface {} with its queue, left by process {}", self.0.what, self.0.pid)
+        format!("the interface {} with its queue, left by process {}", self.0.what, self.0.maker)
     }
 
     /// Removes it. What is not there any more, or something else of that name, is left alone.

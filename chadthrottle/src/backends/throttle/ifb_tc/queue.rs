@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     io,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -36,6 +39,8 @@ const TICK: Duration = Duration::from_millis(200);
 
 /// The thread's side and ours.
 pub(super) struct Queue {
+    /// How often the IFB was made: what named the one before by its number does not name the new one.
+    made: Arc<AtomicU64>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -46,6 +51,7 @@ struct State {
     /// The IFB by its number, and its note, which goes after it.
     ifb: BTreeMap<u32, Device>,
     noted: Option<Noted>,
+    made: Arc<AtomicU64>,
     classes: Classes,
     targets: BTreeMap<Subject, Limited>,
     is_watched: bool,
@@ -64,7 +70,9 @@ pub(super) struct Way {
 impl Queue {
     /// No IFB is made before there is a limit.
     pub(super) fn new(flow: &SharedFlow) -> io::Result<Arc<Self>> {
+        let made = Arc::<AtomicU64>::default();
         let state = State {
+            made: Arc::clone(&made),
             flow: flow.clone(),
             netlink: Netlink::open(SockProtocol::NetlinkRoute)?,
             ifb: BTreeMap::new(),
@@ -74,7 +82,12 @@ impl Queue {
             is_watched: false,
             steered_at: Instant::now(),
         };
-        Ok(Arc::new(Self { state: Mutex::new(state), changed: Condvar::new() }))
+        Ok(Arc::new(Self { made, state: Mutex::new(state), changed: Condvar::new() }))
+    }
+
+    /// Counts how often the IFB was made.
+    pub(super) fn made(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.made)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -183,6 +196,8 @@ impl State {
                 return Err(made(cause));
             }
         };
+        // Before it is up, of which there is a notice.
+        self.made.fetch_add(1, Ordering::Release);
         match self.equip(index) {
             Ok(device) => drop(self.ifb.insert(index, device)),
             Err(error) => {

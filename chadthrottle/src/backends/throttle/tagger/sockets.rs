@@ -2,7 +2,11 @@
 //! hold of.
 //!
 //! A socket is found within 10 ms of being opened; what it sends before carries no tag. What the application sets
-//! itself meanwhile (`IP_TOS` sets the priority too) is replaced within 200 ms, remembered, and put back at the end.
+//! itself meanwhile (`IP_TOS` sets the priority too) is replaced within 200 ms, remembered, and put back at the end. A mark
+//! that is somebody else's is never replaced, since routes hang on it: a VPN program's packets would go back into its own
+//! tunnel. Its socket is left out.
+
+mod socket;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -13,13 +17,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use self::socket::{Set, Socket, original};
 use super::{Tag, TagError, Tagger, can_be_held};
 use crate::{
     backends::BackendError,
     backends::throttle::{
         Subject, Target,
         flow::{members::Members, rank, refused},
-        guard::{Guard, Note, OriginalTags, Replaced},
+        guard::Guard,
     },
     sys::{
         cpu_time,
@@ -55,11 +60,15 @@ struct State {
 /// A target with its tag.
 #[derive(Debug)]
 struct Tagged {
+    /// What it is called.
+    name: String,
+    /// Whether it was said that sockets of it are left out.
+    has_told: bool,
     members: Members,
     tag: Tag,
     /// By inode.
     sockets: HashMap<u32, Socket>,
-    /// Inodes of what sends nothing by an interface.
+    /// Inodes of what sends nothing by an interface, or has a mark that is not ours.
     others: HashSet<u32>,
     next_scan: Instant,
     next_check: Instant,
@@ -67,22 +76,13 @@ struct Tagged {
     guard: Option<Guard>,
 }
 
-/// A socket with its tag.
-#[derive(Debug)]
-struct Socket {
-    cookie: u64,
-    inode: u32,
-    /// Which processes have it open, and as what.
-    holders: Vec<(i32, RawFd)>,
-    options: Vec<Set>,
-}
-
-/// An option, as it is and as it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Set {
-    field: Field,
-    value: u32,
-    original: u32,
+/// What a socket turns out to be.
+enum Look {
+    Tagged(Socket),
+    /// There is nothing to tag.
+    Nothing,
+    /// It has a mark that is not ours.
+    Marked(u32),
 }
 
 impl SocketTagger {
@@ -173,6 +173,8 @@ impl Tagged {
     fn new(target: &Target) -> io::Result<Self> {
         let now = Instant::now();
         Ok(Self {
+            name: target.to_string(),
+            has_told: false,
             members: Members::new(target, None)?,
             tag: Tag::default(),
             sockets: HashMap::new(),
@@ -241,51 +243,80 @@ impl Tagged {
                 // Closed meanwhile, or no descriptor is left for us: the next scan will see.
                 let Ok(found) = self.look_at(inode, holders) else { continue };
                 match found {
-                    Some(socket) => drop(self.sockets.insert(inode, socket)),
-                    None => drop(self.others.insert(inode)),
+                    Look::Tagged(socket) => drop(self.sockets.insert(inode, socket)),
+                    Look::Nothing => drop(self.others.insert(inode)),
+                    Look::Marked(mark) => {
+                        self.others.insert(inode);
+                        self.tell_of(mark);
+                    }
                 }
             }
         }
     }
 
-    /// Tags a new socket. None where there is nothing to tag.
-    fn look_at(&self, inode: u32, holders: Vec<(i32, RawFd)>) -> io::Result<Option<Socket>> {
+    /// Says once that sockets are left out.
+    fn tell_of(&mut self, mark: u32) {
+        if !std::mem::replace(&mut self.has_told, true) {
+            log::warn!(
+                "{}: a socket with a mark of its own ({mark:#x}) keeps that and is not limited, and so does any other that has \
+                 one",
+                self.name
+            );
+        }
+    }
+
+    /// Tags a new socket.
+    fn look_at(&self, inode: u32, holders: Vec<(i32, RawFd)>) -> io::Result<Look> {
         let found = holders.iter().find_map(|&(pid, fd)| self.members.get(pid)?.duplicate_any(fd).ok());
         let Some(duplicate) = found else { return Err(io::ErrorKind::NotFound.into()) };
-        let Some(duplicate) = TaggedSocket::new(duplicate) else { return Ok(None) };
+        let Some(duplicate) = TaggedSocket::new(duplicate) else { return Ok(Look::Nothing) };
         let cookie = duplicate.cookie()?;
         let mut socket = Socket { cookie, inode, holders, options: Vec::new() };
         let wanted = [(Field::Priority, self.tag.priority), (Field::Mark, self.tag.mark)];
         for (field, value) in wanted.into_iter().filter_map(|(field, value)| Some((field, value?))) {
-            socket.options.push(Set { field, value, original: duplicate.field(field)? });
+            let found = duplicate.field(field)?;
+            let Some(original) = original(field, found) else { return Ok(Look::Marked(found)) };
+            socket.options.push(Set { field, value, original });
         }
         // Before it is done, so that it is undone whenever we are killed.
         socket.tell(self.guard.as_ref(), socket.originals());
         for option in &socket.options {
             duplicate.set_field(option.field, option.value)?;
         }
-        Ok(Some(socket))
+        Ok(Look::Tagged(socket))
     }
 
-    /// Sets again what the application has set itself.
+    /// Sets again what the application has set itself, but for a mark.
     fn check(&mut self) {
         let has_lost_guard = self.guard.as_ref().is_some_and(|guard| !guard.is_there());
         if has_lost_guard {
             self.guard = guard();
         }
         let Self { members, sockets, guard, .. } = self;
+        let mut marked = None;
         for socket in sockets.values_mut() {
             let Some(duplicate) = socket.duplicate(members) else { continue };
             let known = socket.originals();
-            for option in &mut socket.options {
-                let Ok(value) = duplicate.field(option.field) else { continue };
-                if value != option.value && duplicate.set_field(option.field, option.value).is_ok() {
-                    option.original = value;
+            socket.options.retain_mut(|option| {
+                let Ok(value) = duplicate.field(option.field) else { return true };
+                if value == option.value {
+                    return true;
                 }
-            }
+                let Some(original) = original(option.field, value) else {
+                    marked = Some(value);
+                    return false;
+                };
+                if duplicate.set_field(option.field, option.value).is_ok() {
+                    option.original = original;
+                }
+                true
+            });
             if has_lost_guard || socket.originals() != known {
                 socket.tell(guard.as_ref(), socket.originals());
             }
+        }
+        if let Some(mark) = marked {
+            self.tell_of(mark);
         }
     }
 
@@ -305,59 +336,5 @@ fn guard() -> Option<Guard> {
 impl Drop for Tagged {
     fn drop(&mut self) {
         self.restore();
-    }
-}
-
-impl Socket {
-    /// What was there before our tag.
-    fn originals(&self) -> OriginalTags {
-        let of = |field| {
-            let mut options = self.options.iter();
-            let Set { value, original, .. } = *options.find(|option| option.field == field)?;
-            Some(Replaced { value, original })
-        };
-        OriginalTags { priority: of(Field::Priority), mark: of(Field::Mark) }
-    }
-
-    /// Tells the guard what is to be put back.
-    fn tell(&self, guard: Option<&Guard>, originals: OriginalTags) {
-        // One that has ended puts nothing back; the next check starts another.
-        let _ = guard.map(|guard| guard.note(&Note::tags(self.cookie, self.inode, originals)));
-    }
-
-    /// Leaves it to the guard: whom we had it from has it no more.
-    fn leave_to(&self, guard: Option<&Guard>) {
-        let note = Note::tags(self.cookie, self.inode, self.originals()).lost();
-        let _ = guard.map(|guard| guard.note(&note));
-    }
-
-    /// To be dropped at once. None where nobody has it any more.
-    fn duplicate(&self, members: &Members) -> Option<TaggedSocket> {
-        // The descriptor may be another socket's by now.
-        self.holders.iter().find_map(|&(pid, fd)| {
-            let duplicate = TaggedSocket::new(members.get(pid)?.duplicate_any(fd).ok()?)?;
-            (duplicate.cookie().ok()? == self.cookie).then_some(duplicate)
-        })
-    }
-
-    /// Puts back what was there, but for what the application has set itself meanwhile. What cannot be put back from here
-    /// is left to the guard: the socket may be elsewhere, or we without a descriptor.
-    fn restore(&self, members: &Members, guard: Option<&Guard>) {
-        let put_back = |duplicate: TaggedSocket| {
-            self.options.iter().try_for_each(|option| {
-                if duplicate.field(option.field)? == option.value {
-                    duplicate.set_field(option.field, option.original)?;
-                }
-                Ok::<(), io::Error>(())
-            })
-        };
-        match self.duplicate(members).map(put_back) {
-            Some(Ok(())) => self.tell(guard, OriginalTags::default()),
-            Some(Err(error)) => {
-                log::debug!("a socket refuses to give up its tag: {error}");
-                self.leave_to(guard);
-            }
-            None => self.leave_to(guard),
-        }
     }
 }

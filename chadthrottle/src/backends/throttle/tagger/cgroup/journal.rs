@@ -68,8 +68,9 @@ impl Leftover {
     /// What it is, a line each.
     #[must_use]
     pub fn describe(&self) -> Vec<String> {
-        let Left { pid, what, .. } = &self.0;
-        let line = |moved: &Moved| format!("the cgroup {}, left by process {pid}", moved.directory.display());
+        let Left { maker, what, .. } = &self.0;
+        let line =
+            |moved: &Moved| format!("the cgroup {}, left by process {maker}", moved.directory.display());
         what.iter().map(line).collect()
     }
 
