@@ -334,7 +334,9 @@ impl Drop for Server {
             let removed = fs::remove_file(&self.path).or_else(|_| fs::remove_file(&self.path));
             if let Err(error) = removed {
                 let path = self.path.display();
-                log::warn!("the socket {path} cannot be removed: {error}; the next daemon puts its own in its place");
+                log::warn!(
+                    "the socket {path} cannot be removed: {error}; the next daemon puts its own in its place"
+                );
             }
         }
         let directory = self.path.parent();
