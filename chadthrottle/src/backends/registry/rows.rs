@@ -11,9 +11,11 @@ use crate::{
 };
 // No row needs any in a build without backends.
 #[cfg(any(
-    feature = "ebpf",
+    feature = "monitor-ebpf",
     feature = "monitor-pnet",
     feature = "monitor-sock-diag",
+    feature = "throttle-ebpf-cgroup",
+    feature = "throttle-tc-police",
     feature = "throttle-sockopt",
     feature = "throttle-tc-htb",
     feature = "throttle-nftables",
@@ -35,7 +37,12 @@ pub(super) struct Row<B: ?Sized> {
 }
 
 /// Those that load programs into the kernel.
-#[cfg(feature = "ebpf")]
+#[cfg(any(
+    feature = "monitor-ebpf",
+    feature = "throttle-ebpf-cgroup",
+    feature = "throttle-tc-police",
+    all(feature = "ebpf", feature = "throttle-ifb-tc")
+))]
 const PROGRAMS: &[Capability] =
     &[cap::BPF, cap::PERFMON, cap::NET_ADMIN, cap::SYS_PTRACE, cap::DAC_READ_SEARCH, cap::SYS_NICE];
 /// Those with a queue or a table: these, what tagging packets by programs takes, and what moving processes does whose
