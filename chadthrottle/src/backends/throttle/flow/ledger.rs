@@ -30,6 +30,24 @@ const MOST_MISSED: f64 = 0.2;
 /// The most that is owed, in seconds of the limit.
 const MOST_OWED: f64 = 0.3;
 
+/// How far what comes together is apart, in seconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Beat {
+    /// The longest of the connections: a window's worth comes once in it, and a change is felt after it.
+    pub(super) round_trip: f64,
+    /// From one super-packet of a paced socket to the next. The kernel reckons the wait when one leaves, by the lowest pace
+    /// since the last acknowledgement: it takes a lower one at once, and a higher one with the next acknowledgement
+    /// (`sk_setsockopt`, `tcp_update_pacing_rate`), which comes after the next super-packet. So a pace that falls for a part
+    /// of the gap counts for all of the next one.
+    pub(super) gap: f64,
+}
+
+impl Beat {
+    fn longest(self) -> f64 {
+        self.round_trip.max(self.gap)
+    }
+}
+
 /// The books of one limit. Rates are IP bytes a second.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ledger {
@@ -73,9 +91,9 @@ impl Ledger {
     }
 
     /// Takes in what has passed within `dt` seconds, whether anybody wanted more, and whether what passed `is_told` by who is
-    /// behind; what comes in bursts comes once a `round_trip`.
-    pub(super) fn add(&mut self, bytes: f64, dt: f64, is_wanted: bool, is_told: bool, round_trip: f64) {
-        let memory = (2.0 * round_trip).max(PASSING).max(PASSING_BYTES / self.limit);
+    /// behind.
+    pub(super) fn add(&mut self, bytes: f64, dt: f64, is_wanted: bool, is_told: bool, beat: Beat) {
+        let memory = (2.0 * beat.longest()).max(PASSING).max(PASSING_BYTES / self.limit);
         let passes = self.passes.add(bytes / dt, dt, memory);
         if self.grace > 0.0 && self.age < LONGEST_GRACE {
             if passes > self.limit * SILENT {
@@ -89,18 +107,18 @@ impl Ledger {
         let most = if self.is_capped && !is_told {
             0.0
         } else if is_wanted && passes > self.limit * NEARLY {
-            MOST_MISSED
+            MOST_MISSED + beat.gap
         } else {
             MOST_SAVED
         };
         let owed = self.owed + bytes - self.limit * dt;
-        self.owed = owed.clamp(-most * self.limit, MOST_OWED * self.limit);
-        self.felt.add(self.owed, dt, round_trip);
+        self.owed = owed.clamp(-most * self.limit, (MOST_OWED + beat.gap) * self.limit);
+        self.felt.add(self.owed, dt, beat.longest());
     }
 
-    /// What may pass now, where a change takes a `round_trip` in seconds to be felt.
-    pub(super) fn rate(&self, round_trip: f64) -> f64 {
-        self.limit - self.felt.get() / MEMORY.max(ROUND_TRIPS * round_trip)
+    /// What may pass now.
+    pub(super) fn rate(&self, beat: Beat) -> f64 {
+        self.limit - self.felt.get() / MEMORY.max(ROUND_TRIPS * beat.longest())
     }
 }
 
@@ -114,11 +132,11 @@ mod tests {
         let (mut sent, mut due) = (0.0, 0.0);
         for _ in 0..400 {
             // Two segments at a time of four sockets, by a pace that is 5 % too slow.
-            due += 0.95 * ledger.rate(0.0) * 0.05;
+            due += 0.95 * ledger.rate(Beat::default()) * 0.05;
             let bytes = (due / 12_000.0_f64).floor() * 12_000.0;
             due -= bytes;
             sent += bytes;
-            ledger.add(bytes, 0.05, true, false, 0.0);
+            ledger.add(bytes, 0.05, true, false, Beat::default());
         }
         assert!((sent / 20.0 / 64_000.0 - 1.0).abs() < 0.02, "{sent}");
     }
@@ -130,13 +148,13 @@ mod tests {
         {
             let mut ledger = Ledger::new(1000.0).capped(is_capped);
             for _ in 0..40 {
-                ledger.add(40.0, 0.05, true, is_told, 0.0);
+                ledger.add(40.0, 0.05, true, is_told, Beat::default());
             }
-            assert_eq!(ledger.rate(0.0) > 1000.0, is_more);
+            assert_eq!(ledger.rate(Beat::default()) > 1000.0, is_more);
             for _ in 0..40 {
-                ledger.add(60.0, 0.05, true, is_told, 0.0);
+                ledger.add(60.0, 0.05, true, is_told, Beat::default());
             }
-            assert!(ledger.rate(0.0) < 1000.0);
+            assert!(ledger.rate(Beat::default()) < 1000.0);
         }
     }
 }

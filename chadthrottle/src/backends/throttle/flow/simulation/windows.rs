@@ -1,8 +1,8 @@
-//! The controller against paths that are calculated.
+//! What arrives: senders that windows hold.
 
 use proptest::prelude::*;
 
-use super::{
+use super::super::{
     Behind,
     control::{Control, Open, Seen},
     smooth::{real, whole},

@@ -1,0 +1,4 @@
+//! The controller against connections that are calculated.
+
+mod paces;
+mod windows;
