@@ -190,8 +190,12 @@ impl<A: Actuator> Control<A> {
     /// How far what comes together is apart.
     fn beat(&self) -> Beat {
         let pressing = self.sockets.values().filter(|socket| socket.wish == Wish::More);
-        let gap = pressing.map(|socket| socket.actuator.lump(socket.cap)).fold(0.0, f64::max);
-        Beat { round_trip: self.round_trip(), gap: gap.min(LONGEST_GAP) }
+        let longest = |cap: &dyn Fn(&Controlled<A>) -> f64| {
+            let gaps = pressing.clone().map(|socket| socket.actuator.lump(cap(socket)));
+            gaps.fold(0.0, f64::max).min(LONGEST_GAP)
+        };
+        let (gap, burst) = (longest(&|socket| socket.cap), longest(&|_| self.ledger.limit()));
+        Beat { round_trip: self.round_trip(), gap, burst }
     }
 
     /// The longest of those that move something, in seconds.

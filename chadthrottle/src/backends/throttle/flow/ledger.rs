@@ -40,6 +40,8 @@ pub(super) struct Beat {
     /// (`sk_setsockopt`, `tcp_update_pacing_rate`), which comes after the next super-packet. So a pace that falls for a part
     /// of the gap counts for all of the next one.
     pub(super) gap: f64,
+    /// How long the whole limit takes to let one of them through.
+    pub(super) burst: f64,
 }
 
 impl Beat {
@@ -107,12 +109,12 @@ impl Ledger {
         let most = if self.is_capped && !is_told {
             0.0
         } else if is_wanted && passes > self.limit * NEARLY {
-            MOST_MISSED + beat.gap
+            MOST_MISSED + beat.burst
         } else {
             MOST_SAVED
         };
         let owed = self.owed + bytes - self.limit * dt;
-        self.owed = owed.clamp(-most * self.limit, (MOST_OWED + beat.gap) * self.limit);
+        self.owed = owed.clamp(-most * self.limit, (MOST_OWED + beat.burst) * self.limit);
         self.felt.add(self.owed, dt, beat.longest());
     }
 
