@@ -119,7 +119,7 @@ impl HtbClass {
 }
 
 /// `struct tc_ratespec`: `cell_log`, `linklayer`, overhead, `cell_align`, mpu, rate.
-fn rate_specification(rate: u64) -> [u8; 12] {
+pub(super) fn rate_specification(rate: u64) -> [u8; 12] {
     let mut bytes = [0; 12];
     bytes[1] = ETHERNET;
     bytes[8..].copy_from_slice(&u32::try_from(rate).unwrap_or(u32::MAX).to_ne_bytes());

@@ -8,6 +8,7 @@
 pub mod clsact;
 mod fq;
 mod htb;
+mod leaf;
 #[cfg(feature = "throttle-ifb-tc")]
 pub mod marks;
 
@@ -17,6 +18,7 @@ use nix::{errno::Errno, libc};
 
 pub use fq::{Fq, keeps_packets};
 pub use htb::{HtbClass, HtbFound, HtbRoot};
+pub use leaf::{Leaf, set_leaf};
 
 use super::netlink::{Answers, Netlink, Refusal, attributes, put, put_nested};
 
@@ -113,25 +115,6 @@ pub struct Stats {
     pub queued: u32,
 }
 
-/// What a leaf does with packets that wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Leaf {
-    /// They wait in order, as many bytes of them as fit.
-    Fifo {
-        /// Most bytes that wait.
-        bytes: u32,
-    },
-    /// Flows take turns, and are told of congestion where packets wait for longer than `delay`.
-    FairQueue {
-        /// In microseconds.
-        delay: u32,
-        /// Most memory that waits, in bytes (`TCA_FQ_CODEL_MEMORY_LIMIT`).
-        bytes: u32,
-    },
-    /// They are dropped.
-    Blackhole,
-}
-
 /// Every queue of this network namespace, without those that the kernel hides (`noop`).
 ///
 /// # Errors
@@ -217,32 +200,6 @@ fn of_class(interface: u32, handle: Handle, class: HtbClass, signature: u32) -> 
 /// Why the kernel does not. That it is not there (any more) is no error.
 pub fn delete_class(netlink: &mut Netlink, interface: u32, handle: Handle) -> Result<(), Refusal> {
     gone_is_fine(netlink.change(libc::RTM_DELTCLASS, 0, &header(interface, handle, 0)))
-}
-
-/// Chooses what a class does with packets that wait; one of the same kind goes on with what stands in it.
-///
-/// # Errors
-/// Why the kernel does not: `ENOENT` where it does not have that kind.
-pub fn set_leaf(netlink: &mut Netlink, interface: u32, class: Handle, leaf: Leaf) -> Result<(), Refusal> {
-    let mut body = header(interface, Handle(0), class.0);
-    let kind: &[u8] = match leaf {
-        Leaf::Fifo { .. } => b"bfifo\0",
-        Leaf::FairQueue { .. } => b"fq_codel\0",
-        Leaf::Blackhole => b"blackhole\0",
-    };
-    put(&mut body, libc::TCA_KIND, kind);
-    match leaf {
-        // `struct tc_fifo_qopt`.
-        Leaf::Fifo { bytes } => put(&mut body, libc::TCA_OPTIONS, &bytes.to_ne_bytes()),
-        // `TCA_FQ_CODEL_TARGET`, `_INTERVAL` and `_MEMORY_LIMIT`.
-        Leaf::FairQueue { delay, bytes } => put_nested(&mut body, libc::TCA_OPTIONS, |options| {
-            put(options, 1, &delay.to_ne_bytes());
-            put(options, 3, &delay.saturating_mul(4).to_ne_bytes());
-            put(options, 9, &bytes.to_ne_bytes());
-        }),
-        Leaf::Blackhole => {}
-    }
-    netlink.change(libc::RTM_NEWQDISC, libc::NLM_F_CREATE | libc::NLM_F_REPLACE, &body)
 }
 
 fn gone_is_fine(result: Result<(), Refusal>) -> Result<(), Refusal> {

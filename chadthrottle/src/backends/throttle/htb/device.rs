@@ -4,15 +4,16 @@ use std::{thread, time::Duration};
 
 use nix::errno::Errno;
 
-use super::shape::{self, Lengths};
+use super::shape::{self, Kinds, Lengths};
 use crate::sys::{
     links::Link,
     netlink::{Netlink, Refusal},
-    tc::{self, Handle, HtbClass, HtbRoot, Stats},
+    tc::{self, Handle, HtbClass, HtbRoot, Leaf, Stats},
 };
 
 /// Least packets of what is not limited that may wait, as most interfaces have it.
 const DIRECT_QUEUE: u32 = 1000;
+const ALL_KINDS: Kinds = Kinds { fair: true, splitting: true };
 /// What a class is opened to before it is taken away, so that what stands in it leaves: 100 Gbit/s.
 const OPEN: HtbClass = HtbClass { rate: 12_500_000_000, burst: 1 << 30, quantum: 60_000 };
 /// How long that may take, and how often to look. What a class was in debt by it has to wait for.
@@ -25,8 +26,8 @@ const DRAIN_LOOK: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(crate) struct Device {
     pub(crate) link: Link,
-    /// Whether the kernel has a fair queue for the leaves; as long as that is not known it is tried.
-    is_fair: bool,
+    /// What the kernel has for the leaves; as long as that is not known it is tried.
+    kinds: Kinds,
     /// By what its classes are known to be ours.
     signature: u32,
     /// Whether the queue is somebody else's, and the classes alone are ours.
@@ -59,7 +60,7 @@ impl Device {
         tc::add_root(netlink, link.index, root, HtbRoot { direct_queue, signature })?;
         Ok(Self {
             link: link.clone(),
-            is_fair: true,
+            kinds: ALL_KINDS,
             signature,
             #[cfg(feature = "throttle-tc-htb")]
             is_shared: false,
@@ -69,7 +70,7 @@ impl Device {
     /// Takes an interface for one where classes are made in the HTB queue that somebody else gave it.
     #[cfg(feature = "throttle-tc-htb")]
     pub(crate) fn share(link: &Link, signature: u32) -> Self {
-        Self { link: link.clone(), is_fair: true, signature, is_shared: true }
+        Self { link: link.clone(), kinds: ALL_KINDS, signature, is_shared: true }
     }
 
     /// Makes a class for a target.
@@ -103,14 +104,20 @@ impl Device {
     }
 
     fn set_leaf(&mut self, netlink: &mut Netlink, class: Handle, part: u64) -> Result<(), Refusal> {
-        let leaf = |is_fair| shape::leaf(part, &self.link, is_fair);
-        match tc::set_leaf(netlink, self.link.index, class, leaf(self.is_fair)) {
-            Err(refusal) if refusal.errno == Errno::ENOENT && self.is_fair => {
-                log::debug!("this kernel has no fq_codel; what waits on {} waits in order", self.link.name);
-                self.is_fair = false;
-                tc::set_leaf(netlink, self.link.index, class, leaf(false))
+        loop {
+            let leaf = shape::leaf(part, &self.link, self.kinds);
+            let set = tc::set_leaf(netlink, self.link.index, class, leaf);
+            let Err(refusal) = &set else { return set };
+            let (lacks, has) = match leaf {
+                Leaf::Segments { .. } => ("tbf; super-packets stay whole", &mut self.kinds.splitting),
+                Leaf::FairQueue { .. } => ("fq_codel; what waits there waits in order", &mut self.kinds.fair),
+                Leaf::Fifo { .. } | Leaf::Blackhole => return set,
+            };
+            if refusal.errno != Errno::ENOENT {
+                return set;
             }
-            other => other,
+            log::debug!("{}: this kernel has no {lacks}", self.link.name);
+            *has = false;
         }
     }
 

@@ -22,6 +22,10 @@ const MEMORY_OF_BYTES: u32 = 4;
 const MEMORY: f64 = 0.8;
 /// Less than this is too little to tell how long packets are, in bytes.
 const ENOUGH: f64 = 20_000.0;
+/// So few super-packets a second make single seconds differ by a fifth.
+const FEW: u64 = 5;
+/// What headers may be longer by than the interface says, such as tags of VLANs, in bytes.
+const TAGS: u32 = 64;
 /// The longest super-packet where the kernel does not tell, in bytes.
 const USUAL_SUPER_PACKET: u32 = 65_536;
 /// Most that one class sends before another has its turn: what the kernel does not complain of is below 200,000.
@@ -92,9 +96,19 @@ pub(crate) const fn is_close(one: HtbClass, other: HtbClass) -> bool {
     one.rate.abs_diff(other.rate) <= other.rate / 500
 }
 
+/// What the kernel is known to have, or not known to lack.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kinds {
+    /// `fq_codel`.
+    pub(crate) fair: bool,
+    /// `tbf`.
+    pub(crate) splitting: bool,
+}
+
 /// The queue for what waits: a twentieth of a second, but room for a super-packet in any case, or else none would ever
-/// pass. A block takes nothing.
-pub(crate) fn leaf(limit: u64, link: &Link, is_fair: bool) -> Leaf {
+/// pass. A super-packet of which there are only a few a second comes apart: whole, it would be a burst of up to a second's
+/// worth. A block takes nothing.
+pub(crate) fn leaf(limit: u64, link: &Link, kinds: Kinds) -> Leaf {
     if limit == 0 {
         return Leaf::Blackhole;
     }
@@ -105,7 +119,9 @@ pub(crate) fn leaf(limit: u64, link: &Link, is_fair: bool) -> Leaf {
     // With the headers of all that it stands for.
     let room = longest.saturating_add(longest / 8);
     let bytes = saturated(limit / QUEUE).max(room);
-    if is_fair {
+    if kinds.splitting && limit < u64::from(longest) * FEW {
+        Leaf::Segments { longest: link.mtu.saturating_add(link.header_len()).saturating_add(TAGS), bytes }
+    } else if kinds.fair {
         Leaf::FairQueue { delay: QUEUE_US, bytes: bytes.saturating_mul(MEMORY_OF_BYTES) }
     } else {
         Leaf::Fifo { bytes }
@@ -217,16 +233,12 @@ mod tests {
 
     #[test]
     fn a_queue_has_room_for_a_super_packet_and_a_twentieth_of_a_second() {
-        let bytes = |limit| match leaf(limit, &ethernet(), false) {
-            Leaf::Fifo { bytes } => bytes,
-            other => panic!("{other:?}"),
-        };
-        assert_eq!((bytes(64_000), bytes(100_000_000)), (73_728, 5_000_000));
-        assert_eq!(leaf(0, &ethernet(), true), Leaf::Blackhole);
-        assert_eq!(
-            leaf(100_000_000, &ethernet(), true),
-            Leaf::FairQueue { delay: 50_000, bytes: 20_000_000 }
-        );
+        let leaf = |limit, fair, splitting| leaf(limit, &ethernet(), Kinds { fair, splitting });
+        assert_eq!(leaf(64_000, false, false), Leaf::Fifo { bytes: 73_728 });
+        assert_eq!(leaf(64_000, true, true), Leaf::Segments { longest: 1578, bytes: 73_728 });
+        assert_eq!(leaf(100_000_000, false, true), Leaf::Fifo { bytes: 5_000_000 });
+        assert_eq!(leaf(0, true, true), Leaf::Blackhole);
+        assert_eq!(leaf(100_000_000, true, true), Leaf::FairQueue { delay: 50_000, bytes: 20_000_000 });
     }
 
     #[test]
