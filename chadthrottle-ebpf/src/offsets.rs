@@ -59,6 +59,10 @@ offsets!(
 #[unsafe(no_mangle)]
 pub(crate) static OWN_NETNS_COOKIE: Global<u64> = Global::new(0);
 
+/// The process that has loaded the programs.
+#[unsafe(no_mangle)]
+pub(crate) static OWN_TGID: Global<u32> = Global::new(0);
+
 /// Whether a process is inside a call on a TCP socket.
 ///
 /// # Safety

@@ -26,7 +26,7 @@ use crate::{
     headers::Headers,
     maps::{OWNERS, count_lost},
     membership,
-    offsets::{OWN_NETNS_COOKIE, write_seq},
+    offsets::{OWN_NETNS_COOKIE, OWN_TGID, write_seq},
     peer::SCOPE_MASK,
     process::{current_process, current_tgid, is_kernel_thread, note},
 };
@@ -102,8 +102,12 @@ pub(crate) unsafe fn claim(ctx: &impl EbpfContext, socket: *mut SocketOwner) {
         }
         cold_path();
         if owner.tgid() != tgid {
-            // Kernel threads send for others, when sockets are joined by BPF for instance.
-            let Some(process) = current_process().filter(|_| !is_kernel_thread()) else { return };
+            // Kernel threads send for others, when sockets are joined by BPF for instance. And so do we, when flow control
+            // sets an option of somebody's socket: what has waited for the lock then leaves in our context.
+            if tgid == OWN_TGID.load() || is_kernel_thread() {
+                return;
+            }
+            let Some(process) = current_process() else { return };
             ptr::write_volatile(&raw mut (*socket).process, process);
             membership::changes_hands(socket, owner, is_presumed);
             note(process);

@@ -95,6 +95,8 @@ impl Engine {
         loader.btf(Some(&btf));
         loader.override_global(aya_log::LEVEL, &log_level, true);
         loader.override_global("OWN_NETNS_COOKIE", &cookie, true);
+        let own_tgid = std::process::id();
+        loader.override_global("OWN_TGID", &own_tgid, true);
         for (name, offset) in &offsets {
             loader.override_global(name, offset, true);
         }
