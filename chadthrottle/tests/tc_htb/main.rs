@@ -134,6 +134,33 @@ fn whoever_comes_later_is_held_from_the_first_packet_and_its_other_traffic_is_no
     Ok(())
 }
 
+/// Flow control takes hold of sockets, and what waits for their locks then leaves in our context: that makes none of them
+/// ours. It happens where a queue overflows and TCP has to be asked to try again.
+#[cfg(feature = "ebpf")]
+#[test]
+fn no_packet_goes_past_its_class_while_flow_control_sets_options() -> anyhow::Result<()> {
+    let bed = Testbed::new("htb")?;
+    let server = Iperf3Server::start(bed.server(), PORT)?;
+    let arguments = Iperf3::client(bed.server(), Family::V4, PORT).seconds(6).flows(8).args();
+    let mut command = chadthrottle(&bed);
+    command.args(["run", "--upload-limit", "64000", "--", "iperf3"]).args(arguments);
+    let run = Process::spawn(&mut command)?;
+    let interface = bed.client().interfaces()[0];
+    // ` Sent 3028 bytes …`, in the line below that of the queue or class.
+    let sent = |what: &str| -> anyhow::Result<u64> {
+        let shown = ip(bed.client(), &["tc", "-s", what, "show", "dev", interface])?;
+        let ours = shown.lines().skip_while(|line| !line.contains(" htb ")).nth(1).unwrap_or_default();
+        Ok(ours.split_whitespace().nth(1).map_or(Ok(0), str::parse)?)
+    };
+    testbed::until("the limit has passed 150 KB", PATIENCE, || Ok((sent("class")? > 150_000).then_some(())))?;
+    // What has no class beside ARP and the like.
+    let past = sent("qdisc")?.saturating_sub(sent("class")?);
+    println!("{past} bytes without a class");
+    assert!(past < 8000, "{past} bytes without a class");
+    drop((run, server));
+    Ok(())
+}
+
 #[test]
 fn a_block_takes_nothing_and_goes() -> anyhow::Result<()> {
     let bed = Testbed::new("htb")?;
