@@ -189,13 +189,13 @@ impl<A: Actuator> Control<A> {
 
     /// How far what comes together is apart.
     fn beat(&self) -> Beat {
-        let pressing = self.sockets.values().filter(|socket| socket.wish == Wish::More);
-        let longest = |cap: &dyn Fn(&Controlled<A>) -> f64| {
-            let gaps = pressing.clone().map(|socket| socket.actuator.lump(cap(socket)));
-            gaps.fold(0.0, f64::max).min(LONGEST_GAP)
-        };
-        let (gap, burst) = (longest(&|socket| socket.cap), longest(&|_| self.ledger.limit()));
-        Beat { round_trip: self.round_trip(), gap, burst }
+        let mut beat = Beat { round_trip: self.round_trip(), ..Beat::default() };
+        for socket in self.sockets.values().filter(|socket| socket.wish == Wish::More) {
+            let lump = |rate| socket.actuator.lump(rate).min(LONGEST_GAP);
+            beat.gap = beat.gap.max(lump(socket.cap));
+            beat.burst = beat.burst.max(lump(self.ledger.limit()));
+        }
+        beat
     }
 
     /// The longest of those that move something, in seconds.
