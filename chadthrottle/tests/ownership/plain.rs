@@ -75,7 +75,7 @@ pub(crate) fn two_processes_of_one_name(backend: Backend) -> anyhow::Result<()> 
 pub(crate) fn a_process_that_ends_while_its_bytes_still_wait(backend: Backend) -> anyhow::Result<()> {
     let bed = bed("quit")?;
     // So that what it wrote last leaves when it is gone.
-    let narrow = "qdisc add dev ctrserver root tbf rate 16mbit burst 20k limit 1m";
+    let narrow = "qdisc add dev ctrserver root tbf rate 4mbit burst 20k limit 1m";
     Process::spawn(bed.router().command("tc").args(narrow.split(' ')))?.success(PATIENCE)?;
     let monitor = backend.start(&bed, &[])?;
     let (to, peer) = peer::serve(bed.server(), 1, peer::receive)?;

@@ -43,9 +43,9 @@ const PROGRAMS: [(&str, &str); 6] = [
 const SMOKE: &str = "kernels";
 
 const MEMORY: &str = "2G";
-/// All that needs no clock: the contract of every limiter, ends by SIGKILL and otherwise, the monitor's scenarios, the
-/// screen, `doctor`.
-const MATRIX: [&str; 13] = [
+/// All that needs no clock: the contract of every limiter, the tagging that other kernels have more of, ends by SIGKILL and
+/// otherwise, the monitor's scenarios, the screen, `doctor`.
+const MATRIX: [&str; 15] = [
     SMOKE,
     "doctor",
     "leftovers",
@@ -57,6 +57,8 @@ const MATRIX: [&str; 13] = [
     "screen",
     "screen_ends",
     "entrance",
+    "marks",
+    "membership",
     "ends",
     "lifetimes",
 ];

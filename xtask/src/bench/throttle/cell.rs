@@ -23,6 +23,8 @@ use crate::bench::{
 };
 
 const PORT: u16 = 5201;
+/// How long to look whether iperf3 has been sent away.
+const BUSY: Duration = Duration::from_millis(20);
 /// Of an open connection before the limit comes, and after it has gone, in seconds.
 pub(super) const FREE: u32 = 2;
 pub(super) const AFTER: u32 = 3;
@@ -194,11 +196,12 @@ impl Cell<'_> {
         recording: &Recording,
     ) -> anyhow::Result<Outcome> {
         let client = self.client(bed, self.seconds + FREE + AFTER);
-        let mut iperf3 = Process::spawn(&mut client.command(bed.client())?)?;
-        if !self.is_upload {
-            recording.receives(self.receiver(iperf3.pid()));
-        }
+        let mut iperf3 = self.start(&client, bed, recording)?;
         testbed::until("data flows", self.patience(), || {
+            // The server is busy as long as what the cell before has left in sockets is on its way, at the pace of its limit.
+            if iperf3.wait_timeout(BUSY).is_ok() {
+                iperf3 = self.start(&client, bed, recording)?;
+            }
             Ok((recording.carried.so_far() > 100_000.0).then_some(()))
         })?;
         let began = recording.now();
@@ -219,6 +222,14 @@ impl Cell<'_> {
         let report = side::parse(&iperf3.stdout())?;
         let moments = Moments { began, limited: came, freed, promise };
         Ok(Outcome::new(self, recording, moments, &report, cpu))
+    }
+
+    fn start(&self, client: &Iperf3, bed: &Testbed, recording: &Recording) -> anyhow::Result<Process> {
+        let iperf3 = Process::spawn(&mut client.command(bed.client())?)?;
+        if !self.is_upload {
+            recording.receives(self.receiver(iperf3.pid()));
+        }
+        Ok(iperf3)
     }
 
     /// Limits a process that runs, and returns when the limit is in force.
