@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use nix::{errno::Errno, libc};
-use testbed::{Family, Host};
+use testbed::{Family, Host, patience};
 
 /// A connection that stands still for so long has failed.
 const STALLED: Duration = Duration::from_secs(5);
@@ -173,8 +173,9 @@ fn talk_to_the_end(
     stream: &TcpStream,
     talk: impl FnOnce(&TcpStream) -> anyhow::Result<()>,
 ) -> anyhow::Result<Seen> {
-    stream.set_read_timeout(Some(STALLED))?;
-    stream.set_write_timeout(Some(STALLED))?;
+    // A monitor that is to see it from the beginning may be loaded meanwhile.
+    stream.set_read_timeout(Some(patience(STALLED)))?;
+    stream.set_write_timeout(Some(patience(STALLED)))?;
     talk(stream)?;
     stream.shutdown(Shutdown::Write)?;
     receive(stream)?;

@@ -20,7 +20,8 @@ pub fn is_emulated() -> bool {
 }
 
 /// How long to wait here for what takes at most `elsewhere` on other machines.
-pub(crate) fn patience(elsewhere: Duration) -> Duration {
+#[must_use]
+pub fn patience(elsewhere: Duration) -> Duration {
     if is_emulated() { elsewhere * PATIENCE } else { elsewhere }
 }
 

@@ -52,7 +52,7 @@ mod timeline;
 pub mod traffic;
 
 pub use bed::Testbed;
-pub use emulated::{EMULATED_VARIABLE, at_least, is_emulated};
+pub use emulated::{EMULATED_VARIABLE, at_least, is_emulated, patience};
 pub use feature::{Feature, is_to_be_tried, skip_unless};
 pub use host::{Family, Host};
 pub use kernel_state::KernelState;
