@@ -41,6 +41,7 @@ pub(crate) struct Place {
     /// The part of its limit, in IP bytes a second.
     pub(crate) part: u64,
     class: HtbClass,
+    leaf: Leaf,
     lengths: Lengths,
     /// What had passed at the last look.
     pub(crate) stats: Stats,
@@ -78,9 +79,8 @@ impl Device {
         let lengths = Lengths::new(&self.link);
         let shape = shape::class(part, &self.link, lengths);
         tc::add_class(netlink, self.link.index, class, shape, self.signature)?;
-        let place = Place { part, class: shape, lengths, stats: Stats::default(), sent: 0 };
-        match self.set_leaf(netlink, class, part) {
-            Ok(()) => Ok(place),
+        match self.set_leaf(netlink, class, part, None) {
+            Ok(leaf) => Ok(Place { part, class: shape, leaf, lengths, stats: Stats::default(), sent: 0 }),
             Err(refusal) => {
                 let _ = tc::delete_class(netlink, self.link.index, class);
                 Err(refusal)
@@ -98,23 +98,28 @@ impl Device {
     ) -> Result<(), Refusal> {
         let shape = shape::class(part, &self.link, place.lengths);
         tc::set_class(netlink, self.link.index, class, shape, self.signature)?;
-        self.set_leaf(netlink, class, part)?;
-        (place.part, place.class) = (part, shape);
+        let leaf = self.set_leaf(netlink, class, part, Some(place.leaf))?;
+        (place.part, place.class, place.leaf) = (part, shape, leaf);
         Ok(())
     }
 
-    fn set_leaf(&mut self, netlink: &mut Netlink, class: Handle, part: u64) -> Result<(), Refusal> {
+    fn set_leaf(
+        &mut self,
+        netlink: &mut Netlink,
+        class: Handle,
+        part: u64,
+        before: Option<Leaf>,
+    ) -> Result<Leaf, Refusal> {
         loop {
-            let leaf = shape::leaf(part, &self.link, self.kinds);
-            let set = tc::set_leaf(netlink, self.link.index, class, leaf);
-            let Err(refusal) = &set else { return set };
+            let leaf = shape::leaf(part, &self.link, self.kinds, before);
+            let Err(refusal) = tc::set_leaf(netlink, self.link.index, class, leaf) else { return Ok(leaf) };
             let (lacks, has) = match leaf {
                 Leaf::Segments { .. } => ("tbf; super-packets stay whole", &mut self.kinds.splitting),
                 Leaf::FairQueue { .. } => ("fq_codel; what waits there waits in order", &mut self.kinds.fair),
-                Leaf::Fifo { .. } | Leaf::Blackhole => return set,
+                Leaf::Fifo { .. } | Leaf::Blackhole => return Err(refusal),
             };
             if refusal.errno != Errno::ENOENT {
-                return set;
+                return Err(refusal);
             }
             log::debug!("{}: this kernel has no {lacks}", self.link.name);
             *has = false;

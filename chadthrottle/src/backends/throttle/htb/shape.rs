@@ -107,8 +107,9 @@ pub(crate) struct Kinds {
 
 /// The queue for what waits: a twentieth of a second, but room for a super-packet in any case, or else none would ever
 /// pass. A super-packet of which there are only a few a second comes apart: whole, it would be a burst of up to a second's
-/// worth. A block takes nothing.
-pub(crate) fn leaf(limit: u64, link: &Link, kinds: Kinds) -> Leaf {
+/// worth. Where they come apart already, they do up to twice that: what stands in a queue is lost with its kind. A block takes
+/// nothing.
+pub(crate) fn leaf(limit: u64, link: &Link, kinds: Kinds, before: Option<Leaf>) -> Leaf {
     if limit == 0 {
         return Leaf::Blackhole;
     }
@@ -119,7 +120,8 @@ pub(crate) fn leaf(limit: u64, link: &Link, kinds: Kinds) -> Leaf {
     // With the headers of all that it stands for.
     let room = longest.saturating_add(longest / 8);
     let bytes = saturated(limit / QUEUE).max(room);
-    if kinds.splitting && limit < u64::from(longest) * FEW {
+    let few = if matches!(before, Some(Leaf::Segments { .. })) { 2 * FEW } else { FEW };
+    if kinds.splitting && limit < u64::from(longest) * few {
         Leaf::Segments { longest: link.mtu.saturating_add(link.header_len()).saturating_add(TAGS), bytes }
     } else if kinds.fair {
         Leaf::FairQueue { delay: QUEUE_US, bytes: bytes.saturating_mul(MEMORY_OF_BYTES) }
@@ -233,9 +235,17 @@ mod tests {
 
     #[test]
     fn a_queue_has_room_for_a_super_packet_and_a_twentieth_of_a_second() {
-        let leaf = |limit, fair, splitting| leaf(limit, &ethernet(), Kinds { fair, splitting });
+        let after =
+            |limit, fair, splitting, before| leaf(limit, &ethernet(), Kinds { fair, splitting }, before);
+        let leaf = |limit, fair, splitting| after(limit, fair, splitting, None);
         assert_eq!(leaf(64_000, false, false), Leaf::Fifo { bytes: 73_728 });
-        assert_eq!(leaf(64_000, true, true), Leaf::Segments { longest: 1578, bytes: 73_728 });
+        let split = Leaf::Segments { longest: 1578, bytes: 73_728 };
+        assert_eq!(
+            (leaf(64_000, true, true), leaf(400_000, false, true)),
+            (split, Leaf::Fifo { bytes: 73_728 })
+        );
+        assert_eq!(after(400_000, false, true, Some(split)), split);
+        assert_eq!(after(700_000, false, true, Some(split)), Leaf::Fifo { bytes: 73_728 });
         assert_eq!(leaf(100_000_000, false, true), Leaf::Fifo { bytes: 5_000_000 });
         assert_eq!(leaf(0, true, true), Leaf::Blackhole);
         assert_eq!(leaf(100_000_000, true, true), Leaf::FairQueue { delay: 50_000, bytes: 20_000_000 });
