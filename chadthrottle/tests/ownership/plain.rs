@@ -75,7 +75,7 @@ pub(crate) fn two_processes_of_one_name(backend: Backend) -> anyhow::Result<()> 
 pub(crate) fn a_process_that_ends_while_its_bytes_still_wait(backend: Backend) -> anyhow::Result<()> {
     let bed = bed("quit")?;
     // So that what it wrote last leaves when it is gone.
-    let narrow = "qdisc add dev ctrserver root tbf rate 4mbit burst 20k limit 1m";
+    let narrow = "qdisc add dev ctrserver root tbf rate 16mbit burst 20k limit 1m";
     Process::spawn(bed.router().command("tc").args(narrow.split(' ')))?.success(PATIENCE)?;
     let monitor = backend.start(&bed, &[])?;
     let (to, peer) = peer::serve(bed.server(), 1, peer::receive)?;
@@ -89,7 +89,8 @@ pub(crate) fn a_process_that_ends_while_its_bytes_still_wait(backend: Backend) -
     let at_its_end = counters()?;
     let flow = peer::flow(peer)?;
     let waited = counters()?.since(at_its_end).ip.up;
-    ensure!(waited > flow.up / 10, "{waited} of {} bytes were left to wait", flow.up);
+    // How much a socket takes depends on the kernel and the machine.
+    ensure!(waited > 50_000, "{waited} of {} bytes were left to wait", flow.up);
     let books = Books::close(&monitor)?;
     // Less than the sum's thousandth: the last exchange of headers may find no socket on this side any more.
     books.check("16", pid, flow)
