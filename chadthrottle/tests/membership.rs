@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::{fs, io::ErrorKind, path::Path, process::Command, time::Duration};
+use std::{fs, io::ErrorKind, process::Command, time::Duration};
 
 use anyhow::Context;
 use chadthrottle::{
@@ -17,11 +17,39 @@ use support::PATIENCE;
 use testbed::{Family, Host, KernelState, Process, Testbed, traffic};
 
 const LIMIT: f64 = 2e6;
+/// Where `net_cls` is mounted for whom it is: over a directory that is there on any machine.
+const NET_CLS: &str = "/dev/shm";
 
-fn chadthrottle(host: &Host, backend: &str) -> Command {
-    let mut command = host.command(support::BINARY);
+/// Which cgroups the program finds mounted.
+#[derive(Clone, Copy, Debug)]
+enum Mounted {
+    /// Those of `net_cls` are not, wherever they are on this machine.
+    V2,
+    /// Those of `net_cls` too.
+    NetCls,
+}
+
+/// A command line that has those mounted, for itself alone; what is to run follows.
+fn where_mounted(host: &Host, mounted: Mounted) -> anyhow::Result<Command> {
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo")?;
+    let net_cls = mountinfo.lines().filter(|line| line.contains(" - cgroup ") && line.contains("net_cls"));
+    let points: Vec<_> = net_cls.filter_map(|line| line.split(' ').nth(4)).collect();
+    let script = match mounted {
+        Mounted::V2 => {
+            format!("for point in {}; do umount $point || exit; done; exec \"$@\"", points.join(" "))
+        }
+        Mounted::NetCls => format!("mount -t cgroup -o net_cls none {NET_CLS} && exec \"$@\""),
+    };
+    let mut command = host.command("unshare");
+    command.args(["--mount", "sh", "-c", &script, "sh"]);
+    Ok(command)
+}
+
+fn chadthrottle(host: &Host, mounted: Mounted, backend: &str) -> anyhow::Result<Command> {
+    let mut command = where_mounted(host, mounted)?;
+    command.arg(support::BINARY);
     command.args(["--upload-backend", backend, "--download-backend", "none", "--tagger", "cgroup"]);
-    command
+    Ok(command)
 }
 
 fn limit_pid(command: &mut Command, pid: u32) -> anyhow::Result<Process> {
@@ -30,16 +58,18 @@ fn limit_pid(command: &mut Command, pid: u32) -> anyhow::Result<Process> {
     Ok(limiter)
 }
 
-/// Of all trees, a line each. One of them comes and goes with the test of `net_cls`.
+/// Of all trees, a line each. One of them comes and goes with the tests of `net_cls`.
 fn cgroups(pid: u32) -> anyhow::Result<String> {
     Ok(fs::read_to_string(format!("/proc/{pid}/cgroup"))?)
 }
 
-/// The one of the tree that is there always.
+/// The one of cgroup v2, and the one of `net_cls` if it is not the root.
 fn cgroup(pid: u32) -> anyhow::Result<String> {
     let all = cgroups(pid)?;
-    let unified = all.lines().find(|line| line.starts_with("0::"));
-    Ok(unified.context("there is cgroup v2")?.to_owned())
+    let wanted = all.lines().filter(|line| {
+        line.starts_with("0::") || line.split_once(":net_cls").is_some_and(|(_, path)| !path.ends_with(":/"))
+    });
+    Ok(wanted.collect::<Vec<_>>().join("\n"))
 }
 
 fn is_moved(cgroups: &str) -> bool {
@@ -58,19 +88,21 @@ fn sender(bed: &Testbed, family: Family, seconds: &str) -> anyhow::Result<(Proce
 
 #[test]
 fn what_is_started_in_a_cgroup_of_ours_is_held_by_either_backend() -> anyhow::Result<()> {
-    for (backend, family) in [("tc_htb", Family::V4), ("nftables", Family::V6)] {
-        let bed = Testbed::new("member")?;
-        let before = KernelState::capture(&bed)?;
-        let (sink, words) = sender(&bed, family, "3")?;
-        let mut command = chadthrottle(bed.client(), backend);
-        command.args(["run", "--upload-limit", "2M", "--"]).arg(traffic::traffic_binary()?).args(words);
-        Process::spawn(&mut command)?.success(PATIENCE)?;
-        let received = traffic::Report::parse(&sink.success(PATIENCE)?)?;
-        let rate = received.timeline.rate_between(1.0, 2.5) / LIMIT;
-        println!("{backend}: {rate:.3}");
-        // Three times as much was offered, or what a busy machine could; `nftables` lets a second's worth through at first.
-        assert!((0.1..1.6).contains(&rate), "{backend}: {rate:.3}");
-        before.assert_returns(&bed, PATIENCE)?;
+    for mounted in [Mounted::V2, Mounted::NetCls] {
+        for (backend, family) in [("tc_htb", Family::V4), ("nftables", Family::V6)] {
+            let bed = Testbed::new("member")?;
+            let before = KernelState::capture(&bed)?;
+            let (sink, words) = sender(&bed, family, "3")?;
+            let mut command = chadthrottle(bed.client(), mounted, backend)?;
+            command.args(["run", "--upload-limit", "2M", "--"]).arg(traffic::traffic_binary()?).args(words);
+            Process::spawn(&mut command)?.success(PATIENCE)?;
+            let received = traffic::Report::parse(&sink.success(PATIENCE)?)?;
+            let rate = received.timeline.rate_between(1.0, 2.5) / LIMIT;
+            println!("{backend}, {mounted:?}: {rate:.3}");
+            // Three times as much was offered, or what a busy machine could; `nftables` lets a second's worth through at first.
+            assert!((0.1..1.6).contains(&rate), "{backend}, {mounted:?}: {rate:.3}");
+            before.assert_returns(&bed, PATIENCE)?;
+        }
     }
     Ok(())
 }
@@ -85,7 +117,7 @@ fn processes_are_where_they_were_whatever_ends_it() -> anyhow::Result<()> {
         let script = "read line; sleep 60 & echo $!; wait";
         let mut target = Process::spawn(bed.client().command_in(&home, "sh")?.args(["-c", script]))?;
         let at_home = cgroup(target.pid())?;
-        let mut limiter = limit_pid(&mut chadthrottle(bed.client(), "tc_htb"), target.pid())?;
+        let mut limiter = limit_pid(&mut chadthrottle(bed.client(), Mounted::V2, "tc_htb")?, target.pid())?;
         let moved = cgroups(target.pid())?;
         assert!(is_moved(&moved) && moved.contains("/home/chadthrottle-tag-"), "{moved}");
         // Its child is not limited.
@@ -161,7 +193,7 @@ fn a_cgroup_that_cannot_be_removed_stays_noted_and_is_found_from_any_network() -
     let before = KernelState::capture(&bed)?;
     let target = Process::spawn(bed.client().command_in(&home, "sleep")?.arg("60"))?;
     let at_home = cgroup(target.pid())?;
-    let mut limiter = limit_pid(&mut chadthrottle(bed.client(), "nftables"), target.pid())?;
+    let mut limiter = limit_pid(&mut chadthrottle(bed.client(), Mounted::V2, "nftables")?, target.pid())?;
     let inside = fs::read_dir(&home)?.filter_map(|entry| Some(entry.ok()?.path()));
     let ours = inside
         .filter(|path| path.is_dir())
@@ -184,25 +216,15 @@ fn a_cgroup_that_cannot_be_removed_stays_noted_and_is_found_from_any_network() -
     before.assert_returns(&bed, PATIENCE)
 }
 
-/// The program where `net_cls` is mounted at a directory, for it alone.
-fn with_net_cls(bed: &Testbed, directory: &Path) -> Command {
-    let mut command = bed.client().command("unshare");
-    let script = "mount -t cgroup -o net_cls none \"$0\" && exec \"$@\"";
-    command.args(["--mount", "sh", "-c", script]).arg(directory).arg(support::BINARY);
-    command.args(["--upload-backend", "nftables", "--download-backend", "none", "--tagger", "cgroup"]);
-    command
-}
-
 #[test]
 fn with_net_cls_what_is_open_already_is_held_too() -> anyhow::Result<()> {
     let bed = Testbed::new("member")?;
-    let directory = tempfile::tempdir()?;
     let (_sink, words) = sender(&bed, Family::V4, "20")?;
     let open = Process::spawn(traffic::command(bed.client())?.args(words))?;
     let interface = bed.client().interfaces()[0];
     let rate = |window| support::interface_rate(bed.client(), interface, "tx", Duration::from_millis(window));
     testbed::until("it sends", PATIENCE, || Ok((rate(200)? > 2.0 * LIMIT).then_some(())))?;
-    let mut limiter = limit_pid(&mut with_net_cls(&bed, directory.path()), open.pid())?;
+    let mut limiter = limit_pid(&mut chadthrottle(bed.client(), Mounted::NetCls, "nftables")?, open.pid())?;
     assert!(is_moved(&cgroups(open.pid())?));
     // What came first is a second's worth.
     testbed::until("it is held", PATIENCE, || Ok((rate(300)? < 1.3 * LIMIT).then_some(())))?;
@@ -210,6 +232,98 @@ fn with_net_cls_what_is_open_already_is_held_too() -> anyhow::Result<()> {
     assert_eq!(limiter.wait_timeout(PATIENCE)?.code(), Some(0), "{}", limiter.stderr());
     assert!(!is_moved(&cgroups(open.pid())?));
     testbed::until("it is free", PATIENCE, || Ok((rate(200)? > 2.0 * LIMIT).then_some(())))
+}
+
+/// A cgroup of `net_cls` with a number that somebody gave it, for filters of his own.
+struct Classified<'a> {
+    host: &'a Host,
+    directory: String,
+}
+
+impl<'a> Classified<'a> {
+    const CLASS: u32 = 0x10_0005;
+    const PREFIX: &'static str = "chadtest-class-";
+
+    fn new(host: &'a Host, pid: u32) -> anyhow::Result<Self> {
+        let directory = format!("{NET_CLS}/{}{}", Self::PREFIX, std::process::id());
+        let classified = Self { host, directory };
+        let (own, class, prefix) = (&classified.directory, Self::CLASS, Self::PREFIX);
+        // What a killed test left is empty by now.
+        let left = format!("for left in {NET_CLS}/{prefix}*; do rmdir $left 2>/dev/null || :; done");
+        classified.shell(&format!("{left}; mkdir {own}; echo {class} > {own}/net_cls.classid"))?;
+        classified.shell(&format!("echo {pid} > {own}/cgroup.procs"))?;
+        Ok(classified)
+    }
+
+    fn shell(&self, script: &str) -> anyhow::Result<()> {
+        let mut command = where_mounted(self.host, Mounted::NetCls)?;
+        Process::spawn(command.args(["sh", "-ec", script]))?.success(PATIENCE)?;
+        Ok(())
+    }
+}
+
+impl Drop for Classified<'_> {
+    fn drop(&mut self) {
+        let own = &self.directory;
+        let back =
+            format!("while read pid; do echo $pid > {NET_CLS}/cgroup.procs; done < {own}/cgroup.procs");
+        if let Err(error) = self.shell(&format!("{back}; rmdir {own}")) {
+            eprintln!("{own} stays: {error:#}");
+        }
+    }
+}
+
+#[test]
+fn a_number_of_net_cls_that_somebody_else_gave_is_kept() -> anyhow::Result<()> {
+    let bed = Testbed::new("member")?;
+    let (_sink, words) = sender(&bed, Family::V4, "60")?;
+    let open = Process::spawn(traffic::command(bed.client())?.args(words))?;
+    let _classified = Classified::new(bed.client(), open.pid())?;
+    let class = Classified::CLASS;
+    let counting = |name, is| format!("ip protocol udp meta cgroup {is} {class} counter name {name};");
+    let rules = format!(
+        "table inet seen {{ counter its {{ }}; counter others {{ }}; \
+         chain sent {{ type filter hook output priority 0; {} {} }}; }}",
+        counting("its", "=="),
+        counting("others", "!="),
+    );
+    Process::spawn(bed.client().command("nft").arg(rules))?.success(PATIENCE)?;
+    let packets = |name: &str| -> anyhow::Result<u64> {
+        let mut command = bed.client().command("nft");
+        let text = Process::spawn(command.args(["-j", "list", "counter", "inet", "seen", name]))?
+            .success(PATIENCE)?;
+        let answer: serde_json::Value = serde_json::from_str(&text)?;
+        let counter = answer["nftables"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find_map(|one| one["counter"]["packets"].as_u64());
+        counter.with_context(|| text.clone())
+    };
+    testbed::until("it sends", PATIENCE, || Ok((packets("its")? > 0).then_some(())))?;
+    for (backend, tagger) in [("tc_htb", "sockets"), ("nftables", "sockets")] {
+        // Somewhere it can be reached.
+        let mut command = where_mounted(bed.client(), Mounted::NetCls)?;
+        command.args([
+            support::BINARY,
+            "--upload-backend",
+            backend,
+            "--download-backend",
+            "none",
+            "--tagger",
+            tagger,
+        ]);
+        let mut limiter = limit_pid(&mut command, open.pid())?;
+        let before = packets("its")?;
+        testbed::until("it goes on", PATIENCE, || {
+            Ok((packets("its")? + packets("others")? > before + 200).then_some(()))
+        })?;
+        assert_eq!(packets("others")?, 0, "{backend}");
+        limiter.signal(Signal::SIGTERM)?;
+        assert_eq!(limiter.wait_timeout(PATIENCE)?.code(), Some(0), "{}", limiter.stderr());
+        assert_eq!(packets("others")?, 0, "{backend}, when it goes");
+    }
+    Ok(())
 }
 
 #[test]
@@ -221,11 +335,11 @@ fn it_is_the_last_resort_and_listed_as_what_it_is() -> anyhow::Result<()> {
         let rows = all["upload"].as_array().context("rows")?;
         rows.iter().find(|row| row["name"] == "tc_htb").cloned().context("it is built")
     };
-    let usual = listed(&mut bed.client().command(support::BINARY))?;
+    let usual = listed(where_mounted(bed.client(), Mounted::V2)?.arg(support::BINARY))?;
     assert_eq!(usual["capabilities"]["moves_process"], false, "{usual}");
     // Who may not take hold of other processes' sockets.
-    let mut without = bed.client().command("setpriv");
-    without.args(["--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace", "--"]);
+    let mut without = where_mounted(bed.client(), Mounted::V2)?;
+    without.args(["setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace", "--"]);
     let row = listed(without.arg(support::BINARY))?;
     assert_eq!(row["available"], true, "{row}");
     assert_eq!(row["tagger"], "cgroup v2 membership (processes are moved)", "{row}");

@@ -12,7 +12,7 @@ use std::{
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 use procfs::process::Process;
 
-use super::proc_text;
+use super::proc_text::{self, CgroupMount};
 
 /// Which tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,22 +69,16 @@ impl Tree {
     }
 }
 
-/// The trees, from the format of /proc/PID/mountinfo (proc(5)).
 fn parse(mounts: &str) -> Vec<Tree> {
-    let tree = |line: &str| {
-        let (before, after) = line.split_once(" - ")?;
-        let (mut before, mut after) = (before.split(' ').skip(3), after.split(' '));
-        let (root, point) = (before.next()?, before.next()?);
-        let (kind, options) = (after.next()?, after.nth(1)?);
-        let kind = match kind {
-            "cgroup2" => Kind::V2,
-            "cgroup" if options.split(',').any(|option| option == "net_cls") => Kind::NetCls,
-            _ => return None,
+    let tree = |mount: CgroupMount<'_>| {
+        let kind = match mount.is_v1 {
+            false => Kind::V2,
+            true if mount.has("net_cls") => Kind::NetCls,
+            true => return None,
         };
-        // Blanks in names are written as `\040`; nobody mounts these there.
-        (root == "/" && !point.contains('\\')).then(|| Tree { kind, mount: point.into() })
+        Some(Tree { kind, mount: mount.point.into() })
     };
-    mounts.lines().filter_map(tree).collect()
+    proc_text::cgroup_mounts(mounts).filter_map(tree).collect()
 }
 
 /// How deep a cgroup is in its tree; the root is 0.
@@ -109,11 +103,20 @@ pub fn move_to(directory: &Path, pid: i32) -> io::Result<()> {
     fs::write(directory.join("cgroup.procs"), pid.to_string())
 }
 
-/// The processes in a cgroup, not those below it. None where it is gone.
+/// The processes in a cgroup of ours, not those below it, nor those of which only a thread is there, for as long as it
+/// takes a socket ([`socket_cgroup`](super::socket_cgroup)). None where it is gone.
 #[must_use]
 pub fn processes(directory: &Path) -> Vec<i32> {
     let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-    text.lines().filter_map(|line| line.parse().ok()).collect()
+    let name = directory.file_name().unwrap_or_default().as_encoded_bytes();
+    text.lines()
+        .filter_map(|line| line.parse().ok())
+        .filter(|pid: &i32| {
+            // No other one has its name, in any tree.
+            let cgroups = fs::read(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+            cgroups.split(|byte| matches!(byte, b'/' | b'\n')).any(|part| part == name)
+        })
+        .collect()
 }
 
 /// Gives a cgroup of `net_cls` its number.

@@ -44,6 +44,7 @@ pub mod service;
 pub mod signals;
 #[cfg(feature = "monitor-sock-diag")]
 pub mod sock_diag;
+pub mod socket_cgroup;
 #[cfg(feature = "monitor-pnet")]
 pub mod socket_lookup;
 #[cfg(feature = "limits")]

@@ -8,11 +8,14 @@ use std::{
 
 use nix::libc;
 
-use super::pipe::wait_readable;
+use super::{pipe::wait_readable, socket_cgroup::received_for};
 
 /// A process, held so that its pid cannot become another's meanwhile (`pidfd_open(2)`).
 #[derive(Debug)]
-pub struct PidFd(OwnedFd);
+pub struct PidFd {
+    handle: OwnedFd,
+    pid: i32,
+}
 
 impl PidFd {
     /// Takes hold of the process that has this pid now.
@@ -23,28 +26,31 @@ impl PidFd {
         // SAFETY: takes no pointers; a non-negative result is a new descriptor that nobody else owns.
         unsafe {
             let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0);
-            new_descriptor(fd).map(Self)
+            new_descriptor(fd).map(|handle| Self { handle, pid })
         }
     }
 
     /// Whether it has ended, be it waited for or not.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        wait_readable(&self.0, Some(Duration::ZERO)).unwrap_or_default()
+        wait_readable(&self.handle, Some(Duration::ZERO)).unwrap_or_default()
     }
 
     /// Duplicates one of the process's descriptors into this process (`pidfd_getfd(2)`).
     ///
-    /// The duplicate keeps a connection open when its owner closes it: keep it for as short as possible.
+    /// The duplicate keeps a connection open when its owner closes it: keep it for as short as possible. A socket keeps the
+    /// cgroups of `net_cls` and `net_prio` that it has from its owner ([`socket_cgroup`](super::socket_cgroup)).
     ///
     /// # Errors
     /// `EPERM` without ptrace access to the process, `EBADF` when it has closed the descriptor.
     pub fn duplicate(&self, fd: RawFd) -> io::Result<OwnedFd> {
-        // SAFETY: takes no pointers; a non-negative result is a new descriptor that nobody else owns.
-        unsafe {
-            let fd = libc::syscall(libc::SYS_pidfd_getfd, self.0.as_raw_fd(), fd, 0);
-            new_descriptor(fd)
-        }
+        received_for(self.pid, || {
+            // SAFETY: takes no pointers; a non-negative result is a new descriptor that nobody else owns.
+            unsafe {
+                let fd = libc::syscall(libc::SYS_pidfd_getfd, self.handle.as_raw_fd(), fd, 0);
+                new_descriptor(fd)
+            }
+        })
     }
 }
 

@@ -88,13 +88,47 @@ pub fn cgroup_path(process: &Process, is_wanted: impl Fn(&str, &str) -> bool) ->
     cgroup_path_in(&bytes_of(process, "cgroup").ok()?, is_wanted)
 }
 
-fn cgroup_path_in(text: &[u8], is_wanted: impl Fn(&str, &str) -> bool) -> Option<PathBuf> {
+/// The same, from the text of /proc/PID/cgroup.
+#[must_use]
+pub fn cgroup_path_in(text: &[u8], is_wanted: impl Fn(&str, &str) -> bool) -> Option<PathBuf> {
     text.split(|byte| *byte == b'\n').find_map(|line| {
         let mut parts = line.splitn(3, |byte| *byte == b':');
         let (hierarchy, controllers) =
             (str::from_utf8(parts.next()?).ok()?, str::from_utf8(parts.next()?).ok()?);
         let path = parts.next()?;
         is_wanted(hierarchy, controllers).then(|| OsStr::from_bytes(path).into())
+    })
+}
+
+/// A tree of cgroups that is mounted as a whole.
+#[derive(Clone, Copy, Debug)]
+pub struct CgroupMount<'a> {
+    /// Whether it is one of version 1.
+    pub is_v1: bool,
+    /// Where.
+    pub point: &'a str,
+    options: &'a str,
+}
+
+impl CgroupMount<'_> {
+    /// Whether it is of this controller, maybe among others.
+    #[must_use]
+    pub fn has(&self, controller: &str) -> bool {
+        self.options.split(',').any(|option| option == controller)
+    }
+}
+
+/// The trees of cgroups, from the format of /proc/PID/mountinfo (proc(5)).
+pub fn cgroup_mounts(mountinfo: &str) -> impl Iterator<Item = CgroupMount<'_>> {
+    mountinfo.lines().filter_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        let (mut before, mut after) = (before.split(' ').skip(3), after.split(' '));
+        let (root, point) = (before.next()?, before.next()?);
+        let (kind, options) = (after.next()?, after.nth(1)?);
+        let is_v1 = kind == "cgroup";
+        // Blanks in names are written as `\040`; nobody mounts these there.
+        let is_usable = root == "/" && !point.contains('\\');
+        (is_usable && (is_v1 || kind == "cgroup2")).then_some(CgroupMount { is_v1, point, options })
     })
 }
 
@@ -121,7 +155,7 @@ pub fn named_networks(mountinfo: &str) -> impl Iterator<Item = u64> {
 #[cfg(feature = "fuzzing")]
 pub(crate) fn fuzz(text: &str) {
     let _ = (Status::parse(text), cgroup_in(text), device_of_mount(text, 1));
-    assert!(named_networks(text).count() <= text.len());
+    assert!(named_networks(text).count() + cgroup_mounts(text).count() <= text.len());
     // As `proc_task_name` writes it, which is at most 15 bytes long.
     let name = text.replace('\\', "\\\\").replace('\n', "\\n");
     let status = format!("Name:\t{name}\nTgid:\t7\nUid:\t1\t2\t3\t4\nCapEff:\t000001ffffffffff\n");
