@@ -6,7 +6,15 @@
 //! would take all sockets of this process with it, and those that others of its threads have at the time
 //! (`update_classid_task`, `net/core/netclassid_cgroup.c`).
 
-use std::{fs, io, path::PathBuf, sync::Once, thread};
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt,
+    path::PathBuf,
+    str,
+    sync::{LazyLock, Once},
+    thread,
+};
 
 use super::proc_text;
 
@@ -46,9 +54,12 @@ struct Place {
     in_tree: PathBuf,
 }
 
-/// Whether anybody can be in another one than the root.
+/// Whether anybody can be in another one than the root. The file stays open, since this is asked for each duplicate.
 fn are_in_use() -> bool {
-    proc_text::read("/proc/cgroups").is_ok_and(|text| has_groups(&text))
+    static FILE: LazyLock<Option<File>> = LazyLock::new(|| File::open("/proc/cgroups").ok());
+    let mut text = [0; 4096];
+    let length = FILE.as_ref().and_then(|file| file.read_at(&mut text, 0).ok());
+    length.is_some_and(|length| str::from_utf8(&text[..length]).is_ok_and(has_groups))
 }
 
 /// From the format of /proc/cgroups (cgroups(7)): name, number of the hierarchy, number of cgroups.
