@@ -17,8 +17,9 @@ use testbed::{EMULATED_VARIABLE, traffic::TRAFFIC_VARIABLE};
 use super::{fresh_directory, kernel::Kernel, machine::VERDICT, results::PROGRAM_ENDED};
 use crate::process;
 
-/// What tests run; their libraries come along.
-const PROGRAMS: [&str; 9] = ["bash", "ip", "tc", "nft", "iperf3", "kmod", "tmux", "setpriv", "unshare"];
+/// What tests run; their libraries come along. `env` because busybox's starts busybox's own shell for `sh`.
+const PROGRAMS: [&str; 10] =
+    ["bash", "env", "ip", "tc", "nft", "iperf3", "kmod", "tmux", "setpriv", "unshare"];
 /// Under which names the program that handles modules is called.
 const MODULE_PROGRAMS: [&str; 4] = ["modprobe", "insmod", "rmmod", "lsmod"];
 /// Debian has one directory for each of these.
