@@ -87,9 +87,10 @@ fn a_limit_ends_with_its_terminal() -> anyhow::Result<()> {
     let bed = Testbed::new("ends")?;
     let target = idle(&bed)?;
     let before = KernelState::capture(&bed)?;
-    let socket = format!("chadtest-{}-ends", std::process::id());
+    let directory = tempfile::Builder::new().prefix("chadtest-").tempdir()?;
+    let socket = directory.path().join("tmux");
     let tmux = |arguments: &[&str]| -> anyhow::Result<String> {
-        let output = bed.client().command("tmux").args(["-L", &socket]).args(arguments).output()?;
+        let output = bed.client().command("tmux").arg("-S").arg(&socket).args(arguments).output()?;
         ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8(output.stdout)?)
     };

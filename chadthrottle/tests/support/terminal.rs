@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, ensure};
+use tempfile::TempDir;
 use testbed::Testbed;
 
 use super::{BINARY, PATIENCE};
@@ -13,14 +14,15 @@ const UNRECORDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/unr
 /// A terminal of its own, by a tmux server of its own, on the bed's client.
 pub struct Terminal<'a> {
     bed: &'a Testbed,
-    socket: String,
+    /// Where the server's socket is, which it leaves behind.
+    directory: TempDir,
 }
 
 impl<'a> Terminal<'a> {
     /// Opens a terminal of this size with a shell in it.
     pub fn open(bed: &'a Testbed, columns: u16, rows: u16) -> anyhow::Result<Self> {
         testbed::require_program("tmux")?;
-        let terminal = Self { bed, socket: format!("chadtest-{}-{columns}x{rows}", std::process::id()) };
+        let terminal = Self { bed, directory: tempfile::Builder::new().prefix("chadtest-").tempdir()? };
         let (columns, rows) = (columns.to_string(), rows.to_string());
         // `-f /dev/null`: nobody's configuration; `exec sh` with a prompt that is known.
         terminal.tmux(&[
@@ -40,7 +42,7 @@ impl<'a> Terminal<'a> {
 
     pub fn tmux(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let mut tmux = self.bed.client().command("tmux");
-        let output = tmux.args(["-L", &self.socket]).args(arguments).output()?;
+        let output = tmux.arg("-S").arg(self.directory.path().join("tmux")).args(arguments).output()?;
         ensure!(output.status.success(), "tmux {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8(output.stdout)?)
     }
