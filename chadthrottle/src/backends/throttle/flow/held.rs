@@ -105,9 +105,9 @@ impl Clamp {
     /// Lets the window open so far and no further.
     pub(super) fn apply(&mut self, socket: &TcpSocket, window: u32) -> io::Result<()> {
         self.notice(socket)?;
-        let bytes = window.min(self.full);
         let lock = f64::from(window) <= f64::from(self.full) * LOCKED_BELOW;
         self.lock(socket, lock)?;
+        let bytes = window.min(self.full);
         if bytes == self.set {
             return Ok(());
         }
@@ -137,6 +137,19 @@ impl Clamp {
         if lock != self.locked {
             socket.lock_receive_buffer(lock)?;
             self.locked = lock;
+            if lock {
+                return self.notice_growth(socket);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the kernel has made longer just before it could no more. Unseen, it would be taken for the application's.
+    fn notice_growth(&mut self, socket: &TcpSocket) -> io::Result<()> {
+        self.buffer = socket.receive_buffer()?;
+        let clamp = socket.window_clamp()?;
+        if clamp != self.set {
+            (self.full, self.set) = (clamp, clamp);
         }
         Ok(())
     }
@@ -218,6 +231,22 @@ mod tests {
         clamp.apply(&socket, 5000)?;
         clamp.restore(&socket)?;
         assert_eq!((socket.window_clamp()?, socket.receive_buffer_locked()?), (full, false));
+        Ok(())
+    }
+
+    #[test]
+    fn what_grew_just_before_it_was_locked_is_not_taken_for_the_applications() -> io::Result<()> {
+        let (socket, own, _listener) = socket()?;
+        let mut clamp = Clamp::new(&socket)?;
+        // Looked at, grown, locked: as the kernel does it, which leaves no lock.
+        clamp.notice(&socket)?;
+        setsockopt(&own, RcvBuf, &150_000)?;
+        socket.lock_receive_buffer(false)?;
+        socket.set_window_clamp(140_000)?;
+        clamp.lock(&socket, true)?;
+        clamp.apply(&socket, 5000)?;
+        clamp.restore(&socket)?;
+        assert_eq!((socket.window_clamp()?, socket.receive_buffer_locked()?), (140_000, false));
         Ok(())
     }
 
