@@ -2,9 +2,9 @@
 //!
 //! Who takes a duplicate of somebody's socket gives it his own (`receive_fd`, fs/file.c, since Linux 5.9; `__receive_sock`,
 //! net/core/sock.c), and with them other filters, classes and priorities than its owner's administrator has chosen. So a
-//! duplicate is taken by a thread that is in the owner's cgroups. It ends there: were it to go back, kernels before 5.18
-//! would take all sockets of this process with it, and those that others of its threads have at the time
-//! (`update_classid_task`, `net/core/netclassid_cgroup.c`).
+//! duplicate is taken by a thread that is in the owner's cgroups. It ends there: a way back is one more move, and older kernels
+//! take all sockets of a process along with any thread of it (`update_classid_task`, `net/core/netclassid_cgroup.c`, which
+//! looks at the first thread alone by now), those duplicates included that its other threads have at the time.
 
 use std::{
     fs::{self, File},
