@@ -301,18 +301,11 @@ fn a_number_of_net_cls_that_somebody_else_gave_is_kept() -> anyhow::Result<()> {
         counter.with_context(|| text.clone())
     };
     testbed::until("it sends", PATIENCE, || Ok((packets("its")? > 0).then_some(())))?;
-    for (backend, tagger) in [("tc_htb", "sockets"), ("nftables", "sockets")] {
-        // Somewhere it can be reached.
+    for backend in ["tc_htb", "nftables"] {
+        // Where it can be entered.
         let mut command = where_mounted(bed.client(), Mounted::NetCls)?;
-        command.args([
-            support::BINARY,
-            "--upload-backend",
-            backend,
-            "--download-backend",
-            "none",
-            "--tagger",
-            tagger,
-        ]);
+        command.arg(support::BINARY);
+        command.args(["--upload-backend", backend, "--download-backend", "none", "--tagger", "sockets"]);
         let mut limiter = limit_pid(&mut command, open.pid())?;
         let before = packets("its")?;
         testbed::until("it goes on", PATIENCE, || {

@@ -103,20 +103,21 @@ pub fn move_to(directory: &Path, pid: i32) -> io::Result<()> {
     fs::write(directory.join("cgroup.procs"), pid.to_string())
 }
 
-/// The processes in a cgroup of ours, not those below it, nor those of which only a thread is there, for as long as it
-/// takes a socket ([`socket_cgroup`](super::socket_cgroup)). None where it is gone.
+/// The processes in a cgroup, not those below it; those too of which only a thread is there. None where it is gone.
 #[must_use]
 pub fn processes(directory: &Path) -> Vec<i32> {
     let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+/// Whether a process is in a cgroup of ours itself. Else a thread of ours is, for as long as it takes a socket
+/// ([`socket_cgroup`](super::socket_cgroup)), and whoever moved its process would move all of it.
+#[must_use]
+pub fn holds(directory: &Path, pid: i32) -> bool {
     let name = directory.file_name().unwrap_or_default().as_encoded_bytes();
-    text.lines()
-        .filter_map(|line| line.parse().ok())
-        .filter(|pid: &i32| {
-            // No other one has its name, in any tree.
-            let cgroups = fs::read(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-            cgroups.split(|byte| matches!(byte, b'/' | b'\n')).any(|part| part == name)
-        })
-        .collect()
+    // No other one has its name, in any tree.
+    let cgroups = fs::read(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    cgroups.split(|byte| matches!(byte, b'/' | b'\n')).any(|part| part == name)
 }
 
 /// Gives a cgroup of `net_cls` its number.
@@ -137,7 +138,7 @@ pub fn dissolve(directory: &Path) -> io::Result<()> {
     let mut attempts = 0;
     loop {
         // Again and again, because they may start others meanwhile.
-        for pid in processes(directory) {
+        for pid in processes(directory).into_iter().filter(|pid| holds(directory, *pid)) {
             // It has ended.
             let _ = move_to(around, pid);
         }

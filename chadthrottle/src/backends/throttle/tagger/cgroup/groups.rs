@@ -13,7 +13,7 @@ use super::journal::{Moved, PREFIX};
 use crate::{
     backends::throttle::{Subject, processes::belongs},
     sys::{
-        cgroup_place::{Kind, Tree, depth, dissolve, move_to, processes, set_class},
+        cgroup_place::{Kind, Tree, depth, dissolve, holds, move_to, processes, set_class},
         kernel_version::kernel_version,
         nft::Expression,
     },
@@ -83,7 +83,8 @@ impl Group {
 
     /// Sends those away that are in it because somebody started them who is, and whom the target does not cover.
     pub(super) fn send_others_away(&self, subject: &Subject, members: &HashSet<i32>) {
-        let is_other = |pid: &i32| !members.contains(pid) && !belongs(*pid, subject);
+        let is_other =
+            |pid: &i32| !members.contains(pid) && !belongs(*pid, subject) && holds(&self.directory, *pid);
         for pid in processes(&self.directory).into_iter().filter(is_other) {
             if let Some(around) = self.directory.parent() {
                 // It has ended.
